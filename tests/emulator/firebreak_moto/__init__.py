@@ -1,0 +1,26 @@
+"""moto's server, corrected where its EC2 differs from AWS in ways that Firebreak's tests would trip over.
+
+One module per topic, one function per correction, each with a test in ../test_corrections.py. A correction replaces
+a method of moto's own models, so that all else in moto stays as it is. Pinned to the moto of ../requirements.txt.
+"""
+
+from . import filters, groups, instances, interfaces, paging, policies, server, snapshots
+
+CORRECTIONS = [
+    interfaces.groups_are_what_was_last_set,
+    interfaces.connection_tracking_is_kept,
+    instances.groups_of_many_interfaces_are_refused,
+    instances.shutdown_behaviour_is_set,
+    filters.instances_by_network_interface,
+    groups.group_in_use_cannot_be_deleted,
+    snapshots.snapshots_are_pending_first,
+    paging.describe_calls_page,
+    policies.accounts_have_few_managed_policies,
+    server.requests_are_atomic,
+]
+
+
+def correct():
+    """Applies every correction to the moto of this process."""
+    for correction in CORRECTIONS:
+        correction()

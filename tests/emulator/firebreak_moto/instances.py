@@ -1,0 +1,43 @@
+"""ModifyInstanceAttribute."""
+
+from moto.ec2.exceptions import EC2ClientError
+from moto.ec2.models.instances import InstanceBackend
+from moto.ec2.responses.instances import InstanceResponse
+
+from .interfaces import set_groups
+
+
+def groups_of_many_interfaces_are_refused():
+    """AWS: the groups of an instance are those of its one interface. moto: an independent list, interfaces ignored."""
+
+    def modify_instance_security_groups(self, instance_id, group_ids):
+        instance = self.get_instance(instance_id)
+        if not group_ids:  # moto lands here, too, for attributes that it does not know, and would empty the list
+            return instance
+        if len(instance.nics) > 1:
+            raise EC2ClientError(
+                "InvalidInstanceID",
+                f"There are multiple interfaces attached to instance '{instance_id}'. "
+                "Please specify an interface ID for the operation instead.",
+            )
+        for interface in instance.nics.values():
+            set_groups(self, interface, group_ids)
+        return instance
+
+    InstanceBackend.modify_instance_security_groups = modify_instance_security_groups
+
+
+def shutdown_behaviour_is_set():
+    """AWS: InstanceInitiatedShutdownBehavior.Value sets it. moto: nothing happens."""
+    known = InstanceResponse._dot_value_instance_attribute_handler
+
+    def handler(self):
+        behaviour = self._get_param("InstanceInitiatedShutdownBehavior.Value")
+        if behaviour is None:
+            return known(self)
+        self.error_on_dryrun()
+        instance = self.ec2_backend.get_instance(self._get_param("InstanceId"))
+        instance.instance_initiated_shutdown_behavior = behaviour
+        return True
+
+    InstanceResponse._dot_value_instance_attribute_handler = handler

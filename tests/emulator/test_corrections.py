@@ -1,0 +1,249 @@
+"""One test per correction, over HTTP: python -m unittest, with PYTHONPATH as `make test` sets it."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import unittest
+from http.client import HTTPConnection
+from pathlib import Path
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+HERE = Path(__file__).parent
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def start_server(port):
+    settings = {"MOTO_EC2_LOAD_DEFAULT_AMIS": "false", "MOTO_IAM_LOAD_MANAGED_POLICIES": "true"}
+    command = [sys.executable, "-m", "firebreak_moto", "-H", "127.0.0.1", "-p", str(port)]
+    server = subprocess.Popen(command, cwd=HERE, env=os.environ | settings, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return server
+        except OSError:
+            time.sleep(0.05)
+    server.kill()
+    raise TimeoutError("the emulator did not start")
+
+
+class Corrections(unittest.TestCase):
+    """Every test has an account, named by its access key's AssumeRole, of its own."""
+
+    accounts = 100000000000
+
+    @classmethod
+    def setUpClass(cls):
+        cls.port = free_port()
+        cls.server = start_server(cls.port)
+        cls.addClassCleanup(cls.server.wait)
+        cls.addClassCleanup(cls.server.kill)
+
+    def setUp(self):
+        Corrections.accounts += 1
+        role = f"arn:aws:iam::{Corrections.accounts}:role/test"
+        keys = self.client("sts", "test", "test").assume_role(RoleArn=role, RoleSessionName="test")["Credentials"]
+        of_account = keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"]
+        self.ec2, self.iam = self.client("ec2", *of_account), self.client("iam", *of_account)
+        self.vpc = self.ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+        self.subnet = self.ec2.create_subnet(VpcId=self.vpc, CidrBlock="10.0.0.0/24")["Subnet"]["SubnetId"]
+
+    def client(self, service, key, secret, token=None):
+        return boto3.client(
+            service,
+            region_name="eu-west-1",
+            endpoint_url=f"http://127.0.0.1:{self.port}",
+            aws_access_key_id=key,
+            aws_secret_access_key=secret,
+            aws_session_token=token,
+            config=Config(retries={"total_max_attempts": 1}),
+        )
+
+    def group(self, name):
+        return self.ec2.create_security_group(GroupName=name, Description=name, VpcId=self.vpc)["GroupId"]
+
+    def instance(self, *groups):
+        """An instance with one interface for each of `groups`, and two volumes."""
+        interfaces = [
+            {"DeviceIndex": index, "SubnetId": self.subnet, "Groups": [group]} for index, group in enumerate(groups)
+        ]
+        volumes = [{"DeviceName": name, "Ebs": {"VolumeSize": 1}} for name in ("/dev/sda1", "/dev/sdb")]
+        answer = self.ec2.run_instances(
+            ImageId="ami-1", MinCount=1, MaxCount=1, NetworkInterfaces=interfaces, BlockDeviceMappings=volumes
+        )
+        return answer["Instances"][0]["InstanceId"]
+
+    def interfaces(self, instance):
+        found = self.ec2.describe_network_interfaces(Filters=by("attachment.instance-id", instance))
+        return sorted(found["NetworkInterfaces"], key=lambda nic: nic["Attachment"]["DeviceIndex"])
+
+    def assert_refused(self, code, call, **parameters):
+        with self.assertRaises(ClientError) as caught:
+            call(**parameters)
+        self.assertEqual(caught.exception.response["Error"]["Code"], code)
+
+    def test_interface_groups_are_what_was_last_set(self):
+        web, cut = self.group("web"), self.group("cut")
+        instance = self.instance(web, web)
+        first, second = [nic["NetworkInterfaceId"] for nic in self.interfaces(instance)]
+        self.ec2.modify_network_interface_attribute(NetworkInterfaceId=first, Groups=[cut])
+        self.assertEqual([group_ids(nic) for nic in self.interfaces(instance)], [[cut], [web]])
+        shown = self.ec2.describe_instances(Filters=by("instance-id", instance))["Reservations"][0]["Instances"][0]
+        self.assertEqual([group["GroupId"] for group in shown["SecurityGroups"]], [cut])
+        self.assertEqual([group_ids(nic) for nic in shown["NetworkInterfaces"]], [[cut], [web]])
+        found = self.ec2.describe_network_interfaces(Filters=by("network-interface-id", second))
+        self.assertEqual(group_ids(found["NetworkInterfaces"][0]), [web])
+        swap = self.ec2.modify_network_interface_attribute
+        self.assert_refused("InvalidGroup.NotFound", swap, NetworkInterfaceId=first, Groups=["sg-0123456789abcdef0"])
+
+    def test_connection_tracking_is_kept(self):
+        instance = self.instance(self.group("web"))
+        nic = self.interfaces(instance)[0]["NetworkInterfaceId"]
+        wanted = {"TcpEstablishedTimeout": 60, "UdpStreamTimeout": 60}
+        self.ec2.modify_network_interface_attribute(NetworkInterfaceId=nic, ConnectionTrackingSpecification=wanted)
+        self.assertEqual(self.interfaces(instance)[0]["ConnectionTrackingConfiguration"], wanted)
+
+    def test_groups_of_many_interfaces_are_refused(self):
+        web, cut = self.group("web"), self.group("cut")
+        one, two = self.instance(web), self.instance(web, web)
+        self.ec2.modify_instance_attribute(InstanceId=one, Groups=[cut])
+        self.assertEqual(group_ids(self.interfaces(one)[0]), [cut])
+        self.assert_refused("InvalidInstanceID", self.ec2.modify_instance_attribute, InstanceId=two, Groups=[cut])
+
+    def test_shutdown_behaviour_is_set(self):
+        instance = self.instance(self.group("web"))
+        self.ec2.modify_instance_attribute(
+            InstanceId=instance, InstanceInitiatedShutdownBehavior={"Value": "terminate"}
+        )
+        attribute = "instanceInitiatedShutdownBehavior"
+        shown = self.ec2.describe_instance_attribute(InstanceId=instance, Attribute=attribute)
+        self.assertEqual(shown["InstanceInitiatedShutdownBehavior"]["Value"], "terminate")
+        self.assertEqual(len(self.interfaces(instance)[0]["Groups"]), 1)
+
+    def test_instances_are_found_by_their_interfaces(self):
+        web, other = self.group("web"), self.group("other")
+        instance, _ = self.instance(web, other), self.instance(web)
+        nic = self.interfaces(instance)[1]["NetworkInterfaceId"]
+        for name, value in [("network-interface.network-interface-id", nic), ("network-interface.group-id", other)]:
+            found = self.ec2.describe_instances(Filters=by(name, value))["Reservations"]
+            self.assertEqual([i["InstanceId"] for r in found for i in r["Instances"]], [instance])
+
+    def test_group_in_use_cannot_be_deleted(self):
+        used, named, free = self.group("used"), self.group("named"), self.group("free")
+        instance = self.instance(used)
+        peer = {"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": named}]}
+        self.ec2.authorize_security_group_ingress(GroupId=free, IpPermissions=[peer])
+        self.assert_refused("DependencyViolation", self.ec2.delete_security_group, GroupId=used)
+        self.assert_refused("DependencyViolation", self.ec2.delete_security_group, GroupId=named)
+        self.ec2.terminate_instances(InstanceIds=[instance])
+        for group in (used, free, named):
+            self.ec2.delete_security_group(GroupId=group)
+
+    def test_snapshots_are_pending_first(self):
+        instance = self.instance(self.group("web"))
+        tags = [{"ResourceType": "snapshot", "Tags": [{"Key": "evidence", "Value": "uid-1"}]}]
+        made = self.ec2.create_snapshots(
+            InstanceSpecification={"InstanceId": instance}, Description="evidence uid-1 of web", TagSpecifications=tags
+        )["Snapshots"]
+        self.assertEqual([(s["State"], s["Tags"][0]["Value"]) for s in made], [("pending", "uid-1")] * 2)
+        looks = [self.snapshots(by("description", "*uid-1*")) for _ in range(3)]
+        states = [{snapshot["State"] for snapshot in look} for look in looks]
+        self.assertEqual(states, [{"pending"}, {"completed"}, {"completed"}])
+        self.assertEqual(self.snapshots(by("description", "*uid-2*")), [])
+
+    def snapshots(self, filters):
+        return self.ec2.describe_snapshots(OwnerIds=["self"], Filters=filters)["Snapshots"]
+
+    def test_a_test_decides_when_snapshots_complete(self):
+        self.set_transition({"progression": "manual", "times": 3})
+        self.addCleanup(self.set_transition, {"progression": "manual", "times": 2})
+        self.ec2.create_snapshots(InstanceSpecification={"InstanceId": self.instance(self.group("web"))})
+        looks = [len(self.snapshots(by("status", "completed"))) for _ in range(3)]
+        self.assertEqual(looks, [0, 0, 2])
+
+    def set_transition(self, transition):
+        body = {"model_name": "ec2::snapshot", "transition": transition}
+        connection = HTTPConnection("127.0.0.1", self.port)
+        path = "/moto-api/state-manager/set-transition"
+        connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+        self.assertLess(connection.getresponse().status, 300)
+        connection.close()
+
+    def test_describe_calls_page(self):
+        web = self.group("web")
+        instances = [self.instance(web, web, web), self.instance(web, web, web)]
+        for instance in instances:
+            self.ec2.create_snapshots(InstanceSpecification={"InstanceId": instance})
+        for port in range(3):
+            rule = {"IpProtocol": "tcp", "FromPort": port, "ToPort": port, "IpRanges": [{"CidrIp": "10.0.0.0/8"}]}
+            self.ec2.authorize_security_group_ingress(GroupId=web, IpPermissions=[rule])
+        self.assert_pages("describe_network_interfaces", "NetworkInterfaces", by("vpc-id", self.vpc), [5, 1])
+        self.assert_pages("describe_security_groups", "SecurityGroups", by("vpc-id", self.vpc), [2])
+        self.assert_pages("describe_security_group_rules", "SecurityGroupRules", by("group-id", web), [4])
+        self.assert_pages("describe_snapshots", "Snapshots", by("volume-size", "1"), [4])
+        describe = self.ec2.describe_security_groups
+        self.assert_refused("InvalidParameterCombination", describe, GroupIds=[web], MaxResults=5)
+
+    def assert_pages(self, call, key, filters, sizes):
+        pages = self.ec2.get_paginator(call).paginate(Filters=filters, PaginationConfig={"PageSize": 5})
+        self.assertEqual([len(page[key]) for page in pages], sizes)
+
+    def test_requests_are_atomic(self):
+        failures = []
+
+        def make_groups(start):
+            try:
+                for number in range(start, start + 10):
+                    self.group(f"group-{number}")
+                    self.ec2.describe_security_groups(Filters=by("vpc-id", self.vpc))
+            except ClientError as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=make_groups, args=[10 * n]) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(failures, [])
+
+    def test_accounts_have_few_managed_policies(self):
+        names = [policy["PolicyName"] for policy in self.iam.list_policies(Scope="AWS")["Policies"]]
+        self.assertEqual(len(names), 4)
+        self.assertIn("AWSDenyAll", names)
+
+    def test_iam_has_what_a_containment_uses(self):
+        """Not corrected: proof that moto's own IAM will do."""
+        deny_all = "arn:aws:iam::aws:policy/AWSDenyAll"
+        self.iam.create_user(UserName="mallory")
+        self.iam.attach_user_policy(UserName="mallory", PolicyArn=deny_all)
+        self.iam.put_user_policy(UserName="mallory", PolicyName="deny", PolicyDocument=json.dumps(DENY))
+        attached = self.iam.list_attached_user_policies(UserName="mallory")["AttachedPolicies"]
+        self.assertEqual([policy["PolicyArn"] for policy in attached], [deny_all])
+        self.assertEqual(self.iam.get_user_policy(UserName="mallory", PolicyName="deny")["PolicyDocument"], DENY)
+
+
+DENY = {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "*", "Resource": "*"}]}
+
+
+def by(name, value):
+    return [{"Name": name, "Values": [value]}]
+
+
+def group_ids(interface):
+    return [group["GroupId"] for group in interface["Groups"]]
+
+
+if __name__ == "__main__":
+    unittest.main()
