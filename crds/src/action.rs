@@ -1,0 +1,69 @@
+//! What can be done to a resource: one field per action. Policies, holders and evidence all speak in these.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// An action without parameters: `denyAll: {}`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Empty {}
+
+/// Whether flows that the VPC already tracks are cut too. A group swap alone stops new flows only.
+/// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/security-group-connection-tracking.html>
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SeverTrackedConnections {
+    /// Interfaces that can have flows from outside: a public address, or a route to an internet gateway.
+    #[default]
+    Auto,
+    /// Every interface.
+    Always,
+    /// None: the interface is never opened, not even for the seconds that the conversion takes.
+    Never,
+}
+
+/// Moves every network interface of the instance to a security group without rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IsolateNetwork {
+    /// Whether tracked TCP and UDP flows are cut as well. To do so the interface goes through a group that allows all
+    /// traffic for about 3 seconds, after it was isolated.
+    #[serde(default)]
+    pub sever_tracked_connections: SeverTrackedConnections,
+}
+
+/// One action as a holder asks for it: a copy of the policy's, resolved when the hold was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(
+    "[has(self.isolateNetwork), has(self.denyAll), has(self.deactivateAccessKeys)].filter(x, x).size() == 1"
+).message("exactly one action per item"))]
+pub struct ContainAction {
+    /// EC2 instance: network isolation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolate_network: Option<IsolateNetwork>,
+    /// IAM user: deny every call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deny_all: Option<Empty>,
+    /// IAM user: switch off every access key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deactivate_access_keys: Option<Empty>,
+}
+
+/// One kind of evidence.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.ebsSnapshots)").message("exactly one kind of evidence per item: ebsSnapshots"))]
+pub struct EvidenceAction {
+    /// Snapshots of all EBS volumes of the instance, taken in one call, so that they show one moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ebs_snapshots: Option<Empty>,
+}
+
+/// What a release gives back beyond the default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReleasePolicy {
+    /// Switch the access keys that were active back on. Off by default: a key that leaked stays leaked.
+    #[serde(default)]
+    pub reactivate_access_keys: bool,
+}

@@ -1,0 +1,163 @@
+//! `AwsAccount`: how an account is reached, who may use it, and what must never be touched.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// One AWS account: how to reach it, who may use it, what must never be touched, and limits.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "firebreak.dev",
+    version = "v1alpha1",
+    kind = "AwsAccount",
+    shortname = "awsa",
+    category = "firebreak",
+    status = "AwsAccountStatus",
+    doc = "One AWS account: how to reach it, who may use it, what must never be touched, and limits.",
+    selectable = ".spec.accountId",
+    printcolumn(name = "ACCOUNT", type_ = "string", json_path = ".spec.accountId"),
+    printcolumn(name = "READY", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "REASON", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
+    printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "MESSAGE", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].message"#, priority = 1)
+)]
+#[serde(rename_all = "camelCase")]
+pub struct AwsAccountSpec {
+    /// The twelve digits of the account. Checked against `sts:GetCallerIdentity` before anything else; cannot be changed.
+    #[schemars(regex(pattern = r"^[0-9]{12}$"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("accountId cannot be changed: make another AwsAccount"))]
+    pub account_id: String,
+    /// The regions in which targets may be contained.
+    #[schemars(length(min = 1, max = 40), inner(regex(pattern = r"^[a-z]{2}(-[a-z]+)+-[0-9]$")))]
+    pub regions: Vec<String>,
+    /// The role to assume. Absent: the controller's own credentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assume_role: Option<AssumeRole>,
+    /// Where AWS is reached, for private endpoints and emulators. Absent: AWS's own endpoints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512), regex(pattern = r"^https?://"))]
+    pub endpoint_url: Option<String>,
+    /// The namespaces whose Incidents may use this account, by their labels. `{}` is every namespace, absent is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_namespaces: Option<LabelSelector>,
+    /// What is made ahead of an incident.
+    #[serde(default)]
+    pub prepare: Prepare,
+    /// What must never be touched.
+    #[serde(default)]
+    pub protected: Protected,
+    /// Limits against mistakes.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// How to become somebody in the account. <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html>
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AssumeRole {
+    /// The role's ARN.
+    #[schemars(length(max = 2048), regex(pattern = r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]+$"))]
+    pub role_arn: String,
+    /// The external id that the role's trust policy asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 1224))]
+    pub external_id: Option<String>,
+}
+
+/// What is made ahead of an incident.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Prepare {
+    /// When the isolation group of a VPC is made.
+    #[serde(default)]
+    pub isolation_groups: IsolationGroups,
+}
+
+/// When the isolation group of a VPC is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum IsolationGroups {
+    /// When the first instance in the VPC is isolated: three to four calls later than with `AllVpcs`.
+    #[default]
+    OnDemand,
+    /// Ahead, in every VPC of every region of the account: isolating then takes two round trips.
+    AllVpcs,
+}
+
+/// What must never be touched.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Protected {
+    /// ARNs of targets that are refused; `*` stands for any characters.
+    #[serde(default)]
+    #[schemars(length(max = 256), inner(length(min = 1, max = 2048)))]
+    pub arns: Vec<String>,
+}
+
+/// Limits against mistakes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Limits {
+    /// How many resources of this account may be held at once. Absent: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100_000))]
+    pub max_quarantines: Option<i32>,
+}
+
+/// What Firebreak found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AwsAccountStatus {
+    /// The generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Ready`, and `Stalled` while a person must act.
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// The last value of the annotation `firebreak.dev/reconcile-requested-at` that was answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub last_handled_reconcile_at: Option<String>,
+    /// Whom AWS says we are: the ARN that `sts:GetCallerIdentity` returned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
+    pub caller_arn: Option<String>,
+    /// The isolation groups made ahead.
+    #[serde(default)]
+    #[schemars(length(max = 2000))]
+    pub isolation_groups: Vec<IsolationGroup>,
+    /// Denies that outlive a release, until every session issued before it has expired.
+    #[serde(default)]
+    #[schemars(length(max = 1000))]
+    pub residual_denies: Vec<ResidualDeny>,
+}
+
+/// A security group without rules, one per VPC.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IsolationGroup {
+    /// The region.
+    #[schemars(length(max = 32))]
+    pub region: String,
+    /// The VPC.
+    #[schemars(length(max = 64))]
+    pub vpc_id: String,
+    /// The group.
+    #[schemars(length(max = 64))]
+    pub group_id: String,
+}
+
+/// A policy that denies what was issued before a release.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ResidualDeny {
+    /// The user that carries it.
+    #[schemars(length(max = 128))]
+    pub user_name: String,
+    /// The inline policy's name; it carries the time too.
+    #[schemars(length(max = 128))]
+    pub policy_name: String,
+    /// When it is removed: no session issued before the release can be alive then.
+    pub until: Time,
+}

@@ -1,0 +1,116 @@
+//! `ContainmentPolicy`: a way of responding, written by the security team.
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{ContainAction, Empty, EvidenceAction, IsolateNetwork, ReleasePolicy};
+
+/// A way of responding: which actions on each kind of target, which evidence, and what a release gives back.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "firebreak.dev",
+    version = "v1alpha1",
+    kind = "ContainmentPolicy",
+    plural = "containmentpolicies",
+    shortname = "cpol",
+    category = "firebreak",
+    doc = "A way of responding: which actions on each kind of target, which evidence, and what a release gives back.",
+    printcolumn(name = "EC2", type_ = "string", json_path = ".spec.ec2Instance.contain", priority = 1),
+    printcolumn(name = "USER", type_ = "string", json_path = ".spec.iamUser.contain", priority = 1),
+    printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainmentPolicySpec {
+    /// What is done to an EC2 instance. Absent: nothing, and a condition on the Incident says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ec2_instance: Option<Ec2InstancePolicy>,
+    /// What is done to an IAM user. Absent: nothing, and a condition on the Incident says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iam_user: Option<IamUserPolicy>,
+    /// What a release gives back beyond the default.
+    #[serde(default)]
+    pub release: ReleasePolicy,
+}
+
+/// What is done to an EC2 instance.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(validation = Rule::new(
+    "!has(self.contain) || self.contain.filter(a, has(a.isolateNetwork)).size() <= 1"
+).message("ec2Instance.contain: isolateNetwork is listed twice"))]
+pub struct Ec2InstancePolicy {
+    /// Actions that contain it; each item has exactly one key, e.g. `- isolateNetwork: {}`.
+    #[serde(default)]
+    #[schemars(length(max = 32))]
+    pub contain: Vec<Ec2InstanceAction>,
+    /// Evidence to preserve; each item has exactly one key, e.g. `- ebsSnapshots: {}`.
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    pub evidence: Vec<Ec2InstanceEvidence>,
+}
+
+/// One containment action on an instance.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.isolateNetwork)")
+    .message("ec2Instance.contain: each item needs exactly one action: isolateNetwork"))]
+pub struct Ec2InstanceAction {
+    /// Moves every network interface to a security group without rules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolate_network: Option<IsolateNetwork>,
+}
+
+/// One kind of evidence of an instance.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.ebsSnapshots)")
+    .message("ec2Instance.evidence: each item needs exactly one kind of evidence: ebsSnapshots"))]
+pub struct Ec2InstanceEvidence {
+    /// Snapshots of all EBS volumes, taken in one call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ebs_snapshots: Option<Empty>,
+}
+
+/// What is done to an IAM user.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(validation = Rule::new(
+    "!has(self.contain) || (self.contain.filter(a, has(a.denyAll)).size() <= 1 && self.contain.filter(a, has(a.deactivateAccessKeys)).size() <= 1)"
+).message("iamUser.contain: an action is listed twice"))]
+pub struct IamUserPolicy {
+    /// Actions that contain it; each item has exactly one key, e.g. `- denyAll: {}`.
+    #[serde(default)]
+    #[schemars(length(max = 32))]
+    pub contain: Vec<IamUserAction>,
+}
+
+/// One containment action on a user.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("[has(self.denyAll), has(self.deactivateAccessKeys)].filter(x, x).size() == 1")
+    .message("iamUser.contain: each item needs exactly one action: denyAll or deactivateAccessKeys (write `denyAll: {}`, not `denyAll:`)"))]
+pub struct IamUserAction {
+    /// Denies every call, by an inline policy and by the attached `AWSDenyAll`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deny_all: Option<Empty>,
+    /// Switches off every access key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deactivate_access_keys: Option<Empty>,
+}
+
+impl From<&Ec2InstanceAction> for ContainAction {
+    fn from(a: &Ec2InstanceAction) -> Self {
+        Self { isolate_network: a.isolate_network.clone(), ..Self::default() }
+    }
+}
+
+impl From<&IamUserAction> for ContainAction {
+    fn from(a: &IamUserAction) -> Self {
+        Self { deny_all: a.deny_all, deactivate_access_keys: a.deactivate_access_keys, ..Self::default() }
+    }
+}
+
+impl From<&Ec2InstanceEvidence> for EvidenceAction {
+    fn from(e: &Ec2InstanceEvidence) -> Self {
+        Self { ebs_snapshots: e.ebs_snapshots }
+    }
+}

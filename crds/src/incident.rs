@@ -1,0 +1,220 @@
+//! `Incident`: what a responder declares.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{NameRef, Resource};
+
+/// What happened, which resources are in the attacker's reach, and how to respond.
+///
+/// No rule here compares with the old object: a GitOps tool turns a refused edit into delete and create.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "firebreak.dev",
+    version = "v1alpha1",
+    kind = "Incident",
+    namespaced,
+    shortname = "inc",
+    category = "firebreak",
+    status = "IncidentStatus",
+    doc = "What happened, which resources are in the attacker's reach, and how to respond.",
+    selectable = ".spec.mode",
+    selectable = ".spec.severity",
+    printcolumn(name = "MODE", type_ = "string", json_path = ".spec.mode"),
+    printcolumn(name = "CONTAINED", type_ = "string", json_path = ".status.contained"),
+    printcolumn(name = "EVIDENCE", type_ = "string", json_path = ".status.evidence"),
+    printcolumn(name = "SEVERITY", type_ = "string", json_path = ".spec.severity"),
+    printcolumn(name = "READY", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "MESSAGE", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].message"#, priority = 1)
+)]
+#[serde(rename_all = "camelCase")]
+pub struct IncidentSpec {
+    /// One line that says what happened.
+    #[schemars(length(min = 1, max = 256))]
+    pub title: String,
+    /// The narrative: what is known, in as many lines as it takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16384))]
+    pub description: Option<String>,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What Firebreak does: look only, contain, or give back.
+    #[serde(default)]
+    pub mode: Mode,
+    /// The ContainmentPolicy to follow.
+    pub policy_ref: NameRef,
+    /// What happens to the holds when this object is deleted.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+    /// No new holds and no new actions; what is held stays, and is repaired.
+    #[serde(default)]
+    pub suspend: bool,
+    /// The AWS resources in the attacker's reach; each item has exactly one kind.
+    #[schemars(length(min = 1, max = 100))]
+    pub targets: Vec<Target>,
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs)]
+pub enum Severity {
+    Low,
+    Medium,
+    High,
+    Critical,
+}
+
+/// What Firebreak does with the targets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Mode {
+    /// Look only, and say in status what `Contain` would do. On an Incident that holds: freezes, and lets nothing go.
+    #[default]
+    Plan,
+    /// Contain the targets, and keep them contained.
+    Contain,
+    /// Let go: what no other Incident holds is given back.
+    Release,
+}
+
+/// What happens to the holds of a deleted Incident.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeletionPolicy {
+    /// The resources stay contained until somebody deletes their Quarantines.
+    #[default]
+    Retain,
+    /// As `mode: Release`. A namespace or CRD that goes still retains.
+    Release,
+}
+
+/// One AWS resource to contain.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("[has(self.ec2Instance), has(self.iamUser)].filter(x, x).size() == 1")
+    .message("each target needs exactly one kind: ec2Instance or iamUser"))]
+pub struct Target {
+    /// An EC2 instance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ec2_instance: Option<Ec2InstanceTarget>,
+    /// An IAM user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iam_user: Option<IamUserTarget>,
+}
+
+/// An EC2 instance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Ec2InstanceTarget {
+    /// The AwsAccount that it is in.
+    pub account_ref: NameRef,
+    /// Its region; one of the account's.
+    #[schemars(length(max = 32), regex(pattern = r"^[a-z]{2}(-[a-z]+)+-[0-9]$"))]
+    pub region: String,
+    /// Its id.
+    #[schemars(regex(pattern = r"^i-([0-9a-f]{8}|[0-9a-f]{17})$"))]
+    pub instance_id: String,
+}
+
+/// An IAM user.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IamUserTarget {
+    /// The AwsAccount that it is in.
+    pub account_ref: NameRef,
+    /// Its name, without path.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9+=,.@_-]{1,64}$"))]
+    pub user_name: String,
+}
+
+/// What Firebreak found and did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IncidentStatus {
+    /// The generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Ready`, `Contained`, `EvidencePreserved`, `Released`, and `Reconciling` or `Stalled` while they are so.
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// The last value of the annotation `firebreak.dev/reconcile-requested-at` that was answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub last_handled_reconcile_at: Option<String>,
+    /// Contained targets of all, e.g. `3/4`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub contained: Option<String>,
+    /// Complete pieces of evidence of all that the policy asks for, e.g. `1/2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub evidence: Option<String>,
+    /// Each target, in the order of the spec; then those that are still held though the spec names them no more.
+    #[serde(default)]
+    #[schemars(length(max = 400))]
+    pub targets: Vec<TargetStatus>,
+    /// In mode Plan: what `Contain` would do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Plan>,
+}
+
+/// One target, as last seen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetStatus {
+    /// The resource; absent where the target could not be resolved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<Resource>,
+    /// The name of its Quarantine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub quarantine: Option<String>,
+    /// Whether it is contained: `True`, `False` or `Unknown`.
+    #[schemars(length(max = 16))]
+    pub contained: String,
+    /// One word that says why.
+    #[schemars(length(max = 64))]
+    pub reason: String,
+    /// What is so, and what to do.
+    #[serde(default)]
+    #[schemars(length(max = 2048))]
+    pub message: String,
+}
+
+/// What `Contain` would do.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Plan {
+    /// SHA-256 of what is asked for: the sorted (ARN, action, parameters). Nothing observed goes in, so that the attacker
+    /// cannot change it.
+    #[schemars(length(max = 64))]
+    pub digest: String,
+    /// How many targets would be contained.
+    pub target_count: i32,
+    /// How many changing AWS calls that takes.
+    pub call_count: i32,
+    /// The first 50 targets with their first 20 calls each.
+    #[serde(default)]
+    #[schemars(length(max = 50))]
+    pub targets: Vec<PlanTarget>,
+}
+
+/// What `Contain` would do to one target.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PlanTarget {
+    /// The resource.
+    #[schemars(length(max = 512))]
+    pub resource: String,
+    /// The changing calls, in order; the last may be `and N more`.
+    #[serde(default)]
+    #[schemars(length(max = 21), inner(length(max = 512)))]
+    pub calls: Vec<String>,
+    /// Why there is no plan, or what stands in its way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
+    pub problem: Option<String>,
+}

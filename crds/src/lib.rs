@@ -1,0 +1,56 @@
+//! The API of Firebreak: group `firebreak.dev`, version `v1alpha1`.
+//!
+//! One file per kind. No AWS and no runtime here: what the API server can judge is CEL beside the field it judges, and the
+//! manifests in `crds/manifests` and `docs/api.md` are generated from these types by `firebreak-crdgen`.
+
+// kube's derives emit `std::result::Result<_, Box<..>>` helpers without docs.
+#![allow(clippy::module_name_repetitions)]
+
+mod action;
+mod aws_account;
+mod condition;
+mod containment_policy;
+pub mod docs;
+mod evidence;
+mod incident;
+mod names;
+mod quarantine;
+mod resource;
+
+pub use action::{ContainAction, Empty, EvidenceAction, IsolateNetwork, ReleasePolicy, SeverTrackedConnections};
+pub use aws_account::{
+    AssumeRole, AwsAccount, AwsAccountSpec, AwsAccountStatus, IsolationGroup, IsolationGroups, Limits, Prepare, Protected,
+    ResidualDeny,
+};
+pub use condition::{conditions, get as get_condition, is_true};
+pub use containment_policy::{
+    ContainmentPolicy, ContainmentPolicySpec, Ec2InstanceAction, Ec2InstanceEvidence, Ec2InstancePolicy, IamUserAction,
+    IamUserPolicy,
+};
+pub use evidence::{CustodyEntry, Evidence, EvidenceSpec, EvidenceStatus, Request, RequestOutcome, VolumeSnapshot};
+pub use incident::{
+    DeletionPolicy, Ec2InstanceTarget, IamUserTarget, Incident, IncidentSpec, IncidentStatus, Mode, Plan, PlanTarget, Severity,
+    Target, TargetStatus,
+};
+pub use names::{evidence_name, quarantine_name};
+pub use quarantine::{
+    ActionState, ActionStatus, Conversion, ConversionState, Holder, HolderState, OnConflict, Quarantine, QuarantineSpec,
+    QuarantineStatus, ReleaseDecision, Text,
+};
+pub use resource::{IncidentRef, NameRef, Resource, ResourceKind};
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+
+/// The finalizer on every object whose going must not lose a hold.
+pub const FINALIZER: &str = "firebreak.dev/hold";
+/// Annotation: set it to anything new to have the object reconciled now.
+pub const RECONCILE_REQUESTED: &str = "firebreak.dev/reconcile-requested-at";
+/// Annotation: the object's own uid lets it go without touching AWS. For a dying set of CRDs.
+pub const ABANDON: &str = "firebreak.dev/abandon";
+
+/// Every kind's definition, in the order people read them.
+#[must_use]
+pub fn crds() -> Vec<CustomResourceDefinition> {
+    vec![AwsAccount::crd(), ContainmentPolicy::crd(), Incident::crd(), Quarantine::crd(), Evidence::crd()]
+}

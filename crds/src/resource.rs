@@ -1,0 +1,89 @@
+//! References: to objects of the cluster, and to resources of AWS.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The name of a cluster-scoped object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub struct NameRef {
+    /// `metadata.name` of the object.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// One Incident, by name and by uid: one made again under the same name is another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct IncidentRef {
+    /// `metadata.uid`.
+    #[schemars(length(min = 1, max = 64))]
+    pub uid: String,
+    /// `metadata.namespace`.
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: String,
+    /// `metadata.name`.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// What kind of AWS resource is contained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum ResourceKind {
+    /// An EC2 instance.
+    Ec2Instance,
+    /// An IAM user.
+    IamUser,
+}
+
+/// One AWS resource.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Resource {
+    /// The kind of resource.
+    pub kind: ResourceKind,
+    /// The `AwsAccount` through which it is reached.
+    pub account_ref: NameRef,
+    /// The twelve digits of the account.
+    #[schemars(regex(pattern = r"^[0-9]{12}$"))]
+    pub account_id: String,
+    /// The region; absent for IAM, which is global.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub region: Option<String>,
+    /// The instance id or the user name.
+    #[schemars(length(min = 1, max = 128))]
+    pub id: String,
+}
+
+impl Resource {
+    /// The Amazon Resource Name, as far as it can be said without asking AWS: the partition is `aws`, and a user's path is
+    /// left out. Used to name things and in plan digests, never sent to AWS.
+    #[must_use]
+    pub fn arn(&self) -> String {
+        let (account, id) = (&self.account_id, &self.id);
+        match self.kind {
+            ResourceKind::Ec2Instance => {
+                format!("arn:aws:ec2:{}:{account}:instance/{id}", self.region.as_deref().unwrap_or_default())
+            }
+            ResourceKind::IamUser => format!("arn:aws:iam::{account}:user/{id}"),
+        }
+    }
+
+    /// The kind in lower case, as used in names.
+    #[must_use]
+    pub fn slug(&self) -> &'static str {
+        match self.kind {
+            ResourceKind::Ec2Instance => "ec2instance",
+            ResourceKind::IamUser => "iamuser",
+        }
+    }
+}
+
+impl std::fmt::Display for Resource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.kind {
+            ResourceKind::Ec2Instance => write!(f, "instance {}", self.id),
+            ResourceKind::IamUser => write!(f, "user {}", self.id),
+        }
+    }
+}
