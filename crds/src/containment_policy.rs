@@ -1,7 +1,6 @@
 //! `ContainmentPolicy`: a way of responding, written by the security team.
 
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{ContainAction, Empty, EvidenceAction, IsolateNetwork, ReleasePolicy};
