@@ -4,6 +4,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::rule::exactly_one;
+
 /// An action without parameters: `denyAll: {}`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Empty {}
@@ -34,9 +36,8 @@ pub struct IsolateNetwork {
 /// One action as a holder asks for it: a copy of the policy's, resolved when the hold was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new(
-    "[has(self.isolateNetwork), has(self.denyAll), has(self.deactivateAccessKeys)].filter(x, x).size() == 1"
-).message("exactly one action per item"))]
+#[x_kube(validation = exactly_one(&["isolateNetwork", "denyAll", "deactivateAccessKeys"])
+    .message("actions: each item needs exactly one of isolateNetwork, denyAll, deactivateAccessKeys"))]
 pub struct ContainAction {
     /// EC2 instance: network isolation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,7 +53,8 @@ pub struct ContainAction {
 /// One kind of evidence.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.ebsSnapshots)").message("exactly one kind of evidence per item: ebsSnapshots"))]
+#[x_kube(validation = exactly_one(&["ebsSnapshots"])
+    .message("collect: exactly one kind of evidence is needed: ebsSnapshots"))]
 pub struct EvidenceAction {
     /// Snapshots of all EBS volumes of the instance, taken in one call, so that they show one moment.
     #[serde(default, skip_serializing_if = "Option::is_none")]

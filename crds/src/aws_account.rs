@@ -5,6 +5,11 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// What Kubernetes itself refuses in a selector. Refused here too, since one that cannot be read allows no namespace.
+const SELECTOR_IS_VALID: &str = "!has(self.matchExpressions) || self.matchExpressions.all(e, \
+    e.operator in ['In', 'NotIn'] ? has(e.values) && e.values.size() > 0 : \
+    e.operator in ['Exists', 'DoesNotExist'] && (!has(e.values) || e.values.size() == 0))";
+
 /// One AWS account: how to reach it, who may use it, what must never be touched, and limits.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
@@ -20,26 +25,37 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "READY", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "REASON", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "MESSAGE", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].message"#, priority = 1)
+    printcolumn(
+        name = "MESSAGE",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
+        priority = 1
+    )
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(
+    "!has(self.assumeRole) || self.assumeRole.roleArn.contains(':iam::' + self.accountId + ':role/')"
+).message("assumeRole.roleArn: the role must be one of the account in accountId").field_path(".assumeRole.roleArn"))]
 pub struct AwsAccountSpec {
     /// The twelve digits of the account. Checked against `sts:GetCallerIdentity` before anything else; cannot be changed.
-    #[schemars(regex(pattern = r"^[0-9]{12}$"))]
+    #[schemars(length(max = 12), regex(pattern = r"^[0-9]{12}$"))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("accountId cannot be changed: make another AwsAccount"))]
     pub account_id: String,
     /// The regions in which targets may be contained.
-    #[schemars(length(min = 1, max = 40), inner(regex(pattern = r"^[a-z]{2}(-[a-z]+)+-[0-9]$")))]
+    #[schemars(length(min = 1, max = 40), inner(length(max = 32), regex(pattern = r"^[a-z]{2}(-[a-z]+)+-[0-9]{1,2}$")))]
     pub regions: Vec<String>,
     /// The role to assume. Absent: the controller's own credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assume_role: Option<AssumeRole>,
     /// Where AWS is reached, for private endpoints and emulators. Absent: AWS's own endpoints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512), regex(pattern = r"^https?://"))]
+    #[schemars(length(max = 512), regex(pattern = r"^https?://[^/\s]+"))]
     pub endpoint_url: Option<String>,
     /// The namespaces whose Incidents may use this account, by their labels. `{}` is every namespace, absent is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new(SELECTOR_IS_VALID).message(
+        "allowedNamespaces.matchExpressions: operator is In or NotIn with values, or Exists or DoesNotExist without"
+    ))]
     pub allowed_namespaces: Option<LabelSelector>,
     /// What is made ahead of an incident.
     #[serde(default)]
@@ -87,9 +103,9 @@ pub enum IsolationGroups {
 /// What must never be touched.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Protected {
-    /// ARNs of targets that are refused; `*` stands for any characters.
+    /// ARNs of targets that are refused; `*` stands for any characters. `*` alone refuses every target.
     #[serde(default)]
-    #[schemars(length(max = 256), inner(length(min = 1, max = 2048)))]
+    #[schemars(length(max = 256), inner(length(min = 1, max = 2048), regex(pattern = r"^(arn:|\*)")))]
     pub arns: Vec<String>,
 }
 

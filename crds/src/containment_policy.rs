@@ -3,6 +3,7 @@
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
+use crate::rule::{exactly_one, no_empty_section, no_key_twice};
 use crate::{ContainAction, Empty, EvidenceAction, IsolateNetwork, ReleasePolicy};
 
 /// A way of responding: which actions on each kind of target, which evidence, and what a release gives back.
@@ -20,6 +21,8 @@ use crate::{ContainAction, Empty, EvidenceAction, IsolateNetwork, ReleasePolicy}
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = no_empty_section(&["ec2Instance", "iamUser"])
+    .message("ec2Instance, iamUser: nothing is written beneath it; say what to do, or leave it out"))]
 pub struct ContainmentPolicySpec {
     /// What is done to an EC2 instance. Absent: nothing, and a condition on the Incident says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -35,24 +38,28 @@ pub struct ContainmentPolicySpec {
 /// What is done to an EC2 instance.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[x_kube(validation = Rule::new(
-    "!has(self.contain) || self.contain.filter(a, has(a.isolateNetwork)).size() <= 1"
-).message("ec2Instance.contain: isolateNetwork is listed twice"))]
+    "(has(self.contain) && self.contain.size() > 0) || (has(self.evidence) && self.evidence.size() > 0)"
+)
+    .message("ec2Instance: list at least one item under contain or evidence, e.g. `- isolateNetwork: {}`, or leave ec2Instance out"))]
 pub struct Ec2InstancePolicy {
     /// Actions that contain it; each item has exactly one key, e.g. `- isolateNetwork: {}`.
     #[serde(default)]
     #[schemars(length(max = 32))]
+    #[x_kube(validation = no_key_twice(&["isolateNetwork"]).message("ec2Instance.contain: the same key is listed twice; keep one"))]
     pub contain: Vec<Ec2InstanceAction>,
     /// Evidence to preserve; each item has exactly one key, e.g. `- ebsSnapshots: {}`.
     #[serde(default)]
     #[schemars(length(max = 16))]
+    #[x_kube(validation = no_key_twice(&["ebsSnapshots"])
+    .message("ec2Instance.evidence: the same key is listed twice; keep one"))]
     pub evidence: Vec<Ec2InstanceEvidence>,
 }
 
 /// One containment action on an instance.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.isolateNetwork)")
-    .message("ec2Instance.contain: each item needs exactly one action: isolateNetwork"))]
+#[x_kube(validation = exactly_one(&["isolateNetwork"])
+    .message("ec2Instance.contain: each item needs exactly one action: isolateNetwork (write `isolateNetwork: {}`, not `isolateNetwork:`)"))]
 pub struct Ec2InstanceAction {
     /// Moves every network interface to a security group without rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -62,8 +69,8 @@ pub struct Ec2InstanceAction {
 /// One kind of evidence of an instance.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.ebsSnapshots)")
-    .message("ec2Instance.evidence: each item needs exactly one kind of evidence: ebsSnapshots"))]
+#[x_kube(validation = exactly_one(&["ebsSnapshots"])
+    .message("ec2Instance.evidence: each item needs exactly one kind of evidence: ebsSnapshots (write `ebsSnapshots: {}`, not `ebsSnapshots:`)"))]
 pub struct Ec2InstanceEvidence {
     /// Snapshots of all EBS volumes, taken in one call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -72,20 +79,20 @@ pub struct Ec2InstanceEvidence {
 
 /// What is done to an IAM user.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[x_kube(validation = Rule::new(
-    "!has(self.contain) || (self.contain.filter(a, has(a.denyAll)).size() <= 1 && self.contain.filter(a, has(a.deactivateAccessKeys)).size() <= 1)"
-).message("iamUser.contain: an action is listed twice"))]
+#[x_kube(validation = Rule::new("has(self.contain) && self.contain.size() > 0")
+    .message("iamUser.contain: list at least one action, e.g. `- denyAll: {}`, or leave iamUser out"))]
 pub struct IamUserPolicy {
     /// Actions that contain it; each item has exactly one key, e.g. `- denyAll: {}`.
     #[serde(default)]
     #[schemars(length(max = 32))]
+    #[x_kube(validation = no_key_twice(&["denyAll", "deactivateAccessKeys"]).message("iamUser.contain: the same key is listed twice; keep one"))]
     pub contain: Vec<IamUserAction>,
 }
 
 /// One containment action on a user.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.denyAll), has(self.deactivateAccessKeys)].filter(x, x).size() == 1")
+#[x_kube(validation = exactly_one(&["denyAll", "deactivateAccessKeys"])
     .message("iamUser.contain: each item needs exactly one action: denyAll or deactivateAccessKeys (write `denyAll: {}`, not `denyAll:`)"))]
 pub struct IamUserAction {
     /// Denies every call, by an inline policy and by the attached `AWSDenyAll`.

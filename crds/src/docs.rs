@@ -22,7 +22,9 @@ pub fn generated() -> Result<Vec<(String, String)>, serde_saphyr::ser::Error> {
 
 /// The reference page: each kind with its fields.
 fn reference() -> String {
-    let mut page = String::from("<!-- Generated from the types in crds/src by `make generate`. Do not edit. -->\n# API reference\n\nGroup `firebreak.dev`, version `v1alpha1`. The same text as `kubectl explain`.\n");
+    let mut page = String::from(
+        "<!-- Generated from the types in crds/src by `make generate`. Do not edit. -->\n# API reference\n\nGroup `firebreak.dev`, version `v1alpha1`. The same text as `kubectl explain`.\n",
+    );
     for crd in crds() {
         kind(&mut page, &crd);
     }
@@ -55,7 +57,10 @@ fn fields(page: &mut String, path: &str, schema: &JSONSchemaProps) {
         let text = field.description.clone().unwrap_or_default().replace('\n', " ").replace('|', "\\|");
         let _ = writeln!(page, "| `{path}` | {}{mark} | {text} |", type_of(field));
         fields(page, &path, field);
-        if let Some(k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaPropsOrArray::Schema(item)) = &field.items {
+        if let Some(k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaPropsOrArray::Schema(
+            item,
+        )) = &field.items
+        {
             fields(page, &format!("{path}[]"), item);
         }
     }

@@ -5,11 +5,11 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::rule::exactly_one;
 use crate::{NameRef, Resource};
 
+// No rule here compares with the old object: a GitOps tool turns a refused edit into delete and create.
 /// What happened, which resources are in the attacker's reach, and how to respond.
-///
-/// No rule here compares with the old object: a GitOps tool turns a refused edit into delete and create.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "firebreak.dev",
@@ -28,12 +28,19 @@ use crate::{NameRef, Resource};
     printcolumn(name = "SEVERITY", type_ = "string", json_path = ".spec.severity"),
     printcolumn(name = "READY", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "MESSAGE", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].message"#, priority = 1)
+    printcolumn(
+        name = "MESSAGE",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
+        priority = 1
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct IncidentSpec {
     /// One line that says what happened.
     #[schemars(length(min = 1, max = 256))]
+    #[x_kube(validation = Rule::new("self.trim() != '' && !self.trim().contains('\\n')")
+        .message("title: write one line that says what happened; the rest belongs in description"))]
     pub title: String,
     /// The narrative: what is known, in as many lines as it takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -54,6 +61,8 @@ pub struct IncidentSpec {
     pub suspend: bool,
     /// The AWS resources in the attacker's reach; each item has exactly one kind.
     #[schemars(length(min = 1, max = 100))]
+    #[x_kube(validation = Rule::new("self.all(t, self.filter(u, u == t).size() == 1)")
+        .message("targets: the same target is listed twice; keep one"))]
     pub targets: Vec<Target>,
 }
 
@@ -92,8 +101,8 @@ pub enum DeletionPolicy {
 /// One AWS resource to contain.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.ec2Instance), has(self.iamUser)].filter(x, x).size() == 1")
-    .message("each target needs exactly one kind: ec2Instance or iamUser"))]
+#[x_kube(validation = exactly_one(&["ec2Instance", "iamUser"])
+    .message("targets: each item needs exactly one of ec2Instance and iamUser, with its fields beneath it"))]
 pub struct Target {
     /// An EC2 instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -110,10 +119,10 @@ pub struct Ec2InstanceTarget {
     /// The AwsAccount that it is in.
     pub account_ref: NameRef,
     /// Its region; one of the account's.
-    #[schemars(length(max = 32), regex(pattern = r"^[a-z]{2}(-[a-z]+)+-[0-9]$"))]
+    #[schemars(length(max = 32), regex(pattern = r"^[a-z]{2}(-[a-z]+)+-[0-9]{1,2}$"))]
     pub region: String,
     /// Its id.
-    #[schemars(regex(pattern = r"^i-([0-9a-f]{8}|[0-9a-f]{17})$"))]
+    #[schemars(length(max = 19), regex(pattern = r"^i-([0-9a-f]{8}|[0-9a-f]{17})$"))]
     pub instance_id: String,
 }
 
@@ -124,7 +133,7 @@ pub struct IamUserTarget {
     /// The AwsAccount that it is in.
     pub account_ref: NameRef,
     /// Its name, without path.
-    #[schemars(regex(pattern = r"^[A-Za-z0-9+=,.@_-]{1,64}$"))]
+    #[schemars(length(max = 64), regex(pattern = r"^[A-Za-z0-9+=,.@_-]{1,64}$"))]
     pub user_name: String,
 }
 

@@ -3,9 +3,6 @@
 //! One file per kind. No AWS and no runtime here: what the API server can judge is CEL beside the field it judges, and the
 //! manifests in `crds/manifests` and `docs/api.md` are generated from these types by `firebreak-crdgen`.
 
-// kube's derives emit `std::result::Result<_, Box<..>>` helpers without docs.
-#![allow(clippy::module_name_repetitions)]
-
 mod action;
 mod aws_account;
 mod condition;
@@ -16,6 +13,7 @@ mod incident;
 mod names;
 mod quarantine;
 mod resource;
+mod rule;
 
 pub use action::{ContainAction, Empty, EvidenceAction, IsolateNetwork, ReleasePolicy, SeverTrackedConnections};
 pub use aws_account::{
@@ -29,8 +27,8 @@ pub use containment_policy::{
 };
 pub use evidence::{CustodyEntry, Evidence, EvidenceSpec, EvidenceStatus, Request, RequestOutcome, VolumeSnapshot};
 pub use incident::{
-    DeletionPolicy, Ec2InstanceTarget, IamUserTarget, Incident, IncidentSpec, IncidentStatus, Mode, Plan, PlanTarget, Severity,
-    Target, TargetStatus,
+    DeletionPolicy, Ec2InstanceTarget, IamUserTarget, Incident, IncidentSpec, IncidentStatus, Mode, Plan, PlanTarget,
+    Severity, Target, TargetStatus,
 };
 pub use names::{evidence_name, quarantine_name};
 pub use quarantine::{

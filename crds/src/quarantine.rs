@@ -28,7 +28,12 @@ use crate::{ContainAction, ReleasePolicy, Resource};
     printcolumn(name = "REPAIRS", type_ = "integer", json_path = ".status.driftCount"),
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "HOLDERS", type_ = "string", json_path = ".spec.holders[*].name", priority = 1),
-    printcolumn(name = "MESSAGE", type_ = "string", json_path = r#".status.conditions[?(@.type=="Contained")].message"#, priority = 1)
+    printcolumn(
+        name = "MESSAGE",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Contained")].message"#,
+        priority = 1
+    )
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(oldSelf.original) || has(self.original)")
@@ -120,6 +125,8 @@ pub enum ConversionState {
     Open,
     /// The interface is back in the isolation group.
     Closed,
+    /// Not needed: nothing from outside can have a tracked flow to this interface, or its flows were never tracked.
+    Skipped,
 }
 
 /// How a person resolves a release that conflicts.

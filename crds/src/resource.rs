@@ -38,13 +38,15 @@ pub enum ResourceKind {
 /// One AWS resource.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.region) == (self.kind != 'IamUser')")
+    .message("region: an instance has one, a user has none"))]
 pub struct Resource {
     /// The kind of resource.
     pub kind: ResourceKind,
     /// The `AwsAccount` through which it is reached.
     pub account_ref: NameRef,
     /// The twelve digits of the account.
-    #[schemars(regex(pattern = r"^[0-9]{12}$"))]
+    #[schemars(length(max = 12), regex(pattern = r"^[0-9]{12}$"))]
     pub account_id: String,
     /// The region; absent for IAM, which is global.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,0 +1,23 @@
+//! CEL rules that several types share; the message stands beside the field. A rule of one type stands there too.
+
+use kube::core::Rule;
+
+/// One-key items: `- denyAll: {}`. A key without a value is null, which CEL's `has()` cannot see but `dyn()` counts: so
+/// `{denyAll: null, deactivateAccessKeys: {}}` is refused, rather than read as the second alone.
+pub fn exactly_one(keys: &[&str]) -> Rule {
+    Rule::new(format!("size(dyn(self)) == 1 && ({})", join(keys, " || ", |k| format!("has(self.{k})"))))
+}
+
+/// A list of one-key items in which no key appears twice.
+pub fn no_key_twice(keys: &[&str]) -> Rule {
+    Rule::new(join(keys, " && ", |k| format!("self.filter(item, has(item.{k})).size() <= 1")))
+}
+
+/// Optional sections: one that is written has something beneath it.
+pub fn no_empty_section(keys: &[&str]) -> Rule {
+    Rule::new(format!("dyn(self).all(k, {})", join(keys, " && ", |k| format!("(k != '{k}' || has(self.{k}))"))))
+}
+
+fn join(keys: &[&str], operator: &str, part: impl Fn(&str) -> String) -> String {
+    keys.iter().map(|k| part(k)).collect::<Vec<_>>().join(operator)
+}
