@@ -1,0 +1,150 @@
+//! The AWS emulator: moto's server, corrected by `tests/emulator`, and clients of the accounts in it.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use aws_config::retry::RetryConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_sdk_sts::config::SharedCredentialsProvider;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::eventually::eventually;
+use crate::kept::{KeptFolder, KeptProcess};
+use crate::proxy::Proxy;
+use crate::tools;
+
+/// The region of every test.
+pub const REGION: &str = "eu-west-1";
+
+/// An AWS emulator, stopped when dropped. Its snapshots are pending at the first look and completed at the second.
+#[derive(Debug)]
+pub struct Emulator {
+    process: KeptProcess,
+    port: u16,
+    _folder: KeptFolder,
+}
+
+impl Emulator {
+    /// Starts it on a free port and waits until it answers.
+    pub async fn start() -> anyhow::Result<Self> {
+        let folder = KeptFolder::new("emulator")?;
+        let port = tools::free_port();
+        let arguments =
+            format!("-m firebreak_moto -H 127.0.0.1 -p {port}").split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let log = folder.path().join("log");
+        let process = KeptProcess::start("python3".as_ref(), &arguments, &environment(), &log)?;
+        let mut emulator = Self { process, port, _folder: folder };
+        emulator.wait_until_ready().await;
+        Ok(emulator)
+    }
+
+    async fn wait_until_ready(&mut self) {
+        eventually("the AWS emulator answers", Duration::from_mins(1), async || {
+            assert_eq!(self.process.exited(), None, "the AWS emulator ended: {}", self.process.log_tail(20));
+            Ok(TcpStream::connect(("127.0.0.1", self.port)).await?)
+        })
+        .await;
+    }
+
+    /// Its endpoint for every AWS service.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Clients of an account, straight to the emulator. An account exists as soon as someone assumes a role in it.
+    pub async fn account(&self, id: &str) -> anyhow::Result<Aws> {
+        let anyone = Credentials::new("test", "test", None, None, "test");
+        let sts = aws_sdk_sts::Client::new(&config(&self.url(), anyone));
+        let assume = sts.assume_role().role_arn(role_arn(id)).role_session_name("test");
+        let given = assume.send().await?.credentials.context("credentials")?;
+        let (key, secret, token) = (given.access_key_id, given.secret_access_key, given.session_token);
+        Ok(Aws::new(id, &self.url(), Credentials::new(key, secret, Some(token), None, "test")))
+    }
+
+    /// Snapshots complete at the `looks`-th `DescribeSnapshots` that sees them: of all accounts, so only for an
+    /// emulator of one's own.
+    pub async fn complete_snapshots_after(&self, looks: u32) -> anyhow::Result<()> {
+        let body =
+            format!(r#"{{"model_name": "ec2::snapshot", "transition": {{"progression": "manual", "times": {looks}}}}}"#);
+        self.post("/moto-api/state-manager/set-transition", &body).await
+    }
+
+    async fn post(&self, path: &str, body: &str) -> anyhow::Result<()> {
+        let mut connection = TcpStream::connect(("127.0.0.1", self.port)).await?;
+        let length = body.len();
+        let request =
+            format!("POST {path} HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}");
+        connection.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await?;
+        ensure!(answer.split(' ').nth(1).is_some_and(|status| status.starts_with('2')), "{answer}");
+        Ok(())
+    }
+}
+
+/// Without stock images, whose 1,300 snapshots would be everybody's; with `AWSDenyAll`.
+fn environment() -> Vec<(String, String)> {
+    let path = format!("{}:{}", tools::emulator_packages().display(), tools::tests_folder().join("emulator").display());
+    let pairs = [
+        ("PYTHONPATH", path.as_str()),
+        ("PYTHONDONTWRITEBYTECODE", "1"),
+        ("MOTO_EC2_LOAD_DEFAULT_AMIS", "false"),
+        ("MOTO_IAM_LOAD_MANAGED_POLICIES", "true"),
+    ];
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
+}
+
+fn config(endpoint: &str, credentials: Credentials) -> SdkConfig {
+    SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new(REGION))
+        .endpoint_url(endpoint)
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .retry_config(RetryConfig::disabled())
+        .build()
+}
+
+/// The role that leads into an account: for `AwsAccount.spec.assumeRole`.
+pub fn role_arn(account: &str) -> String {
+    format!("arn:aws:iam::{account}:role/firebreak")
+}
+
+/// Clients of one AWS account, for arranging and looking. They do not retry.
+#[derive(Debug, Clone)]
+pub struct Aws {
+    /// Twelve digits
+    pub account: String,
+    /// EC2 in [`REGION`]
+    pub ec2: aws_sdk_ec2::Client,
+    /// IAM
+    pub iam: aws_sdk_iam::Client,
+    /// STS
+    pub sts: aws_sdk_sts::Client,
+    credentials: Credentials,
+}
+
+impl Aws {
+    fn new(account: &str, endpoint: &str, credentials: Credentials) -> Self {
+        let config = config(endpoint, credentials.clone());
+        Self {
+            account: account.to_owned(),
+            ec2: aws_sdk_ec2::Client::new(&config),
+            iam: aws_sdk_iam::Client::new(&config),
+            sts: aws_sdk_sts::Client::new(&config),
+            credentials,
+        }
+    }
+
+    /// The same account, reached through a proxy as the controller does.
+    #[must_use]
+    pub fn through(&self, proxy: &Proxy) -> Self {
+        Self::new(&self.account, &proxy.url(), self.credentials.clone())
+    }
+}

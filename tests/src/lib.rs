@@ -1,0 +1,26 @@
+//! The ground that Firebreak is tested on: a real Kubernetes control plane and an AWS emulator, both processes on
+//! loopback, with an HTTP proxy between the controller and AWS that counts, delays, fails and holds calls.
+//!
+//! - [`plane`]: etcd, kube-apiserver, kube-controller-manager
+//! - [`emulator`]: moto's server, and clients of an AWS account in it
+//! - [`proxy`]: what the controller takes for AWS
+//! - [`scene`]: an account with something to contain
+//! - [`controller_process`]: the controller's binary
+//! - [`eventually`]: waiting for a condition
+//! - [`kept`]: processes and folders that go when the test process goes, however it does
+//! - [`shared`]: the plane and the emulator that ordinary tests share
+
+// This is test code: what is not as it should be ends the test.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc, clippy::missing_errors_doc)]
+#![allow(clippy::must_use_candidate)]
+
+pub mod audit;
+pub mod controller_process;
+pub mod emulator;
+pub mod eventually;
+pub mod kept;
+pub mod plane;
+pub mod proxy;
+pub mod scene;
+pub mod shared;
+pub mod tools;

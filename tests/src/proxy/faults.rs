@@ -1,0 +1,152 @@
+//! What goes wrong on the way to AWS.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use hyper::StatusCode;
+use hyper::body::Bytes;
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use tokio::sync::Notify;
+
+use super::Answer;
+use super::aws_request::AwsRequest;
+use super::hold::{self, HeldCall, Hold, When};
+
+#[derive(Debug, Default)]
+pub struct Faults {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    delay: Duration,
+    /// By action
+    faults: BTreeMap<String, Fault>,
+    /// With the number of changing calls still to let pass
+    holds: Vec<(usize, Hold)>,
+    /// The last answer to each request that reads
+    remembered: HashMap<Bytes, Answer>,
+}
+
+#[derive(Debug)]
+enum Fault {
+    Fail { status: StatusCode, code: String, message: String },
+    Hang,
+    Stale { until: Instant },
+}
+
+impl Faults {
+    pub fn delay(&self, by: Duration) {
+        self.state.lock().unwrap().delay = by;
+    }
+
+    pub fn fail(&self, action: &str, status: u16, code: &str, message: &str) {
+        let status = StatusCode::from_u16(status).expect("an HTTP status");
+        self.set(action, Fault::Fail { status, code: code.to_owned(), message: message.to_owned() });
+    }
+
+    pub fn hang(&self, action: &str) {
+        self.set(action, Fault::Hang);
+    }
+
+    pub fn stale(&self, action: &str, lasting: Duration) {
+        self.set(action, Fault::Stale { until: Instant::now() + lasting });
+    }
+
+    fn set(&self, action: &str, fault: Fault) {
+        self.state.lock().unwrap().faults.insert(action.to_owned(), fault);
+        self.changed.notify_waiters();
+    }
+
+    pub fn recover(&self, action: &str) {
+        self.state.lock().unwrap().faults.remove(action);
+        self.changed.notify_waiters();
+    }
+
+    pub fn clear(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.faults.clear();
+        state.delay = Duration::ZERO;
+        self.changed.notify_waiters();
+    }
+
+    pub fn hold_changing(&self, nth: usize, when: When) -> HeldCall {
+        let (hold, call) = hold::hold(when);
+        let before = nth.checked_sub(1).expect("calls are counted from 1");
+        self.state.lock().unwrap().holds.push((before, hold));
+        call
+    }
+
+    /// The delay, and as long as this action hangs.
+    pub async fn wait(&self, action: &str) {
+        let delay = self.state.lock().unwrap().delay;
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        loop {
+            let changed = self.changed.notified();
+            if !matches!(self.state.lock().unwrap().fault(action), Some(Fault::Hang)) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// The answer that is given instead of AWS's, if any.
+    pub fn answer_for(&self, request: &AwsRequest) -> Option<Answer> {
+        let state = self.state.lock().unwrap();
+        match state.fault(&request.action)? {
+            Fault::Fail { status, code, message } => Some(error(&request.service, *status, code, message)),
+            Fault::Stale { until } if Instant::now() < *until => state.remembered.get(&request.body).cloned(),
+            Fault::Stale { .. } | Fault::Hang => None,
+        }
+    }
+
+    /// For [`Fault::Stale`].
+    pub fn remember(&self, request: &AwsRequest, answer: &Answer) {
+        if !request.is_changing() {
+            self.state.lock().unwrap().remembered.insert(request.body.clone(), answer.clone());
+        }
+    }
+
+    /// Counts a changing call, and gives the hold that it is the one for.
+    pub fn take_hold(&self) -> Option<Hold> {
+        let holds = &mut self.state.lock().unwrap().holds;
+        let due = holds.iter().position(|(before, _)| *before == 0).map(|index| holds.remove(index).1);
+        for (before, _) in holds.iter_mut() {
+            *before = before.saturating_sub(1);
+        }
+        due
+    }
+}
+
+impl State {
+    fn fault(&self, action: &str) -> Option<&Fault> {
+        let (_, fault) = self.faults.iter().find(|(pattern, _)| matches(pattern, action))?;
+        Some(fault)
+    }
+}
+
+fn matches(pattern: &str, action: &str) -> bool {
+    pattern.strip_suffix('*').map_or(pattern == action, |prefix| action.starts_with(prefix))
+}
+
+/// EC2 has a shape of its own; the other query services share one.
+fn error(service: &str, status: StatusCode, code: &str, message: &str) -> Answer {
+    let kind = if status.is_server_error() { "Receiver" } else { "Sender" };
+    let body = if service == "ec2" {
+        format!(
+            "<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors>\
+             <RequestID>proxy</RequestID></Response>"
+        )
+    } else {
+        format!(
+            "<ErrorResponse><Error><Type>{kind}</Type><Code>{code}</Code><Message>{message}</Message></Error>\
+             <RequestId>proxy</RequestId></ErrorResponse>"
+        )
+    };
+    let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("text/xml"))]);
+    Answer { status, headers, body: format!("<?xml version=\"1.0\"?>{body}").into() }
+}

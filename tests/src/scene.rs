@@ -1,0 +1,121 @@
+//! An AWS account with something to contain: instances on a network, and a user with keys.
+
+use anyhow::{Context, ensure};
+use aws_sdk_ec2::types::{
+    BlockDeviceMapping, EbsBlockDevice, Instance, InstanceNetworkInterfaceAttachment, InstanceNetworkInterfaceSpecification,
+    InstanceType,
+};
+
+use crate::emulator::Aws;
+
+/// The user of every scene.
+pub const USER: &str = "mallory";
+
+/// The user's own inline policy.
+pub const USER_POLICY: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:*","Resource":"*"}]}"#;
+
+/// What was seeded.
+#[derive(Debug, Clone)]
+pub struct Scene {
+    /// The network
+    pub vpc: String,
+    /// Its one subnet
+    pub subnet: String,
+    /// The groups of an instance's first and second interface
+    pub groups: [String; 2],
+    /// The instances
+    pub instances: Vec<SceneInstance>,
+    /// The user's access keys, both active
+    pub access_keys: [String; 2],
+}
+
+/// An instance with two interfaces and three volumes.
+#[derive(Debug, Clone)]
+pub struct SceneInstance {
+    /// `i-...`
+    pub id: String,
+    /// `eni-...`, by device index
+    pub interfaces: Vec<String>,
+    /// `vol-...`
+    pub volumes: Vec<String>,
+}
+
+impl Scene {
+    /// One instance and one user.
+    pub async fn seed(aws: &Aws) -> anyhow::Result<Self> {
+        Self::seed_instances(aws, 1).await
+    }
+
+    /// `count` instances and one user.
+    pub async fn seed_instances(aws: &Aws, count: usize) -> anyhow::Result<Self> {
+        let (vpc, subnet) = network(aws).await?;
+        let groups = [group(aws, &vpc, "web").await?, group(aws, &vpc, "backup").await?];
+        let mut instances = Vec::with_capacity(count);
+        for _ in 0..count {
+            instances.push(instance(aws, &subnet, &groups).await?);
+        }
+        Ok(Self { vpc, subnet, groups, instances, access_keys: user(aws).await? })
+    }
+}
+
+async fn network(aws: &Aws) -> anyhow::Result<(String, String)> {
+    let vpc = aws.ec2.create_vpc().cidr_block("10.0.0.0/16").send().await?.vpc;
+    let vpc = vpc.and_then(|vpc| vpc.vpc_id).context("a VPC")?;
+    let subnet = aws.ec2.create_subnet().vpc_id(&vpc).cidr_block("10.0.0.0/16").send().await?.subnet;
+    Ok((vpc, subnet.and_then(|subnet| subnet.subnet_id).context("a subnet")?))
+}
+
+async fn group(aws: &Aws, vpc: &str, name: &str) -> anyhow::Result<String> {
+    let made = aws.ec2.create_security_group().vpc_id(vpc).group_name(name).description(name).send().await?;
+    made.group_id.context("a group")
+}
+
+async fn instance(aws: &Aws, subnet: &str, groups: &[String; 2]) -> anyhow::Result<SceneInstance> {
+    let run =
+        aws.ec2.run_instances().image_id("ami-12345678").instance_type(InstanceType::T3Small).min_count(1).max_count(1);
+    let run = run.set_network_interfaces(Some(interfaces(subnet, groups)));
+    let run = run.set_block_device_mappings(Some(["/dev/sda1", "/dev/sdb", "/dev/sdc"].map(volume).to_vec()));
+    let made = run.send().await?.instances.unwrap_or_default().pop().context("an instance")?;
+    let made = SceneInstance {
+        id: made.instance_id.clone().context("id")?,
+        interfaces: interfaces_of(&made),
+        volumes: volumes_of(&made),
+    };
+    ensure!((made.interfaces.len(), made.volumes.len()) == (2, 3), "not as asked: {made:?}");
+    Ok(made)
+}
+
+fn interfaces(subnet: &str, groups: &[String; 2]) -> Vec<InstanceNetworkInterfaceSpecification> {
+    let interface = |(index, group): (i32, &String)| {
+        InstanceNetworkInterfaceSpecification::builder().device_index(index).subnet_id(subnet).groups(group).build()
+    };
+    (0..).zip(groups).map(interface).collect()
+}
+
+fn volume(device: &str) -> BlockDeviceMapping {
+    let ebs = EbsBlockDevice::builder().volume_size(1).delete_on_termination(true).build();
+    BlockDeviceMapping::builder().device_name(device).ebs(ebs).build()
+}
+
+fn interfaces_of(instance: &Instance) -> Vec<String> {
+    let mut interfaces: Vec<_> = instance.network_interfaces().iter().collect();
+    interfaces.sort_by_key(|interface| interface.attachment().and_then(InstanceNetworkInterfaceAttachment::device_index));
+    interfaces.into_iter().filter_map(|interface| interface.network_interface_id.clone()).collect()
+}
+
+fn volumes_of(instance: &Instance) -> Vec<String> {
+    let mappings = instance.block_device_mappings().iter();
+    mappings.filter_map(|mapping| mapping.ebs().and_then(|ebs| ebs.volume_id.clone())).collect()
+}
+
+async fn user(aws: &Aws) -> anyhow::Result<[String; 2]> {
+    aws.iam.create_user().user_name(USER).send().await?;
+    aws.iam.put_user_policy().user_name(USER).policy_name("own").policy_document(USER_POLICY).send().await?;
+    aws.iam.create_login_profile().user_name(USER).password("correct-horse-1-Battery").send().await?;
+    Ok([access_key(aws).await?, access_key(aws).await?])
+}
+
+async fn access_key(aws: &Aws) -> anyhow::Result<String> {
+    let made = aws.iam.create_access_key().user_name(USER).send().await?;
+    Ok(made.access_key.context("a key")?.access_key_id)
+}

@@ -1,0 +1,4 @@
+//! End to end: the controller's binary, a real control plane, an AWS emulator.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod ground;
