@@ -8,6 +8,9 @@ CONTROL_PLANE = $(shell tests/setup control-plane)
 EMULATOR = $(shell tests/setup emulator)
 CARGO_DENY = $(shell tests/setup cargo-deny)
 
+# What `make generate` writes.
+GENERATED = crds/manifests
+
 .PHONY: help
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,11 +28,15 @@ test: tools ## Run all tests
 lint: ## Check format, lints, dependencies, the chart, and that generated files are fresh
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
-	$(CARGO_DENY)/bin/cargo-deny --all-features --locked check bans licenses sources
+	$(CARGO_DENY)/bin/cargo-deny --locked check bans licenses sources
 	$(CONTROL_PLANE)/bin/helm lint --strict charts/firebreak
 	$(CONTROL_PLANE)/bin/helm template firebreak charts/firebreak --namespace firebreak > /dev/null
 	$(MAKE) generate
-	git diff --exit-code
+	git diff --exit-code -- $(GENERATED)
+
+.PHONY: advisories
+advisories: ## Check the dependencies for known vulnerabilities (fetches a git repository)
+	$(CARGO_DENY)/bin/cargo-deny --locked check advisories
 
 .PHONY: generate
 generate: ## Write the files that are made from code
