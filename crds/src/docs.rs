@@ -1,6 +1,8 @@
 //! What is generated from the API types: one manifest per kind, and the reference page.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSONSchemaProps};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
+};
 use std::fmt::Write;
 
 use crate::crds;
@@ -50,26 +52,28 @@ fn fields(page: &mut String, path: &str, schema: &JSONSchemaProps) {
     let required = schema.required.clone().unwrap_or_default();
     for (name, field) in schema.properties.iter().flatten() {
         let path = format!("{path}.{name}");
-        if path.contains(".conditions.") || path.contains("matchExpressions.") {
-            continue;
-        }
         let mark = if required.contains(name) { " **required**" } else { "" };
         let text = field.description.clone().unwrap_or_default().replace('\n', " ").replace('|', "\\|");
         let _ = writeln!(page, "| `{path}` | {}{mark} | {text} |", type_of(field));
+        // What Kubernetes defines is described there: https://kubernetes.io/docs/reference/kubernetes-api/
+        if ["conditions", "allowedNamespaces"].contains(&name.as_str()) {
+            continue;
+        }
         fields(page, &path, field);
-        if let Some(k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaPropsOrArray::Schema(
-            item,
-        )) = &field.items
-        {
+        if let Some(JSONSchemaPropsOrArray::Schema(item)) = &field.items {
             fields(page, &format!("{path}[]"), item);
         }
     }
 }
 
 fn type_of(field: &JSONSchemaProps) -> String {
-    match &field.enum_ {
+    let kind = match &field.enum_ {
         Some(values) => values.iter().filter_map(|v| v.0.as_str()).map(|v| format!("`{v}`")).collect::<Vec<_>>().join(" "),
         None => field.format.clone().or_else(|| field.type_.clone()).unwrap_or_default(),
+    };
+    match field.default.as_ref().and_then(|d| d.0.as_str()).filter(|d| !d.is_empty()) {
+        Some(default) => format!("{kind}, default `{default}`"),
+        None => kind,
     }
 }
 

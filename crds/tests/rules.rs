@@ -1,0 +1,225 @@
+//! The CEL rules, evaluated without a cluster: what each refuses, and that its message names the field.
+//!
+//! A null (`denyAll:` with nothing after it) is left to the tests on a real API server: the evaluator here sees it otherwise.
+
+use firebreak_crds::{AwsAccountSpec, ContainmentPolicySpec, EvidenceSpec, IncidentSpec, QuarantineSpec};
+use kube::core::cel::validate_cel_schema;
+use schemars::JsonSchema;
+use serde_json::{Value, json};
+
+/// Each value is accepted (`""`), or refused with a message that contains the text.
+fn judge<T: JsonSchema>(cases: Vec<(Value, &str)>) {
+    judge_changes::<T>(cases.into_iter().map(|(new, refusal)| (None, new, refusal)).collect());
+}
+
+/// As `judge`, for changes from an old value.
+fn judge_changes<T: JsonSchema>(cases: Vec<(Option<Value>, Value, &str)>) {
+    for (old, new, refusal) in cases {
+        let verdict = validate_cel_schema::<T>(&new, old.as_ref());
+        match verdict {
+            Ok(()) => assert!(refusal.is_empty(), "accepted, but should not be: {new}"),
+            Err(e) => assert!(!refusal.is_empty() && e.to_string().contains(refusal), "{new}: {e}"),
+        }
+    }
+}
+
+fn user(name: &str) -> Value {
+    json!({"iamUser": {"accountRef": {"name": "prod"}, "userName": name}})
+}
+
+fn instance(id: &str) -> Value {
+    json!({"ec2Instance": {"accountRef": {"name": "prod"}, "region": "eu-west-1", "instanceId": id}})
+}
+
+fn incident(title: &str, targets: &[Value]) -> Value {
+    json!({"title": title, "severity": "High", "policyRef": {"name": "standard"}, "targets": targets})
+}
+
+#[test]
+fn a_target_has_exactly_one_kind() {
+    let mut both = user("mallory");
+    both["ec2Instance"] = instance("i-0123456789abcdef0")["ec2Instance"].clone();
+    judge::<IncidentSpec>(vec![
+        (incident("x", &[user("mallory"), instance("i-0123456789abcdef0")]), ""),
+        (incident("x", &[json!({})]), "targets: each item needs exactly one of ec2Instance and iamUser"),
+        (incident("x", &[user("mallory"), both]), "targets: each item needs exactly one of ec2Instance and iamUser"),
+    ]);
+}
+
+#[test]
+fn a_target_is_listed_once() {
+    let mut elsewhere = user("mallory");
+    elsewhere["iamUser"]["accountRef"]["name"] = "staging".into();
+    judge::<IncidentSpec>(vec![
+        (incident("x", &[user("mallory"), user("Mallory"), elsewhere]), ""),
+        (incident("x", &[user("mallory"), user("eve"), user("mallory")]), "targets: the same target is listed twice"),
+    ]);
+}
+
+#[test]
+fn a_title_is_one_line() {
+    let titled = |title| incident(title, &[user("mallory")]);
+    judge::<IncidentSpec>(vec![
+        (titled("Crypto-mining on a web server"), ""),
+        (titled("what `title: >` gives ends in a newline\n"), ""),
+        (titled("  "), "title: write one line"),
+        (titled("one\ntwo"), "title: write one line"),
+    ]);
+}
+
+#[test]
+fn an_incident_may_be_edited_in_every_way() {
+    judge_changes::<IncidentSpec>(vec![(
+        Some(incident("x", &[user("mallory")])),
+        incident("y", &[instance("i-0123456789abcdef0")]),
+        "",
+    )]);
+}
+
+#[test]
+fn an_item_of_a_policy_has_one_action_and_no_action_is_listed_twice() {
+    let policy = |instance: Value, user: Value| json!({"ec2Instance": instance, "iamUser": user});
+    let users = |contain: Value| json!({"iamUser": {"contain": contain}});
+    let instances = |key: &str, items: Value| json!({"ec2Instance": {key: items}});
+    judge::<ContainmentPolicySpec>(vec![
+        (
+            policy(
+                json!({"contain": [{"isolateNetwork": {}}], "evidence": [{"ebsSnapshots": {}}]}),
+                json!({"contain": [{"denyAll": {}}, {"deactivateAccessKeys": {}}]}),
+            ),
+            "",
+        ),
+        (users(json!([{}])), "iamUser.contain: each item needs exactly one action"),
+        (users(json!([{"denyAll": {}, "deactivateAccessKeys": {}}])), "write `denyAll: {}`, not `denyAll:`"),
+        (users(json!([{"denyAll": {}}, {"denyAll": {}}])), "iamUser.contain: the same key is listed twice"),
+        (users(json!([{"deactivateAccessKeys": {}}, {"deactivateAccessKeys": {}}])), "iamUser.contain: the same key"),
+        (instances("contain", json!([{}])), "ec2Instance.contain: each item needs exactly one action"),
+        (instances("contain", json!([{"isolateNetwork": {}}, {"isolateNetwork": {}}])), "ec2Instance.contain: the same key"),
+        (instances("evidence", json!([{}])), "ec2Instance.evidence: each item needs exactly one kind"),
+        (instances("evidence", json!([{"ebsSnapshots": {}}, {"ebsSnapshots": {}}])), "ec2Instance.evidence: the same key"),
+    ]);
+}
+
+#[test]
+fn a_section_of_a_policy_says_what_to_do() {
+    judge::<ContainmentPolicySpec>(vec![
+        (json!({}), ""),
+        (json!({"ec2Instance": {"evidence": [{"ebsSnapshots": {}}]}}), ""),
+        (json!({"ec2Instance": {"contain": [], "evidence": []}}), "ec2Instance: list at least one item"),
+        (json!({"iamUser": {"contain": []}}), "iamUser.contain: list at least one action"),
+    ]);
+}
+
+fn account(more: &Value) -> Value {
+    let mut spec = json!({"accountId": "111122223333", "regions": ["eu-west-1"]});
+    for (key, value) in more.as_object().into_iter().flatten() {
+        spec[key] = value.clone();
+    }
+    spec
+}
+
+#[test]
+fn an_account_keeps_its_id_and_its_role_is_in_it() {
+    let role = |arn: &str| account(&json!({"assumeRole": {"roleArn": arn}}));
+    judge::<AwsAccountSpec>(vec![
+        (account(&json!({})), ""),
+        (role("arn:aws:iam::111122223333:role/firebreak"), ""),
+        (role("arn:aws-cn:iam::111122223333:role/path/firebreak"), ""),
+        (role("arn:aws:iam::444455556666:role/firebreak"), "assumeRole.roleArn: the role must be one of the account"),
+    ]);
+    let old = Some(account(&json!({})));
+    judge_changes::<AwsAccountSpec>(vec![
+        (old.clone(), account(&json!({"regions": ["eu-west-2"]})), ""),
+        (old, account(&json!({"accountId": "444455556666"})), "accountId cannot be changed"),
+    ]);
+}
+
+#[test]
+fn a_selector_that_kubernetes_could_not_read_is_refused() {
+    let selector = |e: Value| account(&json!({"allowedNamespaces": {"matchExpressions": [e]}}));
+    let refusal = "allowedNamespaces.matchExpressions: operator is";
+    judge::<AwsAccountSpec>(vec![
+        (account(&json!({"allowedNamespaces": {}})), ""),
+        (account(&json!({"allowedNamespaces": {"matchLabels": {"team": "security"}}})), ""),
+        (selector(json!({"key": "team", "operator": "In", "values": ["security"]})), ""),
+        (selector(json!({"key": "team", "operator": "Exists"})), ""),
+        (selector(json!({"key": "team", "operator": "NotIn", "values": []})), refusal),
+        (selector(json!({"key": "team", "operator": "Exists", "values": ["security"]})), refusal),
+        (selector(json!({"key": "team", "operator": "Equals", "values": ["security"]})), refusal),
+    ]);
+}
+
+fn resource(kind: &str, region: Option<&str>, id: &str) -> Value {
+    let mut resource = json!({"kind": kind, "accountRef": {"name": "prod"}, "accountId": "111122223333", "id": id});
+    if let Some(region) = region {
+        resource["region"] = region.into();
+    }
+    resource
+}
+
+fn quarantine(original: Option<Value>) -> Value {
+    let mut spec = json!({"resource": resource("IamUser", None, "mallory"), "holders": [], "suspend": false});
+    if let Some(original) = original {
+        spec["original"] = original;
+    }
+    spec
+}
+
+#[test]
+fn an_instance_has_a_region_and_a_user_has_none() {
+    let held = |kind, region, id| json!({"resource": resource(kind, region, id)});
+    judge::<QuarantineSpec>(vec![
+        (held("IamUser", None, "mallory"), ""),
+        (held("Ec2Instance", Some("eu-west-1"), "i-0123456789abcdef0"), ""),
+        (held("IamUser", Some("eu-west-1"), "mallory"), "region: an instance has one, a user has none"),
+        (held("Ec2Instance", None, "i-0123456789abcdef0"), "region: an instance has one, a user has none"),
+    ]);
+}
+
+#[test]
+fn an_original_is_written_once() {
+    let recorded = Some(quarantine(Some(json!({"denyAll": "{}"}))));
+    let mut other = quarantine(None);
+    other["resource"]["id"] = "eve".into();
+    let changed = "spec.original is written once: a recorded value cannot be changed or removed";
+    judge_changes::<QuarantineSpec>(vec![
+        (Some(quarantine(None)), quarantine(Some(json!({"denyAll": "{}"}))), ""),
+        (recorded.clone(), quarantine(Some(json!({"denyAll": "{}", "deactivateAccessKeys/AKIA1": "{}"}))), ""),
+        (recorded.clone(), quarantine(Some(json!({"denyAll": "{\"a\":1}"}))), changed),
+        (recorded.clone(), quarantine(Some(json!({"deactivateAccessKeys/AKIA1": "{}"}))), changed),
+        (recorded, quarantine(None), "spec.original is written once: it cannot be removed"),
+        (Some(quarantine(None)), other, "spec.resource cannot be changed"),
+    ]);
+}
+
+#[test]
+fn a_holder_asks_for_one_action_per_item() {
+    let held = |action: Value| {
+        let mut spec = quarantine(None);
+        spec["holders"] =
+            json!([{"uid": "1", "namespace": "security", "name": "inc", "state": "Holding", "actions": [action]}]);
+        spec
+    };
+    judge::<QuarantineSpec>(vec![
+        (held(json!({"isolateNetwork": {}})), ""),
+        (held(json!({})), "actions: each item needs exactly one"),
+        (held(json!({"denyAll": {}, "isolateNetwork": {}})), "actions: each item needs exactly one"),
+    ]);
+}
+
+#[test]
+fn evidence_is_never_asked_for_differently() {
+    let asked = |incident: &str, collect: Value| {
+        let of = resource("Ec2Instance", Some("eu-west-1"), "i-0123456789abcdef0");
+        json!({"incidentRef": {"uid": incident, "namespace": "security", "name": "inc"}, "resource": of, "collect": collect})
+    };
+    let snapshots = || json!({"ebsSnapshots": {}});
+    judge::<EvidenceSpec>(vec![
+        (asked("1", snapshots()), ""),
+        (asked("1", json!({})), "collect: exactly one kind of evidence"),
+    ]);
+    judge_changes::<EvidenceSpec>(vec![
+        (Some(asked("1", snapshots())), asked("1", snapshots()), ""),
+        (Some(asked("1", snapshots())), asked("2", snapshots()), "the spec of Evidence cannot be changed"),
+    ]);
+}
