@@ -51,7 +51,7 @@ pub struct IncidentSpec {
     /// What Firebreak does: look only, contain, or give back.
     #[serde(default)]
     pub mode: Mode,
-    /// The ContainmentPolicy to follow.
+    /// The `ContainmentPolicy` to follow.
     pub policy_ref: NameRef,
     /// What happens to the holds when this object is deleted.
     #[serde(default)]
@@ -116,7 +116,7 @@ pub struct Target {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Ec2InstanceTarget {
-    /// The AwsAccount that it is in.
+    /// The `AwsAccount` that it is in.
     pub account_ref: NameRef,
     /// Its region; one of the account's.
     #[schemars(length(max = 32), regex(pattern = r"^[a-z]{2}(-[a-z]+)+-[0-9]{1,2}$"))]
@@ -130,7 +130,7 @@ pub struct Ec2InstanceTarget {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IamUserTarget {
-    /// The AwsAccount that it is in.
+    /// The `AwsAccount` that it is in.
     pub account_ref: NameRef,
     /// Its name, without path.
     #[schemars(length(max = 64), regex(pattern = r"^[A-Za-z0-9+=,.@_-]{1,64}$"))]

@@ -3,6 +3,8 @@
 //! One file per kind. No AWS and no runtime here: what the API server can judge is CEL beside the field it judges, and the
 //! manifests in `crds/manifests` and `docs/api.md` are generated from these types by `firebreak-crdgen`.
 
+#![allow(clippy::duplicated_attributes, reason = "each `printcolumn` has a type, and most have the same")]
+
 mod action;
 mod aws_account;
 mod condition;

@@ -1,5 +1,7 @@
 //! Facts about the generated definitions: names, columns, and bounds on everything that people can write.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are not known to be tests")]
+
 use firebreak_crds::crds;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, CustomResourceDefinitionVersion,
