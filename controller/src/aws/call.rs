@@ -1,0 +1,209 @@
+//! `Call`: the complete list of what Firebreak can do to an account. The dry-run text, the audit line, the metric label and
+//! the IAM policy all come from it.
+
+use std::collections::BTreeMap;
+use std::fmt::{Display, Formatter};
+
+use super::model::Rule;
+
+/// What a security group of ours is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GroupRole {
+    /// Has no rules, ever.
+    Isolation,
+    /// Allows all, so that flows through it are untracked; an interface is in it for seconds.
+    Conversion,
+}
+
+impl GroupRole {
+    /// The group's name, one per VPC.
+    #[must_use]
+    pub fn group_name(self) -> &'static str {
+        match self {
+            Self::Isolation => "firebreak-isolation",
+            Self::Conversion => "firebreak-conversion",
+        }
+    }
+
+    /// The group's description in AWS.
+    #[must_use]
+    pub fn description(self) -> &'static str {
+        match self {
+            Self::Isolation => "Firebreak: isolates instances. Must never have rules.",
+            Self::Conversion => "Firebreak: makes tracked flows untracked before they are cut.",
+        }
+    }
+}
+
+/// Why an interface's groups are changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Change {
+    /// To the isolation group.
+    Isolate,
+    /// To the conversion group, for seconds, inside a recorded window.
+    Convert,
+    /// To what was there before.
+    Restore,
+}
+
+/// One changing AWS operation with its parameters.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)] // the fields are AWS's own parameters
+pub enum Call {
+    CreateSecurityGroup {
+        vpc: String,
+        role: GroupRole,
+    },
+    RevokeSecurityGroupIngress {
+        group: String,
+        rules: Vec<Rule>,
+    },
+    RevokeSecurityGroupEgress {
+        group: String,
+        rules: Vec<Rule>,
+    },
+    /// On the conversion group only.
+    AuthorizeSecurityGroupIngress {
+        group: String,
+        rules: Vec<Rule>,
+    },
+    /// On the conversion group only.
+    AuthorizeSecurityGroupEgress {
+        group: String,
+        rules: Vec<Rule>,
+    },
+    ModifyNetworkInterfaceAttribute {
+        interface: String,
+        groups: Vec<String>,
+        change: Change,
+    },
+    CreateTags {
+        resource: String,
+        tags: BTreeMap<String, String>,
+    },
+    DeleteTags {
+        resource: String,
+        tags: BTreeMap<String, String>,
+    },
+    /// `instance` is snapshotted; `evidence` goes into the description, by which it is found again.
+    CreateSnapshots {
+        instance: String,
+        description: String,
+        tags: BTreeMap<String, String>,
+    },
+    PutUserPolicy {
+        user: String,
+        policy: String,
+        document: String,
+    },
+    DeleteUserPolicy {
+        user: String,
+        policy: String,
+    },
+    /// The same operation on a deny whose time is over: gives nothing back.
+    DeleteExpiredSessionsDeny {
+        user: String,
+        policy: String,
+    },
+    AttachUserPolicy {
+        user: String,
+        arn: String,
+    },
+    DetachUserPolicy {
+        user: String,
+        arn: String,
+    },
+    UpdateAccessKey {
+        user: String,
+        key: String,
+        active: bool,
+    },
+    TagUser {
+        user: String,
+        tags: BTreeMap<String, String>,
+    },
+    UntagUser {
+        user: String,
+        tags: BTreeMap<String, String>,
+    },
+}
+
+impl Call {
+    /// AWS's name for it, with the service: the IAM action that must be granted.
+    #[must_use]
+    pub fn operation(&self) -> &'static str {
+        match self {
+            Self::CreateSecurityGroup { .. } => "ec2:CreateSecurityGroup",
+            Self::RevokeSecurityGroupIngress { .. } => "ec2:RevokeSecurityGroupIngress",
+            Self::RevokeSecurityGroupEgress { .. } => "ec2:RevokeSecurityGroupEgress",
+            Self::AuthorizeSecurityGroupIngress { .. } => "ec2:AuthorizeSecurityGroupIngress",
+            Self::AuthorizeSecurityGroupEgress { .. } => "ec2:AuthorizeSecurityGroupEgress",
+            Self::ModifyNetworkInterfaceAttribute { .. } => "ec2:ModifyNetworkInterfaceAttribute",
+            Self::CreateTags { .. } => "ec2:CreateTags",
+            Self::DeleteTags { .. } => "ec2:DeleteTags",
+            Self::CreateSnapshots { .. } => "ec2:CreateSnapshots",
+            Self::PutUserPolicy { .. } => "iam:PutUserPolicy",
+            Self::DeleteUserPolicy { .. } | Self::DeleteExpiredSessionsDeny { .. } => "iam:DeleteUserPolicy",
+            Self::AttachUserPolicy { .. } => "iam:AttachUserPolicy",
+            Self::DetachUserPolicy { .. } => "iam:DetachUserPolicy",
+            Self::UpdateAccessKey { .. } => "iam:UpdateAccessKey",
+            Self::TagUser { .. } => "iam:TagUser",
+            Self::UntagUser { .. } => "iam:UntagUser",
+        }
+    }
+
+    /// Whether it gives access back. Each such call is preceded by a live read of its Quarantine.
+    #[must_use]
+    pub fn widens(&self) -> bool {
+        match self {
+            Self::ModifyNetworkInterfaceAttribute { change, .. } => *change == Change::Restore,
+            Self::UpdateAccessKey { active, .. } => *active,
+            Self::DeleteUserPolicy { .. } | Self::DetachUserPolicy { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether repeating it is harmless. AWS gives `CreateSnapshots` no client token.
+    #[must_use]
+    pub fn idempotent(&self) -> bool {
+        !matches!(self, Self::CreateSnapshots { .. })
+    }
+}
+
+impl Display for Call {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ", self.operation())?;
+        match self {
+            Self::CreateSecurityGroup { vpc, role } => write!(f, "{} in {vpc}", role.group_name()),
+            Self::RevokeSecurityGroupIngress { group, rules } => write!(f, "{group}: {} rules", rules.len()),
+            Self::RevokeSecurityGroupEgress { group, rules } => write!(f, "{group}: {} rules", rules.len()),
+            Self::AuthorizeSecurityGroupIngress { group, .. } => write!(f, "{group}: all traffic in"),
+            Self::AuthorizeSecurityGroupEgress { group, .. } => write!(f, "{group}: all traffic out"),
+            Self::ModifyNetworkInterfaceAttribute { interface, groups, change } => {
+                let why = match change {
+                    Change::Isolate => "isolate",
+                    Change::Convert => "convert tracked flows, about 3 s",
+                    Change::Restore => "restore",
+                };
+                write!(f, "{interface}: groups [{}] ({why})", groups.join(", "))
+            }
+            Self::CreateTags { resource, tags } => write!(f, "{resource}: {}", keys(tags)),
+            Self::DeleteTags { resource, tags } => write!(f, "{resource}: {}", keys(tags)),
+            Self::CreateSnapshots { instance, .. } => write!(f, "{instance}: all volumes"),
+            Self::PutUserPolicy { user, policy, .. } => write!(f, "{user}: {policy}"),
+            Self::DeleteUserPolicy { user, policy } => write!(f, "{user}: {policy}"),
+            Self::DeleteExpiredSessionsDeny { user, policy } => write!(f, "{user}: {policy} (expired)"),
+            Self::AttachUserPolicy { user, arn } => write!(f, "{user}: {arn}"),
+            Self::DetachUserPolicy { user, arn } => write!(f, "{user}: {arn}"),
+            Self::UpdateAccessKey { user, key, active } => {
+                write!(f, "{user}: {key} {}", if *active { "Active" } else { "Inactive" })
+            }
+            Self::TagUser { user, tags } => write!(f, "{user}: {}", keys(tags)),
+            Self::UntagUser { user, tags } => write!(f, "{user}: {}", keys(tags)),
+        }
+    }
+}
+
+fn keys(tags: &BTreeMap<String, String>) -> String {
+    tags.keys().cloned().collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,19 @@
+//! AWS as Firebreak uses it: `Session` reads, `act` is the only place that changes anything, `Call` lists all that it can change.
+
+mod act;
+mod batch;
+mod call;
+mod error;
+mod model;
+mod permissions;
+mod rate;
+mod read;
+mod session;
+
+pub use act::{Actor, Guard, Outcome};
+pub use call::{Call, Change, GroupRole};
+pub use error::{AwsError, Class};
+pub use model::{AccessKey, Group, Instance, Interface, RouteTable, Rule, Snapshot, User};
+pub use permissions::iam_policy;
+pub use rate::Priority;
+pub use session::{Accounts, Session};

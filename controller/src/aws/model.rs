@@ -1,0 +1,158 @@
+//! What is read of AWS, as plain data: only the fields that a decision needs.
+
+use k8s_openapi::jiff::Timestamp;
+use std::collections::BTreeMap;
+
+/// An EC2 instance.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Instance {
+    /// `i-...`.
+    pub id: String,
+    /// `running`, `stopped`, `terminated`, ...
+    pub state: String,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
+    /// The ids of the interfaces that the instance shows; their details come from `Interface`.
+    pub interfaces: Vec<String>,
+}
+
+/// A network interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interface {
+    /// `eni-...`.
+    pub id: String,
+    /// The VPC that it is in.
+    pub vpc: String,
+    /// The subnet that it is in.
+    pub subnet: String,
+    /// Its security groups, in AWS's order.
+    pub groups: Vec<String>,
+    /// Whether it has a public IPv4 or any IPv6 address.
+    pub public: bool,
+    /// Whether another AWS service owns it, so that its groups cannot be changed.
+    pub managed: bool,
+    /// The instance it is attached to.
+    pub instance: Option<String>,
+}
+
+/// One rule of a security group: one permission with one peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Protocol, `-1` for all.
+    pub protocol: String,
+    /// The lower port.
+    pub from: Option<i32>,
+    /// The upper port.
+    pub to: Option<i32>,
+    /// The peer.
+    pub peer: Peer,
+}
+
+/// The other side of a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// An IPv4 range.
+    V4(String),
+    /// An IPv6 range.
+    V6(String),
+    /// A prefix list.
+    PrefixList(String),
+    /// Another security group, with its owner.
+    Group(String, Option<String>),
+}
+
+/// A security group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Group {
+    /// `sg-...`.
+    pub id: String,
+    /// The VPC.
+    pub vpc: String,
+    /// The name.
+    pub name: String,
+    /// What may come in.
+    pub ingress: Vec<Rule>,
+    /// What may go out.
+    pub egress: Vec<Rule>,
+    /// Whether these rules were read from AWS, and not merely expected.
+    pub read: bool,
+}
+
+impl Group {
+    /// Whether it lets nothing in or out.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ingress.is_empty() && self.egress.is_empty()
+    }
+
+    /// Whether it lets everything in and out: AWS does not track such flows.
+    #[must_use]
+    pub fn allows_all(&self) -> bool {
+        [&self.ingress, &self.egress].into_iter().all(|rules| Rule::all().iter().all(|all| rules.contains(all)))
+    }
+}
+
+impl Rule {
+    /// All traffic, IPv4 and IPv6.
+    #[must_use]
+    pub fn all() -> [Self; 2] {
+        let all = |peer| Self { protocol: "-1".into(), from: None, to: None, peer };
+        [all(Peer::V4("0.0.0.0/0".into())), all(Peer::V6("::/0".into()))]
+    }
+}
+
+/// A route table, as far as internet gateways go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RouteTable {
+    /// The VPC.
+    pub vpc: String,
+    /// Whether it is the VPC's main table: that of subnets without one of their own.
+    pub main: bool,
+    /// The subnets that name it.
+    pub subnets: Vec<String>,
+    /// Whether any route goes to an internet gateway.
+    pub internet: bool,
+}
+
+/// An EBS snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// `snap-...`.
+    pub id: String,
+    /// The volume that it is of.
+    pub volume: String,
+    /// `pending`, `completed`, `error`, ...
+    pub state: String,
+    /// AWS's progress, e.g. `42%`.
+    pub progress: String,
+    /// The volume's size in GiB.
+    pub size: i32,
+    /// When it was started.
+    pub started: Option<Timestamp>,
+    /// Its description.
+    pub description: String,
+    /// AWS's word on what went wrong.
+    pub message: String,
+}
+
+/// An IAM user.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct User {
+    /// `AIDA...`: a user made again under the same name has another.
+    pub id: String,
+    /// Its ARN; carries the partition.
+    pub arn: String,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// An access key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessKey {
+    /// `AKIA...`.
+    pub id: String,
+    /// Whether it can be used.
+    pub active: bool,
+    /// When it was made.
+    pub created: Option<Timestamp>,
+}

@@ -1,0 +1,55 @@
+//! The IAM policy that the role in an account needs: no wider than what the code can do.
+
+use serde_json::{Value, json};
+
+/// What is read.
+const READS: &[&str] = &[
+    "ec2:DescribeInstances",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeRouteTables",
+    "ec2:DescribeSecurityGroups",
+    "ec2:DescribeSnapshots",
+    "ec2:DescribeVpcs",
+    "iam:GetUser",
+    "iam:GetUserPolicy",
+    "iam:ListAccessKeys",
+    "iam:ListAttachedUserPolicies",
+];
+
+/// What is changed: the operations of `Call`, and what EC2 checks behind `CreateSnapshots`.
+const WRITES: &[&str] = &[
+    "ec2:AuthorizeSecurityGroupEgress",
+    "ec2:AuthorizeSecurityGroupIngress",
+    "ec2:CreateSecurityGroup",
+    "ec2:CreateSnapshots",
+    "ec2:CreateTags",
+    "ec2:DeleteTags",
+    "ec2:ModifyNetworkInterfaceAttribute",
+    "ec2:RevokeSecurityGroupEgress",
+    "ec2:RevokeSecurityGroupIngress",
+    "iam:DeleteUserPolicy",
+    "iam:PutUserPolicy",
+    "iam:TagUser",
+    "iam:UntagUser",
+    "iam:UpdateAccessKey",
+];
+
+/// The policy document for the role that `AwsAccount.spec.assumeRole` names.
+#[must_use]
+pub fn iam_policy() -> Value {
+    let deny_all = json!({ "ArnLike": { "iam:PolicyARN": "arn:*:iam::aws:policy/AWSDenyAll" } });
+    json!({
+        "Version": "2012-10-17",
+        "Statement": [
+            { "Sid": "Look", "Effect": "Allow", "Action": READS, "Resource": "*" },
+            { "Sid": "Contain", "Effect": "Allow", "Action": WRITES, "Resource": "*" },
+            {
+                "Sid": "AttachNothingButTheDeny",
+                "Effect": "Allow",
+                "Action": ["iam:AttachUserPolicy", "iam:DetachUserPolicy"],
+                "Resource": "*",
+                "Condition": deny_all,
+            },
+        ],
+    })
+}

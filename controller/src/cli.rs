@@ -1,0 +1,125 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use tracing::error;
+use tracing_subscriber::EnvFilter;
+
+use crate::{aws, run};
+
+/// Contains AWS resources as declared by Incidents in Kubernetes.
+#[derive(Debug, Parser)]
+#[command(name = "firebreak-controller", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the controller, in the cluster or by KUBECONFIG. AWS's own environment variables work as everywhere.
+    Run(RunArgs),
+    /// Prints the IAM policy that the role in an account needs.
+    IamPolicy,
+}
+
+/// How the controller runs.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RunArgs {
+    /// Where /healthz, /readyz and /metrics are served.
+    #[arg(long, env = "FIREBREAK_HTTP_ADDR", default_value = "127.0.0.1:8080")]
+    pub http_addr: SocketAddr,
+    /// How often everything that is contained is looked at, e.g. 30s or 2m.
+    #[arg(long, env = "FIREBREAK_DRIFT_INTERVAL", default_value = "30s", value_parser = duration)]
+    pub drift_interval: Duration,
+    /// How log lines look.
+    #[arg(long, env = "FIREBREAK_LOG_FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+    /// The namespace of the lease by which one controller leads.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
+    pub lease_namespace: String,
+    /// This process's name in the lease; absent: host name and process id.
+    #[arg(long, env = "POD_NAME")]
+    pub identity: Option<String>,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// The controller's `main`.
+#[must_use]
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run(args) => start(args),
+        Command::IamPolicy => {
+            println!("{:#}", aws::iam_policy());
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn start(args: RunArgs) -> ExitCode {
+    log(args.log_format);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error),
+    };
+    match runtime.block_on(run::run(args)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(error.as_ref()),
+    }
+}
+
+fn failed(error: &dyn std::error::Error) -> ExitCode {
+    error!(%error, "firebreak-controller stopped");
+    ExitCode::FAILURE
+}
+
+/// `RUST_LOG` chooses; by default what Firebreak says, and warnings of what it is built on.
+fn log(format: LogFormat) {
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,firebreak_controller=info,audit=info"));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => logs.with_ansi(false).init(),
+        LogFormat::Json => logs.json().flatten_event(true).init(),
+    }
+}
+
+/// `500ms`, `30s` or `2m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is not a duration: write 500ms, 30s or 2m");
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    match (number, unit) {
+        (0, _) => Err("a drift interval of nothing would never rest".into()),
+        (n, "ms") => Ok(Duration::from_millis(n)),
+        (n, "s") => Ok(Duration::from_secs(n)),
+        (n, "m") => Ok(Duration::from_secs(n * 60)),
+        _ => Err(wrong()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_people_write_them() {
+        for (text, millis) in [("500ms", 500), ("30s", 30_000), ("2m", 120_000)] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "30", "s", "0s", "1h"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+}

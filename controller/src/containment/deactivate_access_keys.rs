@@ -1,0 +1,109 @@
+//! `deactivateAccessKeys`: every access key of an IAM user goes off, also those that the attacker makes or switches on later.
+//!
+//! Keys stay off after a release unless every holder's policy says otherwise in so many words, and then only those come back
+//! that were active before and were not made during the containment.
+
+use firebreak_crds::{ActionState, Empty};
+use serde::{Deserialize, Serialize};
+
+use super::case::Case;
+use super::drive::Action;
+use super::plan::Plan;
+use crate::aws::{AccessKey, AwsError, Call, Outcome, Session, User};
+
+/// The action.
+pub struct Keys;
+
+/// What is observed.
+#[derive(Clone, Debug, Default)]
+pub struct Look {
+    keys: Vec<AccessKey>,
+    user: Option<User>,
+}
+
+/// What is recorded per key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Original {
+    active: bool,
+    /// Made after the containment began: never the owner's.
+    made_during_containment: bool,
+}
+
+impl Action for Keys {
+    const NAME: &'static str = "deactivateAccessKeys";
+    type Params = Empty;
+    type Look = Look;
+
+    async fn look(aws: &Session, case: &Case, _: Option<&Empty>) -> Result<Look, AwsError> {
+        let name = &case.resource.id;
+        let (keys, user) = futures::join!(aws.access_keys(name), aws.user(name));
+        Ok(Look { keys: keys.or_else(AwsError::none_where_not_found)?, user: user? })
+    }
+
+    fn contain(case: &Case, _: &Empty, look: &Look) -> Plan {
+        let Some(user) = &look.user else { return super::deny_all::no_user(case) };
+        let mut plan = Plan::default();
+        plan.verdict.unknown = !case.has_record_of(Self::NAME) && super::tag_resource::is_marked(&user.tags);
+        for key in &look.keys {
+            if !case.original.contains_key(&record_key(key)) && !plan.verdict.unknown {
+                let made_during_containment = key.created.is_some_and(|at| at > case.since);
+                plan.record(record_key(key), &Original { active: key.active, made_during_containment });
+            }
+            if key.active {
+                plan.calls.push(switch(case, key, false));
+                plan.verdict.drift.push(format!("access key {} was active", key.id));
+            }
+        }
+        plan.verdict.state = if plan.is_done() { ActionState::InForce } else { ActionState::InProgress };
+        plan.verdict.message = message(look, plan.verdict.unknown);
+        plan
+    }
+
+    fn release(case: &Case, look: &Look) -> Plan {
+        let mut plan = Plan::default();
+        if case.release.reactivate_access_keys {
+            let back = look.keys.iter().filter(|k| !k.active && was_active(case, k));
+            plan.calls.extend(back.map(|key| switch(case, key, true)));
+        }
+        plan.verdict.state = if plan.is_done() { ActionState::Released } else { ActionState::InProgress };
+        let off = look.keys.iter().filter(|k| !k.active).count();
+        plan.verdict.message = format!("{off} of {} access keys stay off", look.keys.len());
+        plan
+    }
+
+    fn after(look: &mut Look, call: &Call, _: &Outcome) {
+        if let Call::UpdateAccessKey { key, active, .. } = call {
+            look.keys.iter_mut().filter(|k| k.id == *key).for_each(|k| k.active = *active);
+        }
+    }
+}
+
+fn was_active(case: &Case, key: &AccessKey) -> bool {
+    case.recorded::<Original>(&record_key(key)).is_some_and(|o| o.active && !o.made_during_containment)
+}
+
+fn record_key(key: &AccessKey) -> String {
+    format!("{}/{}", Keys::NAME, key.id)
+}
+
+fn switch(case: &Case, key: &AccessKey, active: bool) -> Call {
+    Call::UpdateAccessKey { user: case.resource.id.clone(), key: key.id.clone(), active }
+}
+
+fn message(look: &Look, unknown: bool) -> String {
+    let (off, all) = (look.keys.iter().filter(|k| !k.active).count(), look.keys.len());
+    let lost = if unknown {
+        "; the user carried Firebreak's marks before this record began: which keys were active is not known"
+    } else {
+        ""
+    };
+    match all {
+        0 => format!("the user has no access keys{lost}"),
+        _ => format!("{off} of {all} access keys off{lost}"),
+    }
+}
+
+#[cfg(test)]
+#[path = "deactivate_access_keys_tests.rs"]
+mod tests;

@@ -1,0 +1,269 @@
+//! The loop that every action goes through: look, plan (pure), record, act, and look again to verify.
+//!
+//! Between the calls of a chain nothing is read: the action's own model says what each call does. Only the end is verified
+//! by reading. A call that failed is not repeated in the same pass; the others go on.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::time::Duration;
+
+use firebreak_crds::{ActionState, Conversion, Text};
+use futures::future::join_all;
+use k8s_openapi::jiff::Timestamp;
+
+use super::case::Case;
+use super::ledger::{Ledger, LedgerError};
+use super::plan::{Plan, Verdict};
+use crate::aws::{Actor, AwsError, Call, Guard, Outcome, Priority, Session};
+use crate::clock;
+
+/// More steps than any chain needs: a plan that never ends is a defect, and the next pass takes it up again.
+const STEPS: usize = 24;
+/// Two reads of a conflict must agree, this far apart.
+const CONFIRM: Duration = Duration::from_secs(2);
+
+/// One way of containing one kind of resource.
+pub trait Action {
+    /// The policy's field.
+    const NAME: &'static str;
+    /// Its parameters.
+    type Params: Send + Sync;
+    /// What it observes.
+    type Look: Send + Sync;
+
+    /// Reads AWS. `params` is None when releasing.
+    fn look(
+        aws: &Session,
+        case: &Case,
+        params: Option<&Self::Params>,
+    ) -> impl Future<Output = Result<Self::Look, AwsError>> + Send;
+    /// The next step towards containment. Pure.
+    fn contain(case: &Case, params: &Self::Params, look: &Self::Look) -> Plan;
+    /// The next step back to what was there. Pure.
+    fn release(case: &Case, look: &Self::Look) -> Plan;
+    /// What a call that was accepted does to what was observed.
+    fn after(look: &mut Self::Look, call: &Call, outcome: &Outcome);
+    /// For a dry run: takes what is expected for read.
+    fn trust(_: &mut Self::Look) {}
+}
+
+/// One pass over one Quarantine.
+pub struct Pass<'a> {
+    /// Reads.
+    pub session: &'a Session,
+    /// Writes.
+    pub actor: &'a Actor,
+    /// The record.
+    pub ledger: &'a Ledger,
+    /// Contain, or give back.
+    pub releasing: bool,
+    /// Looks and reports only.
+    pub suspended: bool,
+    /// What calls that give access back need.
+    pub guard: Guard,
+}
+
+/// What came of one action in one pass.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The action.
+    pub name: &'static str,
+    /// How it stands, and what others changed.
+    pub verdict: Verdict,
+    /// Why it could not be looked at, or what failed first.
+    pub error: Option<AwsError>,
+    /// Whether the verdict rests on a look of this pass.
+    pub seen: bool,
+    /// Whether a call was accepted.
+    pub wrote: bool,
+    /// The record could not be written.
+    pub ledger: Option<LedgerError>,
+}
+
+/// What `Contain` would do.
+#[derive(Clone, Debug, Default)]
+pub struct DryRun {
+    /// The calls, in order.
+    pub calls: Vec<String>,
+    /// What stands in the way.
+    pub problem: Option<String>,
+}
+
+/// Carries one action out, or takes it back, until nothing is left to do in this pass.
+pub async fn run<A: Action>(pass: &Pass<'_>, params: &A::Params) -> Report {
+    let mut state = Running::<A> { pass, params, report: Report::of::<A>(), failed: Vec::new(), drift: None };
+    if let Err(error) = state.go().await {
+        state.report.error.get_or_insert(error);
+        state.report.seen = false;
+    }
+    state.report.verdict.drift = state.drift.unwrap_or_default();
+    state.report
+}
+
+struct Running<'a, A: Action> {
+    pass: &'a Pass<'a>,
+    params: &'a A::Params,
+    report: Report,
+    failed: Vec<(Call, AwsError)>,
+    /// What the first look showed to be changed.
+    drift: Option<Vec<String>>,
+}
+
+impl<A: Action> Running<'_, A> {
+    async fn go(&mut self) -> Result<(), AwsError> {
+        let (mut look, mut fresh, mut confirmed) = (self.look().await?, true, false);
+        for _ in 0..STEPS {
+            let plan = self.plan(&look).await;
+            if self.pass.suspended {
+                self.conclude(plan);
+                return Ok(());
+            }
+            if plan.is_done() && fresh {
+                if plan.verdict.state != ActionState::Conflict || confirmed {
+                    self.conclude(plan);
+                    return Ok(());
+                }
+                tokio::time::sleep(CONFIRM).await;
+                confirmed = true;
+            }
+            if plan.is_done() || (plan.look_again && plan.calls.is_empty() && plan.record.is_empty()) {
+                (look, fresh) = (self.look().await?, true);
+                continue;
+            }
+            if !self.step(plan, &mut look).await {
+                return Ok(());
+            }
+            fresh = false;
+        }
+        Ok(())
+    }
+
+    async fn look(&self) -> Result<A::Look, AwsError> {
+        let params = (!self.pass.releasing).then_some(self.params);
+        A::look(self.pass.session, &self.case().await, params).await
+    }
+
+    async fn case(&self) -> Case {
+        Case::of(&self.pass.ledger.latest().await, &self.pass.session.partition, clock::now())
+    }
+
+    async fn plan(&mut self, look: &A::Look) -> Plan {
+        let case = self.case().await;
+        let mut plan = if self.pass.releasing { A::release(&case, look) } else { A::contain(&case, self.params, look) };
+        self.drift.get_or_insert_with(|| plan.verdict.drift.clone());
+        plan.calls.retain(|c| !self.failed.iter().any(|(f, _)| f == c));
+        plan
+    }
+
+    /// Records, then sends the calls side by side. False ends the pass.
+    async fn step(&mut self, plan: Plan, look: &mut A::Look) -> bool {
+        if let Err(error) = self.pass.ledger.store(plan.record, plan.conversions).await {
+            self.report.ledger = Some(error);
+            return false;
+        }
+        let results = join_all(plan.calls.iter().map(|call| self.send(call))).await;
+        let mut accepted = false;
+        for (call, result) in plan.calls.into_iter().zip(results) {
+            match result {
+                Ok(outcome) => {
+                    accepted = true;
+                    A::after(look, &call, &outcome);
+                }
+                Err(error) => self.failed.push((call, error)),
+            }
+        }
+        self.report.wrote |= accepted;
+        if let (true, Some(wait)) = (accepted, plan.wait) {
+            tokio::time::sleep(wait).await;
+        }
+        true
+    }
+
+    async fn send(&self, call: &Call) -> Result<Outcome, AwsError> {
+        let Pass { session, actor, guard, releasing, .. } = self.pass;
+        let priority = if *releasing { Priority::Release } else { Priority::Contain };
+        let region = self.pass.ledger.latest().await.spec.resource.region;
+        actor.act(session, region.as_deref(), call, guard, priority).await
+    }
+
+    /// The verdict, with what failed on the way.
+    fn conclude(&mut self, plan: Plan) {
+        self.report.seen = true;
+        self.report.verdict = plan.verdict;
+        let errors: Vec<String> = self.failed.iter().map(|(_, e)| e.to_string()).collect();
+        if errors.is_empty() {
+            return;
+        }
+        self.report.error = self.failed.first().map(|(_, e)| e.clone());
+        let verdict = &mut self.report.verdict;
+        if verdict.state == ActionState::InProgress {
+            verdict.state = ActionState::Failed;
+        }
+        let so_far = std::mem::take(&mut verdict.message);
+        verdict.message = [so_far].into_iter().filter(|t| !t.is_empty()).chain(errors).collect::<Vec<_>>().join("; ");
+    }
+}
+
+impl Report {
+    /// An action that could not even be looked at.
+    #[must_use]
+    pub fn unseen(name: &'static str, error: AwsError) -> Self {
+        Self { name, verdict: Verdict::default(), error: Some(error), seen: false, wrote: false, ledger: None }
+    }
+
+    fn of<A: Action>() -> Self {
+        Self { name: A::NAME, verdict: Verdict::default(), error: None, seen: false, wrote: false, ledger: None }
+    }
+}
+
+/// What `run` would do: the same look and the same plans, with the action's model in the place of AWS.
+///
+/// # Errors
+/// When AWS cannot be read.
+pub async fn dry_run<A: Action>(aws: &Session, case: &Case, params: &A::Params) -> Result<DryRun, AwsError> {
+    let mut case = case.clone();
+    let mut look = A::look(aws, &case, Some(params)).await?;
+    let first = A::contain(&case, params, &look);
+    if !first.record.is_empty() {
+        note(&mut case, &first);
+        look = A::look(aws, &case, Some(params)).await?; // what is read depends on what is recorded
+    }
+    let mut calls = Vec::new();
+    for _ in 0..STEPS {
+        let plan = A::contain(&case, params, &look);
+        if plan.is_done() {
+            let problem =
+                (plan.verdict.state == ActionState::Failed || plan.verdict.unknown).then_some(plan.verdict.message);
+            return Ok(DryRun { calls, problem });
+        }
+        note(&mut case, &plan);
+        for call in plan.calls {
+            calls.push(call.to_string());
+            A::after(&mut look, &call, &expected(&call));
+        }
+        A::trust(&mut look);
+    }
+    Ok(DryRun { calls, problem: Some("the plan does not end".into()) })
+}
+
+fn note(case: &mut Case, plan: &Plan) {
+    let texts: BTreeMap<String, Text> = plan.record.iter().map(|(k, v)| (k.clone(), Text(v.to_string()))).collect();
+    case.original.extend(texts.into_iter().map(|(k, v)| (k, v.0)));
+    for (interface, state) in &plan.conversions {
+        case.conversions.retain(|c| c.interface_id != *interface);
+        let since = clock::time(Timestamp::UNIX_EPOCH);
+        case.conversions.extend(state.map(|state| Conversion {
+            interface_id: interface.clone(),
+            state,
+            since: since.clone(),
+        }));
+    }
+}
+
+/// What AWS would answer.
+fn expected(call: &Call) -> Outcome {
+    match call {
+        Call::CreateSecurityGroup { role, .. } => Outcome::Created(format!("(new {})", role.group_name())),
+        _ => Outcome::Done,
+    }
+}

@@ -1,0 +1,425 @@
+//! `isolateNetwork`: every network interface of an instance goes to a security group without rules.
+//!
+//! The swap stops new flows at once; that is the cut. Flows that the VPC already tracks go on, so where it helps each
+//! interface then passes once through a group that allows everything, which makes its flows untracked, and back. The window
+//! is recorded before it opens, and a crash inside it resumes to isolation.
+//! <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/security-group-connection-tracking.html>
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use firebreak_crds::{ActionState, ConversionState, IsolateNetwork, OnConflict, SeverTrackedConnections};
+use serde::{Deserialize, Serialize};
+
+use super::case::Case;
+use super::drive::Action;
+use super::plan::Plan;
+use crate::aws::{AwsError, Call, Change, Group, GroupRole, Instance, Interface, Outcome, RouteTable, Rule, Session};
+
+/// How long an interface stays in the conversion group. AWS does not document how long it needs.
+const CONVERSION: Duration = Duration::from_secs(3);
+
+/// The action.
+pub struct Isolation;
+
+/// What is observed.
+#[derive(Clone, Debug, Default)]
+pub struct Look {
+    instance: Option<Instance>,
+    interfaces: Vec<Interface>,
+    /// Firebreak's own groups, in every VPC of the region.
+    groups: Vec<Group>,
+    /// Read once the conversion must be decided.
+    paths: Option<Paths>,
+}
+
+/// What decides whether tracked flows can come from outside.
+#[derive(Clone, Debug, Default)]
+struct Paths {
+    routes: Vec<RouteTable>,
+    originals: Vec<Group>,
+}
+
+/// What is recorded per interface.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Original {
+    groups: Vec<String>,
+}
+
+impl Action for Isolation {
+    const NAME: &'static str = "isolateNetwork";
+    type Params = IsolateNetwork;
+    type Look = Look;
+
+    async fn look(aws: &Session, case: &Case, params: Option<&IsolateNetwork>) -> Result<Look, AwsError> {
+        let (region, id) = (case.resource.region.as_deref().unwrap_or_default(), &case.resource.id);
+        let reads = futures::join!(aws.instance(region, id), aws.interfaces(region, id), aws.our_groups(region));
+        let mut look = Look { instance: reads.0?, interfaces: reads.1?, groups: reads.2?, paths: None };
+        let missing: Vec<String> = known(case, &look).filter(|id| look.interface(id).is_none()).collect();
+        if !missing.is_empty() {
+            look.interfaces.extend(aws.interfaces_by_id(region, missing).await?);
+        }
+        if params.is_some_and(|p| undecided(case, p, &look)) {
+            look.paths = Some(paths(aws, case, region, &look).await?);
+        }
+        Ok(look)
+    }
+
+    fn contain(case: &Case, params: &IsolateNetwork, look: &Look) -> Plan {
+        let Some(instance) = &look.instance else { return not_seen(case) };
+        if instance.state == "terminated" {
+            return Plan::done(ActionState::InForce, "the instance is terminated: nothing is left to isolate");
+        }
+        let mut plan = Plan::default();
+        prepare(&mut plan, look);
+        isolate(&mut plan, case, look);
+        if plan.is_done() {
+            convert(&mut plan, case, params, look);
+        }
+        judge(&mut plan, case, look);
+        plan
+    }
+
+    fn release(case: &Case, look: &Look) -> Plan {
+        let mut plan = Plan::default();
+        let (mut theirs, mut gone) = (Vec::new(), Vec::new());
+        for id in case.records_of(Self::NAME) {
+            let Some(original) = case.recorded::<Original>(&key(id)) else { continue };
+            match look.interface(id) {
+                None => gone.push(id.to_owned()),
+                Some(now) if same(&now.groups, &original.groups) => {}
+                Some(now) if look.are_ours(&now.groups) => plan.calls.push(restore(id, &original)),
+                Some(now) => match case.decision {
+                    Some(OnConflict::KeepTheirs) => {}
+                    Some(OnConflict::RestoreOriginal) => plan.calls.push(restore(id, &original)),
+                    None => theirs.push(conflict(id, now, &original)),
+                },
+            }
+        }
+        theirs.extend(unknown(case, look).filter(|_| case.decision.is_none()).map(|i| {
+            format!(
+                "{}: what was there before is not known. Set its groups by hand, then spec.release.onConflict: KeepTheirs",
+                i.id
+            )
+        }));
+        plan.verdict.state = match (theirs.is_empty(), plan.calls.is_empty()) {
+            (false, _) => ActionState::Conflict,
+            (true, false) => ActionState::InProgress,
+            (true, true) => ActionState::Released,
+        };
+        theirs.extend(gone.iter().map(|id| format!("{id}: no longer exists")));
+        plan.verdict.message = theirs.join("; ");
+        plan
+    }
+
+    fn trust(look: &mut Look) {
+        look.groups.iter_mut().for_each(|g| g.read = true);
+    }
+
+    fn after(look: &mut Look, call: &Call, outcome: &Outcome) {
+        match (call, outcome) {
+            (Call::CreateSecurityGroup { vpc, role }, Outcome::Created(id)) => {
+                let name = role.group_name().to_owned();
+                let egress = vec![Rule::all()[0].clone()]; // what AWS gives every new group
+                look.groups.push(Group { id: id.clone(), vpc: vpc.clone(), name, egress, ..Group::default() });
+            }
+            (Call::RevokeSecurityGroupIngress { group, rules }, _) => {
+                look.edit(group, |g| g.ingress.retain(|r| !rules.contains(r)))
+            }
+            (Call::RevokeSecurityGroupEgress { group, rules }, _) => {
+                look.edit(group, |g| g.egress.retain(|r| !rules.contains(r)))
+            }
+            (Call::AuthorizeSecurityGroupIngress { group, rules }, _) => {
+                look.edit(group, |g| g.ingress.extend(rules.clone()))
+            }
+            (Call::AuthorizeSecurityGroupEgress { group, rules }, _) => look.edit(group, |g| g.egress.extend(rules.clone())),
+            (Call::ModifyNetworkInterfaceAttribute { interface, groups, .. }, _) => {
+                if let Some(i) = look.interfaces.iter_mut().find(|i| i.id == *interface) {
+                    i.groups.clone_from(groups);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The stricter of two: what cuts more.
+#[must_use]
+pub fn merge(a: &IsolateNetwork, b: &IsolateNetwork) -> IsolateNetwork {
+    let rank = |p: &IsolateNetwork| match p.sever_tracked_connections {
+        SeverTrackedConnections::Never => 0,
+        SeverTrackedConnections::Auto => 1,
+        SeverTrackedConnections::Always => 2,
+    };
+    if rank(a) >= rank(b) { a.clone() } else { b.clone() }
+}
+
+/// The next calls that make an isolation group of a VPC ready, and whether it is: used ahead of incidents too.
+#[must_use]
+pub fn prepare_group(groups: &[Group], vpc: &str) -> (Vec<Call>, bool) {
+    let Some(group) = find(groups, vpc, GroupRole::Isolation) else {
+        return (vec![Call::CreateSecurityGroup { vpc: vpc.to_owned(), role: GroupRole::Isolation }], false);
+    };
+    let (id, mut calls) = (group.id.clone(), Vec::new());
+    if !group.ingress.is_empty() {
+        calls.push(Call::RevokeSecurityGroupIngress { group: id.clone(), rules: group.ingress.clone() });
+    }
+    if !group.egress.is_empty() {
+        calls.push(Call::RevokeSecurityGroupEgress { group: id, rules: group.egress.clone() });
+    }
+    let ready = calls.is_empty() && group.read;
+    (calls, ready)
+}
+
+impl Look {
+    fn interface(&self, id: &str) -> Option<&Interface> {
+        self.interfaces.iter().find(|i| i.id == id)
+    }
+
+    /// The interfaces that can be isolated.
+    fn own(&self) -> impl Iterator<Item = &Interface> {
+        self.interfaces.iter().filter(|i| !i.managed)
+    }
+
+    fn group(&self, vpc: &str, role: GroupRole) -> Option<&Group> {
+        find(&self.groups, vpc, role)
+    }
+
+    /// Whether these are groups that Firebreak put there.
+    fn are_ours(&self, groups: &[String]) -> bool {
+        !groups.is_empty() && groups.iter().all(|id| self.groups.iter().any(|g| g.id == *id))
+    }
+
+    fn in_group(&self, interface: &Interface, role: GroupRole) -> bool {
+        self.group(&interface.vpc, role).is_some_and(|g| interface.groups == [g.id.clone()])
+    }
+
+    fn isolated(&self, interface: &Interface) -> bool {
+        self.in_group(interface, GroupRole::Isolation)
+    }
+
+    fn edit(&mut self, group: &str, change: impl FnOnce(&mut Group)) {
+        if let Some(group) = self.groups.iter_mut().find(|g| g.id == group) {
+            change(group);
+            group.read = false;
+        }
+    }
+}
+
+fn find<'a>(groups: &'a [Group], vpc: &str, role: GroupRole) -> Option<&'a Group> {
+    groups.iter().find(|g| g.vpc == vpc && g.name == role.group_name())
+}
+
+fn key(interface: &str) -> String {
+    format!("{}/{interface}", Isolation::NAME)
+}
+
+fn same(a: &[String], b: &[String]) -> bool {
+    a.iter().collect::<BTreeSet<_>>() == b.iter().collect::<BTreeSet<_>>()
+}
+
+/// Every interface that the instance or the record names.
+fn known<'a>(case: &'a Case, look: &'a Look) -> impl Iterator<Item = String> + 'a {
+    let shown = look.instance.iter().flat_map(|i| i.interfaces.iter().cloned());
+    shown.chain(case.records_of(Isolation::NAME).map(str::to_owned))
+}
+
+/// Interfaces in our groups of which no original is recorded.
+fn unknown<'a>(case: &'a Case, look: &'a Look) -> impl Iterator<Item = &'a Interface> {
+    look.own().filter(move |i| look.are_ours(&i.groups) && !case.original.contains_key(&key(&i.id)))
+}
+
+/// Whether a conversion depends on what is not read yet: some interface is recorded and has no window.
+fn undecided(case: &Case, params: &IsolateNetwork, look: &Look) -> bool {
+    let auto = params.sever_tracked_connections == SeverTrackedConnections::Auto;
+    auto && look.own().any(|i| case.original.contains_key(&key(&i.id)) && case.conversion(&i.id).is_none())
+}
+
+async fn paths(aws: &Session, case: &Case, region: &str, look: &Look) -> Result<Paths, AwsError> {
+    let vpcs: BTreeSet<String> = look.own().map(|i| i.vpc.clone()).collect();
+    let records = case.records_of(Isolation::NAME).filter_map(|id| case.recorded::<Original>(&key(id)));
+    let groups: BTreeSet<String> = records.flat_map(|o| o.groups).collect();
+    let reads = futures::join!(
+        aws.route_tables(region, vpcs.into_iter().collect()),
+        aws.groups(region, groups.into_iter().collect())
+    );
+    Ok(Paths { routes: reads.0?, originals: reads.1? })
+}
+
+fn not_seen(case: &Case) -> Plan {
+    let region = case.resource.region.as_deref().unwrap_or_default();
+    let what = format!("AWS shows no instance {} in {region}: check the id, the region and the account", case.resource.id);
+    Plan::done(ActionState::Failed, what)
+}
+
+/// Makes the isolation group of each VPC, and empties it.
+fn prepare(plan: &mut Plan, look: &Look) {
+    let vpcs: BTreeSet<&str> = look.own().map(|i| i.vpc.as_str()).collect();
+    for vpc in vpcs {
+        let (calls, ready) = prepare_group(&look.groups, vpc);
+        plan.look_again |= calls.is_empty() && !ready;
+        if !calls.is_empty() && look.group(vpc, GroupRole::Isolation).is_some_and(|g| g.read) {
+            plan.verdict.drift.push(format!("rules in the isolation group of {vpc}"));
+        }
+        plan.calls.extend(calls);
+    }
+}
+
+/// The cut: each interface to the isolation group of its VPC, once that is known to be empty.
+fn isolate(plan: &mut Plan, case: &Case, look: &Look) {
+    for interface in look.own().filter(|i| !look.isolated(i)) {
+        let window = case.conversion(&interface.id) == Some(ConversionState::Open);
+        if window && look.in_group(interface, GroupRole::Conversion) {
+            continue; // `convert` closes it
+        }
+        if !case.original.contains_key(&key(&interface.id)) && !look.are_ours(&interface.groups) {
+            plan.record(key(&interface.id), &Original { groups: interface.groups.clone() });
+        } else {
+            plan.verdict.drift.push(format!("{} was in [{}]", interface.id, interface.groups.join(", ")));
+        }
+        if case.conversion(&interface.id).is_some() {
+            plan.conversions.insert(interface.id.clone(), None); // flows may have started meanwhile: convert again
+        }
+        if let Some(group) = look.group(&interface.vpc, GroupRole::Isolation).filter(|g| g.is_empty() && g.read) {
+            plan.calls.push(swap(&interface.id, &group.id, Change::Isolate));
+        }
+    }
+}
+
+fn swap(interface: &str, group: &str, change: Change) -> Call {
+    Call::ModifyNetworkInterfaceAttribute { interface: interface.to_owned(), groups: vec![group.to_owned()], change }
+}
+
+fn restore(interface: &str, original: &Original) -> Call {
+    Call::ModifyNetworkInterfaceAttribute {
+        interface: interface.to_owned(),
+        groups: original.groups.clone(),
+        change: Change::Restore,
+    }
+}
+
+fn conflict(id: &str, now: &Interface, original: &Original) -> String {
+    format!(
+        "{id}: now [{}], before containment [{}]: spec.release.onConflict decides (KeepTheirs or RestoreOriginal)",
+        now.groups.join(", "),
+        original.groups.join(", ")
+    )
+}
+
+/// The conversion of tracked flows, only once everything is isolated: close what is open, then open what is due.
+fn convert(plan: &mut Plan, case: &Case, params: &IsolateNetwork, look: &Look) {
+    for interface in look.own() {
+        match case.conversion(&interface.id) {
+            Some(ConversionState::Open) => close(plan, interface, look),
+            Some(ConversionState::Closed) => {}
+            before => match due(case, params, interface, look) {
+                Some(true) => open(plan, interface, look),
+                Some(false) if before.is_none() => skip(plan, interface),
+                _ => {}
+            },
+        }
+    }
+}
+
+/// Back to isolation; an interface found isolated with its window open was never opened, or its closing was not recorded:
+/// attempted either way.
+fn close(plan: &mut Plan, interface: &Interface, look: &Look) {
+    if look.isolated(interface) {
+        plan.conversions.insert(interface.id.clone(), Some(ConversionState::Closed));
+    } else if let Some(group) = look.group(&interface.vpc, GroupRole::Isolation) {
+        plan.calls.push(swap(&interface.id, &group.id, Change::Isolate));
+    }
+}
+
+fn open(plan: &mut Plan, interface: &Interface, look: &Look) {
+    let Some(group) = look.group(&interface.vpc, GroupRole::Conversion) else {
+        let create = Call::CreateSecurityGroup { vpc: interface.vpc.clone(), role: GroupRole::Conversion };
+        if !plan.calls.contains(&create) {
+            plan.calls.push(create);
+        }
+        return;
+    };
+    let missing = |rules: &[Rule]| Rule::all().into_iter().filter(|r| !rules.contains(r)).collect::<Vec<_>>();
+    let (ingress, egress, id) = (missing(&group.ingress), missing(&group.egress), &group.id);
+    if group.allows_all() {
+        plan.conversions.insert(interface.id.clone(), Some(ConversionState::Open));
+        plan.calls.push(swap(&interface.id, id, Change::Convert));
+        plan.wait = Some(CONVERSION);
+        return;
+    }
+    let calls = [
+        (!ingress.is_empty()).then(|| Call::AuthorizeSecurityGroupIngress { group: id.clone(), rules: ingress }),
+        (!egress.is_empty()).then(|| Call::AuthorizeSecurityGroupEgress { group: id.clone(), rules: egress }),
+    ];
+    for call in calls.into_iter().flatten().filter(|c| !plan.calls.contains(c)).collect::<Vec<_>>() {
+        plan.calls.push(call);
+    }
+}
+
+/// Notes that no conversion is needed, so that what decides it is not read again at every look.
+fn skip(plan: &mut Plan, interface: &Interface) {
+    plan.conversions.insert(interface.id.clone(), Some(ConversionState::Skipped));
+}
+
+/// Whether the interface's tracked flows are to be cut; None where that cannot be said from this look.
+fn due(case: &Case, params: &IsolateNetwork, interface: &Interface, look: &Look) -> Option<bool> {
+    match params.sever_tracked_connections {
+        SeverTrackedConnections::Never => None,
+        SeverTrackedConnections::Always => Some(true),
+        SeverTrackedConnections::Auto => {
+            look.paths.as_ref().map(|p| (interface.public || p.internet(interface)) && !p.was_open(case, interface))
+        }
+    }
+}
+
+impl Paths {
+    /// Whether the interface's subnet has a route to an internet gateway.
+    fn internet(&self, interface: &Interface) -> bool {
+        let own = self.routes.iter().find(|t| t.subnets.contains(&interface.subnet));
+        own.or_else(|| self.routes.iter().find(|t| t.main && t.vpc == interface.vpc)).is_some_and(|t| t.internet)
+    }
+
+    /// Whether the original groups allowed everything both ways: AWS does not track such flows, so the swap cut them.
+    fn was_open(&self, case: &Case, interface: &Interface) -> bool {
+        let original = case.recorded::<Original>(&key(&interface.id));
+        let groups = original.map(|o| o.groups).unwrap_or_default();
+        self.originals.iter().any(|g| groups.contains(&g.id) && g.allows_all())
+    }
+}
+
+/// How it stands, in one sentence.
+fn judge(plan: &mut Plan, case: &Case, look: &Look) {
+    let total = look.interfaces.len();
+    let isolated = look.own().filter(|i| look.isolated(i)).count();
+    let managed: Vec<&str> = look.interfaces.iter().filter(|i| i.managed).map(|i| i.id.as_str()).collect();
+    let converted = case.conversions.iter().filter(|c| c.state == ConversionState::Closed).count();
+    let mut message = format!("{isolated} of {total} interfaces isolated");
+    if converted > 0 {
+        message += &format!("; conversion of tracked flows attempted on {converted}");
+    }
+    if !managed.is_empty() {
+        message += &format!("; {} belong to an AWS service and cannot be isolated", managed.join(", "));
+    }
+    let unknown: Vec<&str> = unknown(case, look).map(|i| i.id.as_str()).collect();
+    if !unknown.is_empty() {
+        message += &format!(
+            "; {} carried Firebreak's groups before this record began: the original is not known",
+            unknown.join(", ")
+        );
+    }
+    plan.verdict.unknown = !unknown.is_empty();
+    plan.verdict.state = match plan.is_done() {
+        _ if total == 0 => ActionState::Failed,
+        true if managed.is_empty() && isolated == total => ActionState::InForce,
+        true => ActionState::Failed,
+        false => ActionState::InProgress,
+    };
+    if total == 0 {
+        message = "AWS shows no network interface of the instance".into();
+    }
+    plan.verdict.message = message;
+}
+
+#[cfg(test)]
+#[path = "isolate_network_tests.rs"]
+mod tests;

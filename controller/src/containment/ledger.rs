@@ -1,0 +1,130 @@
+//! The ledger of one pass: what must be stored in the Quarantine before AWS is touched.
+//!
+//! Written only by `replace` with the resourceVersion just read, so that a hold or a deletion that came meanwhile is seen: a
+//! 409 ends the pass, and the next one reads and plans again. Actions that run side by side share writes: those that ask
+//! while one is under way go together in the next.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use firebreak_crds::{Conversion, ConversionState, Quarantine, QuarantineSpec, Text};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::PostParams;
+use kube::{Api, ResourceExt};
+use serde_json::Value;
+
+use crate::clock;
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What is to be stored.
+#[derive(Clone, Debug, Default)]
+struct Change {
+    record: BTreeMap<String, Value>,
+    conversions: BTreeMap<String, Option<ConversionState>>,
+}
+
+/// Why it was not stored. Nothing may be changed in AWS then.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LedgerError {
+    /// Somebody else changed the Quarantine: read and plan again.
+    #[error("the Quarantine changed meanwhile: read and plan again")]
+    Changed,
+    /// The API server dropped a part of what was sent.
+    #[error("the API server did not store {0}: the Quarantine CRD is older than this controller; upgrade the CRDs")]
+    Pruned(String),
+    /// The API server refused or did not answer.
+    #[error("the original could not be recorded, so nothing was changed: {0}")]
+    Refused(String),
+}
+
+/// The Quarantine as last stored.
+pub struct Ledger {
+    api: Api<Quarantine>,
+    asked: Mutex<Vec<Change>>,
+    page: tokio::sync::Mutex<Page>,
+}
+
+struct Page {
+    quarantine: Quarantine,
+    /// Once a write failed, nothing of this pass may rely on the ledger.
+    failed: Option<LedgerError>,
+}
+
+impl Ledger {
+    /// A ledger that begins with the Quarantine as read.
+    #[must_use]
+    pub fn new(api: Api<Quarantine>, quarantine: Quarantine) -> Self {
+        Self { api, asked: Mutex::default(), page: tokio::sync::Mutex::new(Page { quarantine, failed: None }) }
+    }
+
+    /// The Quarantine as last stored.
+    pub async fn latest(&self) -> Quarantine {
+        self.page.lock().await.quarantine.clone()
+    }
+
+    /// Stores what a plan asks for; returns once it is stored.
+    ///
+    /// # Errors
+    /// When it is not stored: nothing may be changed in AWS then.
+    pub async fn store(
+        &self,
+        record: BTreeMap<String, Value>,
+        conversions: BTreeMap<String, Option<ConversionState>>,
+    ) -> Result<(), LedgerError> {
+        if record.is_empty() && conversions.is_empty() {
+            return Ok(());
+        }
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(Change { record, conversions });
+        let mut page = self.page.lock().await;
+        let asked = std::mem::take(&mut *self.asked.lock().unwrap_or_else(PoisonError::into_inner));
+        if page.failed.is_none() && !asked.is_empty() {
+            match self.write(&page.quarantine, &asked).await {
+                Ok(stored) => page.quarantine = stored,
+                Err(error) => page.failed = Some(error),
+            }
+        }
+        page.failed.clone().map_or(Ok(()), Err)
+    }
+
+    async fn write(&self, from: &Quarantine, changes: &[Change]) -> Result<Quarantine, LedgerError> {
+        let mut next = from.clone();
+        changes.iter().for_each(|c| apply(&mut next.spec, c, clock::now()));
+        if next.spec == from.spec {
+            return Ok(next);
+        }
+        let (name, params) = (next.name_any(), PostParams::default());
+        let sent = tokio::time::timeout(TIMEOUT, self.api.replace(&name, &params, &next)).await;
+        let stored = match sent {
+            Ok(Ok(stored)) => stored,
+            Ok(Err(kube::Error::Api(status))) if status.code == 409 => return Err(LedgerError::Changed),
+            Ok(Err(error)) => return Err(LedgerError::Refused(error.to_string())),
+            Err(_) => return Err(LedgerError::Refused("the API server did not answer within 5 s".into())),
+        };
+        verify(&next.spec, &stored.spec)?;
+        Ok(stored)
+    }
+}
+
+/// Recorded originals are written once: the first value stays.
+fn apply(spec: &mut QuarantineSpec, change: &Change, now: Timestamp) {
+    for (key, value) in &change.record {
+        let original = spec.original.get_or_insert_default();
+        original.entry(key.clone()).or_insert_with(|| Text(value.to_string()));
+    }
+    for (interface, state) in &change.conversions {
+        spec.conversions.retain(|c| c.interface_id != *interface);
+        let window = |state| Conversion { interface_id: interface.clone(), state, since: clock::time(now) };
+        spec.conversions.extend(state.map(window));
+    }
+}
+
+/// An older CRD prunes silently: what came back must be what was sent.
+fn verify(sent: &QuarantineSpec, stored: &QuarantineSpec) -> Result<(), LedgerError> {
+    match (sent.original == stored.original, sent.conversions == stored.conversions) {
+        (true, true) => Ok(()),
+        (false, _) => Err(LedgerError::Pruned("spec.original".into())),
+        (_, false) => Err(LedgerError::Pruned("spec.conversions".into())),
+    }
+}

@@ -1,0 +1,23 @@
+//! Containment: one file per action, each with what it observes, its pure plan, its merge and how it is undone.
+//!
+//! `ACTIONS` below is the one list. Adding an action touches its own file, the policy type in `crds/`, and this list.
+
+mod case;
+mod deactivate_access_keys;
+mod deny_all;
+mod drive;
+mod isolate_network;
+mod ledger;
+mod plan;
+mod residual;
+mod tag_resource;
+mod wanted;
+
+pub use case::Case;
+pub use drive::{DryRun, Pass, Report};
+pub use ledger::{Ledger, LedgerError};
+pub use residual::recorded as recorded_residual;
+pub use wanted::{Wanted, digest, grow, name_of, wanted};
+
+pub use isolate_network::prepare_group;
+pub use tag_resource::NAME as TAG_RESOURCE;

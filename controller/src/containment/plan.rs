@@ -1,0 +1,70 @@
+//! What a pure plan returns: data, never effects.
+
+use firebreak_crds::{ActionState, ConversionState};
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::aws::Call;
+
+/// The next step of one action, and how it stands.
+#[derive(Debug, Default, PartialEq)]
+pub struct Plan {
+    /// What must be stored in the Quarantine before any of the calls goes out: key to recorded state.
+    pub record: BTreeMap<String, Value>,
+    /// Changes of conversion windows, stored with the record. `None` forgets the interface's window.
+    pub conversions: BTreeMap<String, Option<ConversionState>>,
+    /// The calls that may go out now, side by side.
+    pub calls: Vec<Call>,
+    /// How long to wait after the calls before the next step.
+    pub wait: Option<Duration>,
+    /// The next step must be planned from a fresh look, not from what the calls are expected to do.
+    pub look_again: bool,
+    /// How the action stands, as seen in this look.
+    pub verdict: Verdict,
+}
+
+/// How an action stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    /// The state.
+    pub state: ActionState,
+    /// What is so, and what to do.
+    pub message: String,
+    /// What somebody else changed: counts as drift where the action was in force before.
+    pub drift: Vec<String>,
+    /// The original of something is not known: it stays contained, and a person decides.
+    pub unknown: bool,
+}
+
+impl Default for Verdict {
+    fn default() -> Self {
+        Self { state: ActionState::InProgress, message: String::new(), drift: Vec::new(), unknown: false }
+    }
+}
+
+impl Verdict {
+    /// A state with its message.
+    pub fn new(state: ActionState, message: impl Into<String>) -> Self {
+        Self { state, message: message.into(), ..Self::default() }
+    }
+}
+
+impl Plan {
+    /// A plan that does nothing more.
+    pub fn done(state: ActionState, message: impl Into<String>) -> Self {
+        Self { verdict: Verdict::new(state, message), ..Self::default() }
+    }
+
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.record.is_empty() && self.conversions.is_empty() && self.calls.is_empty() && !self.look_again
+    }
+
+    /// Asks for a state to be recorded.
+    pub fn record(&mut self, key: impl Into<String>, value: &impl Serialize) {
+        self.record.insert(key.into(), serde_json::to_value(value).unwrap_or_default());
+    }
+}

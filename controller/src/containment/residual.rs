@@ -1,0 +1,77 @@
+//! The residual deny: after a release, sessions issued before it stay denied until they have all expired.
+//!
+//! Permissions are evaluated at each request, so taking a deny away would switch stolen sessions on again. Long-term keys
+//! carry no issue time and are not touched by this deny.
+//! <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html#condition-keys-tokenissuetime>
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::case::Case;
+
+/// Where it is recorded: one key per release, since a resource can be held again before its release is finished.
+const KEY: &str = "denyAll/residual-";
+/// The longest life of a user's session: `GetSessionToken`, 36 hours.
+const LIFE: SignedDuration = SignedDuration::from_hours(36);
+/// Sessions issued within this time after the decision are denied too: clocks differ, and IAM lags.
+const MARGIN: SignedDuration = SignedDuration::from_secs(30);
+
+/// A residual deny, as recorded before it is put in place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Residual {
+    /// The inline policy's name; carries the time of its end.
+    pub policy: String,
+    /// Sessions issued before this are denied.
+    pub cutoff: Timestamp,
+    /// When every such session has expired.
+    pub until: Timestamp,
+}
+
+/// The residual deny of this release. One decided before the containment was last in force anew is of an earlier release.
+#[must_use]
+pub fn recorded(case: &Case) -> Option<Residual> {
+    let all = case.original.keys().filter(|k| k.starts_with(KEY)).filter_map(|k| case.recorded::<Residual>(k));
+    let latest = all.max_by_key(|r| r.cutoff)?;
+    case.in_force_since.is_none_or(|since| latest.cutoff >= since).then_some(latest)
+}
+
+impl Residual {
+    /// The deny for a release decided now. Later than the last key went off, so it denies no less than it must.
+    #[must_use]
+    pub fn decided(now: Timestamp) -> Self {
+        let whole = Timestamp::from_second(now.as_second()).unwrap_or(now);
+        let cutoff = whole + MARGIN;
+        let until = cutoff + LIFE;
+        Self { policy: format!("firebreak-sessions-until-{}", until.strftime("%Y%m%dT%H%M%SZ")), cutoff, until }
+    }
+
+    /// Its key in the record.
+    #[must_use]
+    pub fn key(&self) -> String {
+        format!("{KEY}{}", self.cutoff.as_second())
+    }
+
+    /// The policy document.
+    #[must_use]
+    pub fn document(&self) -> String {
+        let before = json!({ "DateLessThan": { "aws:TokenIssueTime": self.cutoff.to_string() } });
+        let deny =
+            json!({ "Sid": "FirebreakSessions", "Effect": "Deny", "Action": "*", "Resource": "*", "Condition": before });
+        json!({ "Version": "2012-10-17", "Statement": [deny] }).to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_outlives_every_session_issued_before_it() {
+        let now: Timestamp = "2026-03-01T12:00:00.5Z".parse().unwrap();
+        let residual = Residual::decided(now);
+        assert_eq!(residual.cutoff.to_string(), "2026-03-01T12:00:30Z");
+        assert_eq!(residual.policy, "firebreak-sessions-until-20260303T000030Z");
+        assert!(residual.document().contains(r#""aws:TokenIssueTime":"2026-03-01T12:00:30Z""#));
+    }
+}

@@ -1,0 +1,211 @@
+//! The AwsAccount controller: checks the way in, makes isolation groups ahead, and ends denies whose time is over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use firebreak_crds::conditions::{READY, RECONCILING, STALLED};
+use firebreak_crds::{AwsAccount, AwsAccountStatus, FINALIZER, IsolationGroup, IsolationGroups, ResidualDeny, is_true};
+use kube::api::ListParams;
+use kube::runtime::controller::Action;
+use kube::{Api, Resource, ResourceExt};
+
+use super::{Ctx, Error, kube, reconcile_requested, set_finalizer, write_status};
+use crate::aws::{AwsError, Call, Class, GroupRole, Guard, Outcome, Priority, Session};
+use crate::clock;
+use crate::conditions::Conditions;
+use crate::containment::prepare_group;
+use crate::events;
+use crate::memory::next_sweep;
+
+/// Groups made ahead are looked at so often; those in use are looked at with what they isolate.
+const PREPARED: Duration = Duration::from_secs(300);
+/// More steps than making one group takes.
+const STEPS: usize = 6;
+
+/// Reconciles one AwsAccount.
+///
+/// # Errors
+/// Where the API server must be asked again; what AWS says goes into conditions.
+pub async fn reconcile(account: Arc<AwsAccount>, ctx: Arc<Ctx>) -> Result<Action, Error> {
+    let api = Api::<AwsAccount>::all(ctx.client.clone());
+    if account.metadata.deletion_timestamp.is_some() {
+        return delete(&ctx, &api, &account).await;
+    }
+    let (uid, basis) = (account.uid().unwrap_or_default(), basis(&account));
+    if let Some(wait) = ctx.memory.not_due(&uid, &basis) {
+        return Ok(Action::requeue(wait));
+    }
+    let account = set_finalizer(&api, &account, true).await?;
+    let (status, wait) = look(&ctx, &account).await;
+    let mut next = account.clone();
+    if next.status.as_ref() != Some(&status) {
+        next.status = Some(status);
+        next = write_status(&api, &next).await?;
+        publish(&ctx, &account, &next).await;
+    }
+    let memo = ctx.memory.of(&uid);
+    ctx.memory.set(&uid, crate::memory::Memo { basis: self::basis(&next), due: std::time::Instant::now() + wait, ..memo });
+    Ok(Action::requeue(wait))
+}
+
+fn basis(account: &AwsAccount) -> String {
+    let denies = account.status.as_ref().map_or(0, |s| s.residual_denies.len());
+    format!("{:?} {:?} {denies}", account.metadata.generation, reconcile_requested(account))
+}
+
+/// It stays while a Quarantine, or evidence that is not complete, needs it.
+async fn delete(ctx: &Ctx, api: &Api<AwsAccount>, account: &AwsAccount) -> Result<Action, Error> {
+    let name = account.name_any();
+    let quarantines = Api::<firebreak_crds::Quarantine>::all(ctx.client.clone());
+    let live = kube("list Quarantines", quarantines.list(&ListParams::default())).await?;
+    let held = live.items.iter().any(|q| q.spec.resource.account_ref.name == name);
+    let evidence = Api::<firebreak_crds::Evidence>::all(ctx.client.clone());
+    let live = kube("list Evidence", evidence.list(&ListParams::default())).await?;
+    let ready = |e: &firebreak_crds::Evidence| e.status.as_ref().is_some_and(|s| is_true(&s.conditions, READY));
+    let unfinished = live.items.iter().any(|e| e.spec.resource.account_ref.name == name && !ready(e));
+    if held || unfinished {
+        return Ok(Action::requeue(Duration::from_secs(5)));
+    }
+    set_finalizer(api, account, false).await?;
+    ctx.memory.forget(&account.uid().unwrap_or_default());
+    Ok(Action::await_change())
+}
+
+/// The whole status, and when to look again.
+async fn look(ctx: &Ctx, account: &AwsAccount) -> (AwsAccountStatus, Duration) {
+    let mut status = account.status.clone().unwrap_or_default();
+    status.observed_generation = account.metadata.generation;
+    status.last_handled_reconcile_at = reconcile_requested(account);
+    let result = use_it(ctx, account, &mut status).await;
+    let previous = std::mem::take(&mut status.conditions);
+    let mut c = Conditions::new(&previous, account.metadata.generation, clock::now());
+    let wait = match &result {
+        Ok(()) => {
+            c.set(READY, "True", "Verified", format!("reached as {}", status.caller_arn.clone().unwrap_or_default()));
+            if account.spec.prepare.isolation_groups == IsolationGroups::AllVpcs {
+                PREPARED
+            } else {
+                next_sweep(PREPARED, clock::now())
+            }
+        }
+        Err(problem) => {
+            let (reason, message) = (problem.reason(), problem.to_string());
+            c.set(READY, "False", reason, &*message);
+            c.set(if problem.is_dead_end() { STALLED } else { RECONCILING }, "True", reason, message);
+            problem.retry_after()
+        }
+    };
+    status.conditions = c.done();
+    let next_deny = status.residual_denies.iter().map(|d| clock::since(clock::now(), d.until.0)).min();
+    (status, next_deny.map_or(wait, |d| wait.min(d.max(Duration::from_secs(1)))))
+}
+
+/// Why an account cannot be used as asked.
+#[derive(Debug, thiserror::Error)]
+enum Problem {
+    #[error("AwsAccount {0} is older and has the same accountId: delete one of the two")]
+    Duplicate(String),
+    #[error(transparent)]
+    Aws(#[from] AwsError),
+}
+
+impl Problem {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Duplicate(_) => "DuplicateAccount",
+            Self::Aws(e) if e.code == "WrongAccount" => "WrongAccount",
+            Self::Aws(e) => e.class.reason(),
+        }
+    }
+
+    fn is_dead_end(&self) -> bool {
+        !matches!(self, Self::Aws(AwsError { class: Class::Transient | Class::Fenced | Class::Unknown, .. }))
+    }
+
+    fn retry_after(&self) -> Duration {
+        match self {
+            Self::Duplicate(_) => Duration::from_secs(10),
+            Self::Aws(e) => e.class.retry_after().max(Duration::from_secs(2)),
+        }
+    }
+}
+
+async fn use_it(ctx: &Ctx, account: &AwsAccount, status: &mut AwsAccountStatus) -> Result<(), Problem> {
+    if let Some(older) = older_twin(ctx, account) {
+        return Err(Problem::Duplicate(older));
+    }
+    let session = ctx.accounts.session(account).await?;
+    status.caller_arn = Some(session.caller_arn.clone());
+    if account.spec.prepare.isolation_groups == IsolationGroups::AllVpcs {
+        status.isolation_groups = prepare(ctx, account, &session).await?;
+    }
+    end_residual_denies(ctx, &session, &mut status.residual_denies).await?;
+    Ok(())
+}
+
+/// Two objects for one account could undo each other: the older wins.
+fn older_twin(ctx: &Ctx, account: &AwsAccount) -> Option<String> {
+    let age = |a: &AwsAccount| (a.meta().creation_timestamp.as_ref().map(|t| t.0), a.name_any());
+    let twins = ctx
+        .stores
+        .accounts
+        .state()
+        .into_iter()
+        .filter(|a| a.spec.account_id == account.spec.account_id && a.uid() != account.uid());
+    let live = twins.filter(|a| a.finalizers().iter().any(|f| f == FINALIZER) || a.meta().deletion_timestamp.is_none());
+    live.filter(|a| age(a) < age(account)).map(|a| a.name_any()).next()
+}
+
+/// The isolation group of every VPC of every region: made where missing, emptied where it has rules, and read back.
+async fn prepare(ctx: &Ctx, account: &AwsAccount, session: &Session) -> Result<Vec<IsolationGroup>, AwsError> {
+    let mut ready = Vec::new();
+    for region in &account.spec.regions {
+        let vpcs = session.vpcs(region).await?;
+        for _ in 0..STEPS {
+            let groups = session.our_groups(region).await?;
+            let calls: Vec<Call> = vpcs.iter().flat_map(|vpc| prepare_group(&groups, vpc).0).collect();
+            if calls.is_empty() {
+                let ours =
+                    groups.into_iter().filter(|g| g.name == GroupRole::Isolation.group_name() && vpcs.contains(&g.vpc));
+                ready.extend(ours.map(|g| IsolationGroup { region: region.clone(), vpc_id: g.vpc, group_id: g.id }));
+                break;
+            }
+            send(ctx, session, Some(region), calls).await?;
+        }
+    }
+    ready.sort_by(|a, b| (&a.region, &a.vpc_id).cmp(&(&b.region, &b.vpc_id)));
+    Ok(ready)
+}
+
+async fn send(ctx: &Ctx, session: &Session, region: Option<&str>, calls: Vec<Call>) -> Result<(), AwsError> {
+    let sent = calls.iter().map(|call| ctx.actor.act(session, region, call, &Guard::Narrowing, Priority::Sweep));
+    let results: Vec<Result<Outcome, AwsError>> = futures::future::join_all(sent).await;
+    results.into_iter().collect::<Result<Vec<_>, _>>().map(|_| ())
+}
+
+/// Denies whose every session has expired: they give nothing back any more.
+async fn end_residual_denies(ctx: &Ctx, session: &Session, denies: &mut Vec<ResidualDeny>) -> Result<(), AwsError> {
+    let now = clock::now();
+    for deny in denies.clone().into_iter().filter(|d| d.until.0 <= now) {
+        let call = Call::DeleteExpiredSessionsDeny { user: deny.user_name.clone(), policy: deny.policy_name.clone() };
+        match ctx.actor.act(session, None, &call, &Guard::Narrowing, Priority::Sweep).await {
+            Ok(_) => {}
+            Err(error) if error.class == Class::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        denies.retain(|d| *d != deny);
+    }
+    Ok(())
+}
+
+async fn publish(ctx: &Ctx, before: &AwsAccount, now: &AwsAccount) {
+    let ready = |a: &AwsAccount| a.status.as_ref().is_some_and(|s| is_true(&s.conditions, READY));
+    let condition = now.status.as_ref().and_then(|s| firebreak_crds::get_condition(&s.conditions, READY));
+    let Some(condition) = condition.filter(|_| ready(now) != ready(before) || before.status.is_none()) else { return };
+    let on = events::reference(now);
+    if ready(now) {
+        ctx.events.normal(&on, &condition.reason, condition.message.clone()).await;
+    } else {
+        ctx.events.warning(&on, &condition.reason, condition.message.clone()).await;
+    }
+}

@@ -1,0 +1,244 @@
+//! The Evidence controller: collects one piece of evidence, once, and follows it until it is complete.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use firebreak_crds::conditions::{READY, RECONCILING, STALLED};
+use firebreak_crds::{CustodyEntry, Evidence, EvidenceStatus, Request, RequestOutcome, VolumeSnapshot, is_true};
+use k8s_openapi::jiff::Timestamp;
+use kube::runtime::controller::Action;
+use kube::{Api, ResourceExt};
+
+use super::{Ctx, Error, reconcile_requested, write_status};
+use crate::aws::{AwsError, Class, Guard, Outcome, Priority, Session, Snapshot};
+use crate::clock;
+use crate::conditions::{Conditions, bounded};
+use crate::events;
+use crate::evidence::ebs_snapshots::{self, Next};
+use crate::stores::Stores;
+
+/// How often snapshots that are under way are looked at.
+const FOLLOW: Duration = Duration::from_secs(5);
+/// How often complete ones are: one that vanishes is a finding.
+const WATCH: Duration = Duration::from_secs(600);
+
+/// Reconciles one piece of evidence.
+///
+/// # Errors
+/// Where the API server must be asked again; what AWS says goes into conditions.
+pub async fn reconcile(evidence: Arc<Evidence>, ctx: Arc<Ctx>) -> Result<Action, Error> {
+    if evidence.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let (uid, basis) = (evidence.uid().unwrap_or_default(), basis(&ctx, &evidence));
+    if let Some(wait) = ctx.memory.not_due(&uid, &basis) {
+        return Ok(Action::requeue(wait));
+    }
+    let api = Api::<Evidence>::all(ctx.client.clone());
+    let turn = Turn { ctx: &ctx, api: &api };
+    let (written, wait) = turn.take((*evidence).clone()).await?;
+    let memo = ctx.memory.of(&uid);
+    let due = std::time::Instant::now() + wait;
+    ctx.memory.set(&uid, crate::memory::Memo { basis: self::basis(&ctx, &written), due, ..memo });
+    Ok(Action::requeue(wait))
+}
+
+/// Its own status writes are no reason to look again; a request, or an account that works now, is.
+fn basis(ctx: &Ctx, evidence: &Evidence) -> String {
+    let account = Stores::named(&ctx.stores.accounts, &evidence.spec.resource.account_ref.name);
+    let ready = account.as_ref().and_then(|a| a.status.as_ref()).is_some_and(|s| is_true(&s.conditions, READY));
+    format!("{:?} {ready} {:?}", reconcile_requested(evidence), account.and_then(|a| a.metadata.generation))
+}
+
+struct Turn<'a> {
+    ctx: &'a Ctx,
+    api: &'a Api<Evidence>,
+}
+
+impl Turn<'_> {
+    async fn take(&self, evidence: Evidence) -> Result<(Evidence, Duration), Error> {
+        let (mut evidence, result) = match self.session(&evidence).await {
+            Ok(session) => self.collect(evidence, &session).await?,
+            Err(error) => (evidence, Err(error)),
+        };
+        let before = self.ctx.stores.evidence.get(&kube::runtime::reflector::ObjectRef::new(&evidence.name_any()));
+        decide(&mut evidence, result.as_ref().err(), clock::now());
+        let status = evidence.status.clone().unwrap_or_default();
+        let wait = match result {
+            Err(error) => error.class.retry_after(),
+            Ok(()) if ebs_snapshots::complete(&status.volumes) => WATCH,
+            Ok(()) => FOLLOW.min(self.ctx.drift_interval),
+        };
+        if before.as_ref().and_then(|b| b.status.as_ref()) == Some(&status) {
+            return Ok((evidence, wait));
+        }
+        let written = write_status(self.api, &evidence).await?;
+        self.publish(before.as_deref(), &written).await;
+        Ok((written, wait))
+    }
+
+    async fn session(&self, evidence: &Evidence) -> Result<Arc<Session>, AwsError> {
+        match Stores::named(&self.ctx.stores.accounts, &evidence.spec.resource.account_ref.name) {
+            Some(account) => self.ctx.accounts.session(&account).await,
+            None => Err(AwsError {
+                class: Class::Terminal,
+                operation: "AwsAccount".into(),
+                code: "AccountNotFound".into(),
+                message: format!("AwsAccount {} does not exist: create it again", evidence.spec.resource.account_ref.name),
+            }),
+        }
+    }
+
+    /// The next step; the evidence with what is known now, and what AWS said.
+    async fn collect(&self, evidence: Evidence, session: &Session) -> Result<(Evidence, Result<(), AwsError>), Error> {
+        let status = evidence.status.clone().unwrap_or_default();
+        match ebs_snapshots::next(&status) {
+            Next::Send => self.send(evidence, session).await,
+            Next::Find => Ok(self.find(evidence, session).await),
+            Next::Follow => Ok(self.follow(evidence, session).await),
+        }
+    }
+
+    /// The intent is stored before the request goes out.
+    async fn send(&self, mut evidence: Evidence, session: &Session) -> Result<(Evidence, Result<(), AwsError>), Error> {
+        let at = clock::time(clock::now());
+        let intent = Request { at, outcome: RequestOutcome::Unknown, message: String::new() };
+        evidence.status.get_or_insert_default().request = Some(intent);
+        decide(&mut evidence, None, clock::now());
+        let mut evidence = write_status(self.api, &evidence).await?;
+        let call = ebs_snapshots::request(&evidence);
+        let region = evidence.spec.resource.region.clone();
+        let answer = self.ctx.actor.act(session, region.as_deref(), &call, &Guard::Narrowing, Priority::Evidence).await;
+        let result = match answer {
+            Ok(Outcome::Snapshots(snapshots)) => {
+                accept(&mut evidence, &snapshots, session, "CreateSnapshots accepted");
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+            Err(error) => {
+                refuse(&mut evidence, &error);
+                Err(error)
+            }
+        };
+        Ok((evidence, result))
+    }
+
+    /// A request of unknown outcome: its snapshots carry our uid, or it never happened.
+    async fn find(&self, mut evidence: Evidence, session: &Session) -> (Evidence, Result<(), AwsError>) {
+        let region = evidence.spec.resource.region.clone().unwrap_or_default();
+        let description = ebs_snapshots::description(&evidence);
+        let found = match session.snapshots_described(&region, &description).await {
+            Ok(found) => found,
+            Err(error) => return (evidence, Err(error)),
+        };
+        if !found.is_empty() {
+            accept(&mut evidence, &found, session, "found by description after an unknown outcome");
+            return (evidence, Ok(()));
+        }
+        let status = evidence.status.get_or_insert_default();
+        if let Some(request) = status.request.as_mut().filter(|r| ebs_snapshots::is_lost(r, clock::now())) {
+            request.outcome = RequestOutcome::Refused;
+            request.message = "no answer, and no such snapshot for 60 s: sent again".into();
+        }
+        (evidence, Ok(()))
+    }
+
+    async fn follow(&self, mut evidence: Evidence, session: &Session) -> (Evidence, Result<(), AwsError>) {
+        let region = evidence.spec.resource.region.clone().unwrap_or_default();
+        let status = evidence.status.get_or_insert_default();
+        let looks = status.volumes.iter().map(|v| session.snapshot(&region, &v.snapshot_id));
+        let (seen, now) = (futures::future::join_all(looks).await, clock::now());
+        for (before, seen) in status.volumes.iter_mut().zip(seen) {
+            *before = match seen {
+                Ok(Some(seen)) => ebs_snapshots::volume(&seen, Some(before), now),
+                Ok(None) => ebs_snapshots::unseen(before),
+                Err(error) => return (evidence, Err(error)),
+            };
+        }
+        (evidence, Ok(()))
+    }
+
+    async fn publish(&self, before: Option<&Evidence>, now: &Evidence) {
+        let ready = |e: &Evidence| e.status.as_ref().is_some_and(|s| is_true(&s.conditions, READY));
+        let on = events::reference(now);
+        let progress = now.status.as_ref().and_then(|s| s.progress.clone()).unwrap_or_default();
+        if ready(now) && !before.is_some_and(ready) {
+            self.ctx.events.normal(&on, "Preserved", format!("{}: {progress} snapshots completed", now.spec.resource)).await;
+        }
+        if before.is_some_and(ready) && !ready(now) {
+            self.ctx
+                .events
+                .warning(&on, "EvidenceChanged", format!("{}: {progress} snapshots are there", now.spec.resource))
+                .await;
+        }
+    }
+}
+
+fn accept(evidence: &mut Evidence, snapshots: &[Snapshot], session: &Session, how: &str) {
+    let now = clock::now();
+    let status = evidence.status.get_or_insert_default();
+    if let Some(request) = status.request.as_mut() {
+        request.outcome = RequestOutcome::Accepted;
+        request.message = String::new();
+    }
+    status.volumes = snapshots.iter().map(|s| ebs_snapshots::volume(s, None, now)).collect();
+    let ids: Vec<&str> = snapshots.iter().map(|s| s.id.as_str()).collect();
+    custody(status, &session.caller_arn, format!("{how}: {}", ids.join(", ")), now);
+}
+
+fn custody(status: &mut EvidenceStatus, by: &str, what: String, now: Timestamp) {
+    if status.custody.len() < 64 {
+        status.custody.push(CustodyEntry { at: clock::time(now), by: by.into(), what: bounded(what, 1000) });
+    }
+}
+
+/// An answer that says no means that nothing happened; no answer means nothing.
+fn refuse(evidence: &mut Evidence, error: &AwsError) {
+    if let Some(request) = evidence.status.get_or_insert_default().request.as_mut() {
+        request.outcome = if error.class == Class::Unknown { RequestOutcome::Unknown } else { RequestOutcome::Refused };
+        request.message = bounded(error.to_string(), 2000);
+    }
+}
+
+/// Every condition, decided once.
+fn decide(evidence: &mut Evidence, error: Option<&AwsError>, now: Timestamp) {
+    let (generation, requested) = (evidence.metadata.generation, reconcile_requested(evidence));
+    let status = evidence.status.get_or_insert_default();
+    status.observed_generation = generation;
+    status.last_handled_reconcile_at = requested;
+    status.progress = (!status.volumes.is_empty()).then(|| ebs_snapshots::progress(&status.volumes));
+    if ebs_snapshots::complete(&status.volumes) && status.digest.is_none() {
+        status.digest = Some(ebs_snapshots::digest(&status.volumes));
+        let by = "firebreak".to_owned();
+        custody(status, &by, "all snapshots completed; record digested".into(), now);
+    }
+    let previous = std::mem::take(&mut status.conditions);
+    let mut c = Conditions::new(&previous, generation, now);
+    ready(&mut c, &status.volumes, status.request.as_ref(), error);
+    status.conditions = c.done();
+}
+
+fn ready(c: &mut Conditions<'_>, volumes: &[VolumeSnapshot], request: Option<&Request>, error: Option<&AwsError>) {
+    let count = ebs_snapshots::progress(volumes);
+    let bad: Vec<String> = volumes
+        .iter()
+        .filter(|v| !matches!(v.state.as_str(), "pending" | "completed"))
+        .map(|v| format!("{} is {}", v.snapshot_id, v.state))
+        .collect();
+    if let Some(error) = error {
+        let dead_end = matches!(error.class, Class::Denied | Class::Terminal | Class::NotFound);
+        c.set(READY, "False", error.class.reason(), error.to_string());
+        c.set(if dead_end { STALLED } else { RECONCILING }, "True", error.class.reason(), error.to_string());
+    } else if !bad.is_empty() {
+        c.set(READY, "False", "SnapshotFailed", bad.join("; "));
+        c.set(STALLED, "True", "SnapshotFailed", bad.join("; "));
+    } else if ebs_snapshots::complete(volumes) {
+        c.set(READY, "True", "Completed", format!("{count} snapshots completed"));
+    } else {
+        let asked = request.is_some_and(|r| r.outcome == RequestOutcome::Accepted);
+        let text =
+            if asked { format!("{count} snapshots completed") } else { "the snapshots are being asked for".to_owned() };
+        c.set(READY, "False", "InProgress", &*text);
+        c.set(RECONCILING, "True", "InProgress", text);
+    }
+}

@@ -1,0 +1,39 @@
+//! Evidence is asked for at the moment of the hold, and delays nothing.
+
+use firebreak_crds::{Evidence, EvidenceAction, EvidenceSpec, Incident, IncidentRef, evidence_name};
+use kube::api::PostParams;
+use kube::{Api, ResourceExt};
+
+use super::resolve::Resolved;
+use crate::controllers::{Ctx, Error, kube};
+use crate::stores::Stores;
+
+/// The names of the evidence that the policy asks for, with what to collect.
+pub fn wanted<'a>(incident: &Incident, target: &'a Resolved) -> impl Iterator<Item = (String, &'a EvidenceAction)> {
+    let uid = incident.uid().unwrap_or_default();
+    target.evidence.iter().map(move |e| (evidence_name("ebssnapshots", &target.resource, &uid), e))
+}
+
+/// Makes what is not there. The name carries the Incident's uid, so nothing is taken twice.
+///
+/// # Errors
+/// When the API server must be asked again.
+pub async fn request(ctx: &Ctx, incident: &Incident, target: &Resolved) -> Result<(), Error> {
+    let api = Api::<Evidence>::all(ctx.client.clone());
+    for (name, collect) in wanted(incident, target) {
+        if Stores::named(&ctx.stores.evidence, &name).is_some() {
+            continue;
+        }
+        let incident_ref = IncidentRef {
+            uid: incident.uid().unwrap_or_default(),
+            namespace: incident.namespace().unwrap_or_default(),
+            name: incident.name_any(),
+        };
+        let spec = EvidenceSpec { incident_ref, resource: target.resource.clone(), collect: collect.clone() };
+        match kube("ask for evidence", api.create(&PostParams::default(), &Evidence::new(&name, spec))).await {
+            Ok(_) | Err(Error::Changed(_)) => {} // 409: it is there already
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

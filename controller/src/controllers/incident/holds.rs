@@ -1,0 +1,138 @@
+//! Holds: the entries of Incidents in `Quarantine.spec.holders`. Only by `create`, and `replace` with the resourceVersion just
+//! read: everything else can drop a hold or bring a deleted object back.
+
+use firebreak_crds::{FINALIZER, Holder, HolderState, Incident, Quarantine, QuarantineSpec, Resource, quarantine_name};
+use kube::api::{ListParams, PostParams};
+use kube::{Api, ResourceExt};
+
+use super::resolve::{Refusal, Resolved};
+use crate::containment::grow;
+use crate::controllers::{Ctx, Error, kube};
+use crate::stores::Stores;
+
+/// How a hold ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The entry goes.
+    LetGo,
+    /// The entry stays as `Retained`.
+    Retain,
+}
+
+/// Holds the resource for this Incident. Some: it is held, or not, otherwise than the policy now says.
+///
+/// # Errors
+/// When the API server must be asked again.
+pub async fn hold(ctx: &Ctx, incident: &Incident, target: &Resolved) -> Result<Option<Refusal>, Error> {
+    let api = Api::<Quarantine>::all(ctx.client.clone());
+    let name = quarantine_name(&target.resource);
+    let Some(found) = Stores::named(&ctx.stores.quarantines, &name) else {
+        return create(&api, incident, target, &name).await;
+    };
+    if let Some(refusal) = mismatch(&found.spec.resource, &target.resource, &name) {
+        return Ok(Some(refusal));
+    }
+    let (holder, stays) = holder(incident, target, &found.spec.holders);
+    let note = (!stays.is_empty()).then(|| {
+        let what = format!("{} is no longer in the policy; it stays in force until release", stays.join(", "));
+        Refusal::new("ActionStays", what)
+    });
+    if found.spec.holders.contains(&holder) {
+        return Ok(note);
+    }
+    if found.metadata.deletion_timestamp.is_some() {
+        return Ok(Some(Refusal::new("Releasing", "its Quarantine is being deleted; a new one is made when it is gone")));
+    }
+    let mut next = (*found).clone();
+    put(&mut next.spec.holders, holder);
+    kube("hold a resource", api.replace(&name, &PostParams::default(), &next)).await?;
+    Ok(note)
+}
+
+async fn create(
+    api: &Api<Quarantine>,
+    incident: &Incident,
+    target: &Resolved,
+    name: &str,
+) -> Result<Option<Refusal>, Error> {
+    let (holder, _) = holder(incident, target, &[]);
+    let spec = QuarantineSpec {
+        resource: target.resource.clone(),
+        holders: vec![holder],
+        original: None,
+        conversions: Vec::new(),
+        release: None,
+        suspend: false,
+    };
+    let mut quarantine = Quarantine::new(name, spec);
+    quarantine.metadata.finalizers = Some(vec![FINALIZER.into()]);
+    kube("hold a resource", api.create(&PostParams::default(), &quarantine)).await.map(|_| None)
+}
+
+/// Two resources of one name: never the wrong one.
+fn mismatch(held: &Resource, target: &Resource, name: &str) -> Option<Refusal> {
+    if held == target {
+        return None;
+    }
+    if held.account_ref != target.account_ref && held.arn() == target.arn() {
+        let what =
+            format!("Quarantine {name} holds it through AwsAccount {}: use that one in accountRef", held.account_ref.name);
+        return Some(Refusal::new("NameCollision", what));
+    }
+    Some(Refusal::new("NameCollision", format!("Quarantine {name} is of another resource ({})", held.arn())))
+}
+
+/// This Incident's entry: grown from the one it has, or from the one that its predecessor of the same name left behind. Also
+/// the actions that stay though the policy has them no more.
+fn holder(incident: &Incident, target: &Resolved, holders: &[Holder]) -> (Holder, Vec<&'static str>) {
+    let (uid, namespace, name) =
+        (incident.uid().unwrap_or_default(), incident.namespace().unwrap_or_default(), incident.name_any());
+    let mine = holders
+        .iter()
+        .find(|h| h.uid == uid)
+        .or_else(|| holders.iter().find(|h| h.namespace == namespace && h.name == name));
+    let (actions, stays) = grow(mine.map_or(&[], |h| &h.actions), &target.actions);
+    (Holder { uid, namespace, name, state: HolderState::Holding, actions, release: target.release.clone() }, stays)
+}
+
+/// In the place of this Incident's entry, or of its predecessor's.
+fn put(holders: &mut Vec<Holder>, holder: Holder) {
+    let same = |h: &Holder| h.uid == holder.uid || (h.namespace == holder.namespace && h.name == holder.name);
+    let place = holders.iter().position(same).unwrap_or(holders.len());
+    holders.retain(|h| !same(h));
+    holders.insert(place.min(holders.len()), holder);
+}
+
+/// Ends every hold of this Incident, found by a live list, and looked for again until none is left.
+///
+/// # Errors
+/// When the API server must be asked again.
+pub async fn let_go_everywhere(ctx: &Ctx, incident: &Incident, end: End) -> Result<(), Error> {
+    let api = Api::<Quarantine>::all(ctx.client.clone());
+    let uid = incident.uid().unwrap_or_default();
+    loop {
+        let live = kube("list Quarantines", api.list(&ListParams::default())).await?;
+        let holding: Vec<Quarantine> = live.items.into_iter().filter(|q| ends(q, &uid, end)).collect();
+        if holding.is_empty() {
+            return Ok(());
+        }
+        let ended = futures::future::join_all(holding.into_iter().map(|q| finish(&api, q, &uid, end))).await;
+        ended.into_iter().collect::<Result<Vec<_>, _>>()?;
+    }
+}
+
+/// Whether the Incident's entry is there and not yet as it should end.
+fn ends(quarantine: &Quarantine, uid: &str, end: End) -> bool {
+    let entry = quarantine.spec.holders.iter().find(|h| h.uid == uid);
+    entry.is_some_and(|h| end == End::LetGo || h.state == HolderState::Holding)
+}
+
+async fn finish(api: &Api<Quarantine>, mut quarantine: Quarantine, uid: &str, end: End) -> Result<(), Error> {
+    let holders = &mut quarantine.spec.holders;
+    match end {
+        End::LetGo => holders.retain(|h| h.uid != uid),
+        End::Retain => holders.iter_mut().filter(|h| h.uid == uid).for_each(|h| h.state = HolderState::Retained),
+    }
+    let name = quarantine.name_any();
+    kube("end a hold", api.replace(&name, &PostParams::default(), &quarantine)).await.map(|_| ())
+}

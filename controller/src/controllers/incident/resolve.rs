@@ -1,0 +1,278 @@
+//! What each target of an Incident is, whether it may be touched, and what its policy asks for.
+
+use std::sync::Arc;
+
+use firebreak_crds::conditions::STALLED;
+use firebreak_crds::{
+    AwsAccount, ContainAction, EvidenceAction, Incident, NameRef, ReleasePolicy, Resource, ResourceKind, get_condition,
+    quarantine_name,
+};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::ResourceExt;
+use kube::core::{Selector, SelectorExt};
+use kube::runtime::reflector::ObjectRef;
+
+use crate::controllers::Ctx;
+use crate::stores::Stores;
+
+/// One target of an Incident.
+pub struct Target {
+    /// The resource; None where its account is not known.
+    pub resource: Option<Resource>,
+    /// How to contain it, or why not.
+    pub resolved: Result<Resolved, Refusal>,
+}
+
+/// A target that may be contained.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// The resource.
+    pub resource: Resource,
+    /// Its account.
+    pub account: Arc<AwsAccount>,
+    /// The policy's actions for it.
+    pub actions: Vec<ContainAction>,
+    /// The policy's evidence for it.
+    pub evidence: Vec<EvidenceAction>,
+    /// What the policy gives back beyond the default.
+    pub release: ReleasePolicy,
+}
+
+/// Why a target is not contained as asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// One word.
+    pub reason: &'static str,
+    /// What is so, and what to do.
+    pub message: String,
+}
+
+impl Refusal {
+    /// A refusal.
+    pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}
+
+/// Every target, in the order of the spec.
+pub async fn all(ctx: &Ctx, incident: &Incident) -> Vec<Target> {
+    let mut targets: Vec<Target> = Vec::new();
+    for target in &incident.spec.targets {
+        targets.push(one(ctx, incident, target).await);
+    }
+    limit(ctx, incident, &mut targets);
+    targets
+}
+
+async fn one(ctx: &Ctx, incident: &Incident, target: &firebreak_crds::Target) -> Target {
+    match located(target, &ctx.stores) {
+        Err(refusal) => Target { resource: None, resolved: Err(refusal) },
+        Ok((resource, account)) => {
+            let resolved = resolve(ctx, incident, &resource, &account).await;
+            Target { resource: Some(resource), resolved }
+        }
+    }
+}
+
+/// The resource that a target names, and its account.
+pub fn located(target: &firebreak_crds::Target, stores: &Stores) -> Result<(Resource, Arc<AwsAccount>), Refusal> {
+    let Some((account_ref, region, id, kind)) = parts(target) else {
+        return Err(Refusal::new("UnknownKind", "this controller knows no such kind of target: upgrade it"));
+    };
+    let Some(account) = Stores::named(&stores.accounts, &account_ref.name) else {
+        let what = format!("AwsAccount {} does not exist: create it, or mend accountRef", account_ref.name);
+        return Err(Refusal::new("AccountNotFound", what));
+    };
+    Ok((Resource { kind, account_ref, account_id: account.spec.account_id.clone(), region, id }, account))
+}
+
+type Parts = (NameRef, Option<String>, String, ResourceKind);
+
+fn parts(target: &firebreak_crds::Target) -> Option<Parts> {
+    if let Some(t) = &target.ec2_instance {
+        return Some((t.account_ref.clone(), Some(t.region.clone()), t.instance_id.clone(), ResourceKind::Ec2Instance));
+    }
+    target.iam_user.as_ref().map(|t| (t.account_ref.clone(), None, t.user_name.clone(), ResourceKind::IamUser))
+}
+
+async fn resolve(
+    ctx: &Ctx,
+    incident: &Incident,
+    resource: &Resource,
+    account: &Arc<AwsAccount>,
+) -> Result<Resolved, Refusal> {
+    usable(account)?;
+    allowed(ctx, incident, account)?;
+    region(resource, account)?;
+    unprotected(ctx, resource, account).await?;
+    policy(ctx, incident, resource, account)
+}
+
+/// An account that says something else than AWS, or that another AwsAccount owns.
+fn usable(account: &AwsAccount) -> Result<(), Refusal> {
+    let stalled = account.status.as_ref().and_then(|s| get_condition(&s.conditions, STALLED));
+    match stalled {
+        Some(c) if c.reason == "DuplicateAccount" || c.reason == "WrongAccount" => {
+            Err(Refusal::new("AccountNotUsable", format!("AwsAccount {}: {}", account.name_any(), c.message)))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn allowed(ctx: &Ctx, incident: &Incident, account: &AwsAccount) -> Result<(), Refusal> {
+    let name = incident.namespace().unwrap_or_default();
+    let refused = |why: String| Err(Refusal::new("NamespaceNotAllowed", why));
+    let Some(selector) = account.spec.allowed_namespaces.clone() else {
+        return refused(format!("AwsAccount {} allows no namespace: set spec.allowedNamespaces", account.name_any()));
+    };
+    let Ok(selector) = Selector::try_from(selector) else {
+        return refused(format!(
+            "spec.allowedNamespaces of AwsAccount {} is not a valid label selector",
+            account.name_any()
+        ));
+    };
+    let namespace = ctx.stores.namespaces.get(&ObjectRef::<Namespace>::new(&name));
+    if namespace.is_some_and(|ns| selector.matches(ns.labels())) {
+        return Ok(());
+    }
+    refused(format!(
+        "namespace {name} has not the labels that spec.allowedNamespaces of AwsAccount {} asks for ({selector})",
+        account.name_any()
+    ))
+}
+
+fn region(resource: &Resource, account: &AwsAccount) -> Result<(), Refusal> {
+    match &resource.region {
+        Some(region) if !account.spec.regions.contains(region) => {
+            let what = format!(
+                "region {region} is not in spec.regions of AwsAccount {}: add it there, or mend the target",
+                account.name_any()
+            );
+            Err(Refusal::new("RegionNotAllowed", what))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Protected means untouched: by the account's list, and never the controller's own identity.
+async fn unprotected(ctx: &Ctx, resource: &Resource, account: &AwsAccount) -> Result<(), Refusal> {
+    let caller = account.status.as_ref().and_then(|s| s.caller_arn.clone()).unwrap_or_default();
+    let arn = true_arn(ctx, resource, account).await?;
+    if unpartitioned(&caller) == unpartitioned(&arn) {
+        return Err(Refusal::new(
+            "Protected",
+            format!("{resource} is the identity that Firebreak itself uses in AwsAccount {}", account.name_any()),
+        ));
+    }
+    match account.spec.protected.arns.iter().find(|glob| matches(unpartitioned(glob), unpartitioned(&arn))) {
+        Some(glob) => {
+            Err(Refusal::new("Protected", format!("{resource} is protected by AwsAccount {} ({glob})", account.name_any())))
+        }
+        None => Ok(()),
+    }
+}
+
+/// The ARN that protection is judged by. A user's path is known to AWS alone: asked for only where it can matter.
+async fn true_arn(ctx: &Ctx, resource: &Resource, account: &AwsAccount) -> Result<String, Refusal> {
+    let guarded = !account.spec.protected.arns.is_empty() && resource.kind == ResourceKind::IamUser;
+    if !guarded {
+        return Ok(resource.arn());
+    }
+    let user = match ctx.accounts.session(account).await {
+        Ok(session) => session.user(&resource.id).await,
+        Err(error) => Err(error),
+    };
+    match user {
+        Ok(user) => Ok(user.map_or_else(|| resource.arn(), |u| u.arn)),
+        Err(error) => {
+            Err(Refusal::new("ProtectionUnknown", format!("whether {resource} is protected cannot be said: {error}")))
+        }
+    }
+}
+
+/// The ARN without `arn:<partition>`.
+fn unpartitioned(arn: &str) -> &str {
+    arn.splitn(3, ':').nth(2).unwrap_or(arn)
+}
+
+/// `*` stands for any characters.
+fn matches(glob: &str, text: &str) -> bool {
+    match glob.split_once('*') {
+        None => glob == text,
+        Some((head, rest)) => text
+            .strip_prefix(head)
+            .is_some_and(|tail| (0..=tail.len()).filter(|i| tail.is_char_boundary(*i)).any(|i| matches(rest, &tail[i..]))),
+    }
+}
+
+fn policy(ctx: &Ctx, incident: &Incident, resource: &Resource, account: &Arc<AwsAccount>) -> Result<Resolved, Refusal> {
+    let name = &incident.spec.policy_ref.name;
+    let Some(policy) = Stores::named(&ctx.stores.policies, name) else {
+        return Err(Refusal::new(
+            "PolicyNotFound",
+            format!("ContainmentPolicy {name} does not exist: create it, or mend spec.policyRef"),
+        ));
+    };
+    let spec = &policy.spec;
+    let (actions, evidence): (Vec<ContainAction>, Vec<EvidenceAction>) = match resource.kind {
+        ResourceKind::Ec2Instance => spec
+            .ec2_instance
+            .as_ref()
+            .map(|p| (p.contain.iter().map(Into::into).collect(), p.evidence.iter().map(Into::into).collect())),
+        ResourceKind::IamUser => spec.iam_user.as_ref().map(|p| (p.contain.iter().map(Into::into).collect(), Vec::new())),
+    }
+    .unwrap_or_default();
+    if actions.is_empty() && evidence.is_empty() {
+        let field = match resource.kind {
+            ResourceKind::Ec2Instance => "spec.ec2Instance",
+            ResourceKind::IamUser => "spec.iamUser",
+        };
+        let what = format!("ContainmentPolicy {name} has nothing for this kind of target: add {field}.contain");
+        return Err(Refusal::new("NothingToDo", what));
+    }
+    Ok(Resolved { resource: resource.clone(), account: account.clone(), actions, evidence, release: spec.release.clone() })
+}
+
+/// `limits.maxQuarantines`, in the order of the spec; what is held already stays.
+fn limit(ctx: &Ctx, incident: &Incident, targets: &mut [Target]) {
+    let held = ctx.stores.quarantines.state();
+    let uid = incident.uid().unwrap_or_default();
+    let mut new: Vec<(String, String)> = Vec::new();
+    for target in targets {
+        let Ok(resolved) = &target.resolved else { continue };
+        let (name, account) = (quarantine_name(&resolved.resource), resolved.account.name_any());
+        let Some(max) = resolved.account.spec.limits.max_quarantines else { continue };
+        let theirs = held.iter().filter(|q| q.spec.resource.account_ref.name == account && q.name_any() != name).count();
+        let ours = new.iter().filter(|(a, n)| *a == account && !held.iter().any(|q| q.name_any() == *n)).count();
+        let mine = held.iter().any(|q| q.name_any() == name && q.spec.holders.iter().any(|h| h.uid == uid));
+        if !mine && theirs + ours >= usize::try_from(max).unwrap_or_default() {
+            let what = format!(
+                "AwsAccount {account} allows {max} quarantines at once: raise spec.limits.maxQuarantines, or release others"
+            );
+            target.resolved = Err(Refusal::new("LimitReached", what));
+        } else {
+            new.push((account, name));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_any_characters() {
+        let arn = "iam::111122223333:user/admins/break-glass-1";
+        for glob in [arn, "iam::*:user/*", "*", "iam::111122223333:user/*/break-glass*"] {
+            assert!(matches(glob, arn), "{glob}");
+        }
+        for glob in ["iam::111122223333:user/break-glass*", "", "iam::111122223333:user/admins"] {
+            assert!(!matches(glob, arn), "{glob}");
+        }
+    }
+
+    #[test]
+    fn the_partition_protects_nobody_and_exposes_nobody() {
+        assert_eq!(unpartitioned("arn:aws-cn:iam::1:user/a"), unpartitioned("arn:aws:iam::1:user/a"));
+    }
+}

@@ -1,0 +1,171 @@
+//! The four controllers, one per kind that is reconciled, and what they share.
+
+pub mod account;
+pub mod evidence;
+pub mod incident;
+pub mod quarantine;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use firebreak_crds::{FINALIZER, HolderState, Quarantine, RECONCILE_REQUESTED};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::PostParams;
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
+
+use crate::aws::{Accounts, Actor};
+use crate::events::Events;
+use crate::memory::Memory;
+use crate::metrics::Metrics;
+use crate::stores::Stores;
+
+/// One Kubernetes call takes no longer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What every reconcile has at hand.
+pub struct Ctx {
+    /// The API server.
+    pub client: Client,
+    /// What is known of the cluster.
+    pub stores: Stores,
+    /// Access to AWS accounts.
+    pub accounts: Accounts,
+    /// The only thing that changes AWS.
+    pub actor: Actor,
+    /// For people.
+    pub events: Events,
+    /// For machines.
+    pub metrics: Arc<Metrics>,
+    /// Between reconciles.
+    pub memory: Memory,
+    /// How often everything that is contained is looked at.
+    pub drift_interval: Duration,
+}
+
+/// Why a reconcile could not end. What AWS says is no error here: it goes into conditions.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Somebody else changed the object: read and plan again.
+    #[error("{0} changed meanwhile")]
+    Changed(String),
+    /// The API server refused or did not answer.
+    #[error("{doing}: {source}")]
+    Kube {
+        /// What was being done.
+        doing: String,
+        /// What the API server said.
+        source: Box<kube::Error>,
+    },
+    /// The API server did not answer in time.
+    #[error("{0}: the API server did not answer within 10 s")]
+    Slow(String),
+}
+
+impl Error {
+    /// When to try again.
+    #[must_use]
+    pub fn retry_after(&self) -> Duration {
+        match self {
+            Self::Changed(_) => Duration::from_millis(20),
+            Self::Kube { .. } | Self::Slow(_) => Duration::from_secs(2),
+        }
+    }
+
+    /// For metrics.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Changed(_) => "conflict",
+            Self::Kube { .. } => "kubernetes",
+            Self::Slow(_) => "timeout",
+        }
+    }
+}
+
+/// Sends one Kubernetes call, in bounded time.
+///
+/// # Errors
+/// `Changed` on a 409.
+pub async fn kube<T>(doing: &str, call: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
+    match tokio::time::timeout(TIMEOUT, call).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(kube::Error::Api(status))) if status.code == 409 => Err(Error::Changed(doing.into())),
+        Ok(Err(source)) => Err(Error::Kube { doing: doing.into(), source: Box::new(source) }),
+        Err(_) => Err(Error::Slow(doing.into())),
+    }
+}
+
+/// The same, where "there is none" is an answer.
+///
+/// # Errors
+/// As `kube`.
+pub async fn find<T>(doing: &str, call: impl Future<Output = kube::Result<T>>) -> Result<Option<T>, Error> {
+    match kube(doing, call).await {
+        Ok(found) => Ok(Some(found)),
+        Err(Error::Kube { source, .. }) if matches!(&*source, kube::Error::Api(s) if s.code == 404) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether nobody holds it any more: no holder is left, or a person deleted it and none is `Holding`.
+#[must_use]
+pub fn to_be_released(quarantine: &Quarantine) -> bool {
+    let holding = quarantine.spec.holders.iter().any(|h| h.state == HolderState::Holding);
+    !holding && (quarantine.spec.holders.is_empty() || quarantine.meta().deletion_timestamp.is_some())
+}
+
+/// Writes the status of an object as it was read.
+///
+/// # Errors
+/// `Changed` where the object changed since.
+pub async fn write_status<K>(api: &Api<K>, object: &K) -> Result<K, Error>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
+{
+    let doing = format!("write the status of {} {}", K::kind(&()), object.name_any());
+    kube(&doing, api.replace_status(&object.name_any(), &PostParams::default(), object)).await
+}
+
+/// Adds or removes the finalizer, with the resourceVersion as read.
+///
+/// # Errors
+/// `Changed` where the object changed since.
+pub async fn set_finalizer<K>(api: &Api<K>, object: &K, wanted: bool) -> Result<K, Error>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
+{
+    if object.finalizers().iter().any(|f| f == FINALIZER) == wanted {
+        return Ok(object.clone());
+    }
+    let mut next = object.clone();
+    next.finalizers_mut().retain(|f| f != FINALIZER);
+    next.finalizers_mut().extend(wanted.then(|| FINALIZER.to_owned()));
+    let doing = format!("{} the finalizer of {} {}", if wanted { "add" } else { "remove" }, K::kind(&()), object.name_any());
+    kube(&doing, api.replace(&object.name_any(), &PostParams::default(), &next)).await
+}
+
+/// The value of the annotation that asks for a reconcile now.
+#[must_use]
+pub fn reconcile_requested<K: Resource>(object: &K) -> Option<String> {
+    object.meta().annotations.as_ref()?.get(RECONCILE_REQUESTED).cloned()
+}
+
+/// Which of our CRDs are being deleted, by a live read: what goes with them is no decision of anybody.
+///
+/// # Errors
+/// When the API server does not answer: then nothing is known.
+pub async fn terminating_crds(client: &Client) -> Result<Vec<String>, Error> {
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let mut terminating = Vec::new();
+    for crd in firebreak_crds::crds() {
+        let name = crd.name_any();
+        match find("read a CustomResourceDefinition", api.get(&name)).await? {
+            Some(crd) if crd.meta().deletion_timestamp.is_none() => {}
+            _ => terminating.push(name),
+        }
+    }
+    Ok(terminating)
+}

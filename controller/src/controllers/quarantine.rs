@@ -1,0 +1,186 @@
+//! The Quarantine controller: makes AWS match for one resource, keeps it so, and gives it back when nobody holds it.
+
+mod finish;
+mod holders;
+mod report;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use firebreak_crds::{ABANDON, ActionState, AwsAccount, FINALIZER, Quarantine};
+use futures::future::join_all;
+use kube::runtime::controller::Action;
+use kube::{Api, ResourceExt};
+use tracing::warn;
+
+use self::report::Seen;
+use super::{Ctx, Error, reconcile_requested, set_finalizer, terminating_crds, to_be_released, write_status};
+use crate::aws::{AwsError, Class, Guard, Session};
+use crate::clock;
+use crate::containment::{Ledger, LedgerError, Pass, Report, Wanted, wanted};
+use crate::memory::{Memo, next_sweep};
+use crate::stores::Stores;
+
+/// Reconciles one Quarantine.
+///
+/// # Errors
+/// Where the API server must be asked again; what AWS says goes into conditions.
+pub async fn reconcile(quarantine: Arc<Quarantine>, ctx: Arc<Ctx>) -> Result<Action, Error> {
+    if !quarantine.finalizers().iter().any(|f| f == FINALIZER) {
+        ctx.memory.forget(&quarantine.uid().unwrap_or_default());
+        ctx.metrics.forget(&quarantine.name_any());
+        return Ok(Action::await_change());
+    }
+    let api = Api::<Quarantine>::all(ctx.client.clone());
+    if quarantine.annotations().get(ABANDON) == quarantine.uid().as_ref() && quarantine.metadata.deletion_timestamp.is_some()
+    {
+        warn!(quarantine = %quarantine.name_any(), "abandoned on request: AWS is left as it is");
+        set_finalizer(&api, &quarantine, false).await?;
+        return Ok(Action::await_change());
+    }
+    let account = Stores::named(&ctx.stores.accounts, &quarantine.spec.resource.account_ref.name);
+    let (uid, basis) = (quarantine.uid().unwrap_or_default(), basis(&quarantine, account.as_deref()));
+    if let Some(wait) = ctx.memory.not_due(&uid, &basis) {
+        return Ok(Action::requeue(wait));
+    }
+    let quarantine = holders::retain_orphans(&ctx, &api, (*quarantine).clone()).await?;
+    Turn { ctx: &ctx, api, uid, account }.take(quarantine).await
+}
+
+/// What a reconcile rests on: while this is the same, nothing is done before the next look is due.
+fn basis(quarantine: &Quarantine, account: Option<&AwsAccount>) -> String {
+    let ready = account.and_then(|a| a.status.as_ref()).is_some_and(|s| firebreak_crds::is_true(&s.conditions, "Ready"));
+    format!(
+        "{:?} {:?} {:?} {:?} {ready}",
+        quarantine.metadata.generation,
+        quarantine.metadata.deletion_timestamp.is_some(),
+        reconcile_requested(quarantine),
+        account.and_then(|a| a.metadata.generation),
+    )
+}
+
+/// One reconcile of one Quarantine.
+struct Turn<'a> {
+    ctx: &'a Ctx,
+    api: Api<Quarantine>,
+    uid: String,
+    account: Option<Arc<AwsAccount>>,
+}
+
+impl Turn<'_> {
+    async fn take(&self, quarantine: Quarantine) -> Result<Action, Error> {
+        let releasing = self.releasing(&quarantine).await?;
+        let before = self.ctx.memory.of(&self.uid);
+        let lags = self.ctx.memory.lags(&self.uid);
+        let (reports, quarantine) = self.carry_out(quarantine, releasing).await;
+        if reports.iter().any(|r| r.ledger == Some(LedgerError::Changed)) {
+            return Err(Error::Changed(quarantine.name_any()));
+        }
+        let memo = self.remember(&quarantine, &reports, before);
+        let seen = Seen { releasing, lags, interval: self.ctx.drift_interval, unseen_for: memo.seen.elapsed(), reports };
+        let quarantine = self.tell(quarantine, &seen).await?;
+        if releasing && seen.released() {
+            finish::finish(self.ctx, &self.api, &quarantine, self.account.as_deref()).await?;
+            self.ctx.memory.forget(&self.uid);
+            return Ok(Action::await_change());
+        }
+        let wait = self.next(&seen, &memo);
+        let basis = basis(&quarantine, self.account.as_deref());
+        self.ctx.memory.set(&self.uid, Memo { basis, due: Instant::now() + wait, ..memo });
+        Ok(Action::requeue(wait))
+    }
+
+    /// Whether to give back. A Quarantine that goes with its CRD is kept: nobody decided to release it.
+    async fn releasing(&self, quarantine: &Quarantine) -> Result<bool, Error> {
+        if !to_be_released(quarantine) {
+            return Ok(false);
+        }
+        if quarantine.spec.holders.is_empty() && quarantine.metadata.deletion_timestamp.is_none() {
+            return Ok(true);
+        }
+        Ok(terminating_crds(&self.ctx.client).await?.is_empty())
+    }
+
+    /// All actions side by side; the mark last, when the others are through.
+    async fn carry_out(&self, quarantine: Quarantine, releasing: bool) -> (Vec<Report>, Quarantine) {
+        let wanted = wanted(&quarantine.spec.holders, quarantine.spec.original.iter().flat_map(|o| o.keys()));
+        let mark = self.mark(&quarantine, releasing);
+        let session = match self.session().await {
+            Ok(session) => session,
+            Err(error) => return (wanted.iter().map(|w| Report::unseen(w.name(), error.clone())).collect(), quarantine),
+        };
+        let (name, uid, suspended) = (quarantine.name_any(), self.uid.clone(), quarantine.spec.suspend);
+        let ledger = Ledger::new(self.api.clone(), quarantine);
+        let guard = if releasing { Guard::StillToRelease { name, uid } } else { Guard::Narrowing };
+        let pass = Pass { session: &session, actor: &self.ctx.actor, ledger: &ledger, releasing, suspended, guard };
+        let mut reports = join_all(wanted.iter().map(|action| action.run(&pass))).await;
+        let through = reports
+            .iter()
+            .all(|r| r.seen && r.verdict.state != ActionState::InProgress && r.verdict.state != ActionState::Conflict);
+        if let (true, false, Some(mark)) = (through, wanted.is_empty(), mark) {
+            reports.push(mark.run(&pass).await);
+        }
+        (reports, ledger.latest().await)
+    }
+
+    /// The mark is put once, and taken away at release.
+    fn mark(&self, quarantine: &Quarantine, releasing: bool) -> Option<Wanted> {
+        let actions = quarantine.status.iter().flat_map(|s| &s.actions);
+        let there =
+            actions.into_iter().any(|a| a.name == crate::containment::TAG_RESOURCE && a.state == ActionState::InForce);
+        (releasing || !there).then_some(Wanted::TagResource(firebreak_crds::Empty {}))
+    }
+
+    async fn session(&self) -> Result<Arc<Session>, AwsError> {
+        match &self.account {
+            Some(account) => self.ctx.accounts.session(account).await,
+            None => Err(AwsError {
+                class: Class::Terminal,
+                operation: "AwsAccount".into(),
+                code: "AccountNotFound".into(),
+                message: "the AwsAccount that spec.resource names does not exist: create it again".into(),
+            }),
+        }
+    }
+
+    fn remember(&self, quarantine: &Quarantine, reports: &[Report], before: Memo) -> Memo {
+        let now = Instant::now();
+        let all_seen = !reports.is_empty() && reports.iter().all(|r| r.seen);
+        if all_seen {
+            self.ctx.metrics.looked(&quarantine.name_any(), clock::now());
+        }
+        Memo {
+            changed: if reports.iter().any(|r| r.wrote) { now } else { before.changed },
+            seen: if all_seen { now } else { before.seen },
+            ..before
+        }
+    }
+
+    /// Writes the status where it changed, and the events that go with it.
+    async fn tell(&self, quarantine: Quarantine, seen: &Seen) -> Result<Quarantine, Error> {
+        let status = report::status(&quarantine, seen, clock::now());
+        for drifted in seen.drifted(&quarantine) {
+            self.ctx.metrics.drift(drifted.name);
+        }
+        if quarantine.status.as_ref() == Some(&status) {
+            return Ok(quarantine);
+        }
+        let next = Quarantine { status: Some(status), ..quarantine.clone() };
+        let written = write_status(&self.api, &next).await?;
+        report::publish(&self.ctx.events, &quarantine, &written, seen).await;
+        Ok(written)
+    }
+
+    /// When to look again.
+    fn next(&self, seen: &Seen, memo: &Memo) -> Duration {
+        let sweep = next_sweep(self.ctx.drift_interval, clock::now());
+        let errors = seen.reports.iter().filter_map(|r| r.error.as_ref()).map(|e| e.class.retry_after());
+        let busy = seen
+            .reports
+            .iter()
+            .any(|r| r.verdict.state == ActionState::InProgress && r.error.is_none() && r.ledger.is_none());
+        let ledger = seen.reports.iter().any(|r| r.ledger.is_some()).then_some(Duration::from_secs(5));
+        let soon = errors.chain(ledger).chain(busy.then_some(Duration::from_secs(1))).min();
+        soon.or_else(|| memo.next_look().map(|look| look.min(sweep))).unwrap_or(sweep)
+    }
+}

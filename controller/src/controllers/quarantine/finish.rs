@@ -1,0 +1,57 @@
+//! The end of a verified release: the Quarantine goes. One Quarantine is one containment.
+
+use firebreak_crds::{AwsAccount, Quarantine, ResidualDeny};
+use kube::api::{DeleteParams, Preconditions};
+use kube::{Api, ResourceExt};
+
+use crate::clock;
+use crate::containment::{Case, recorded_residual};
+use crate::controllers::{Ctx, Error, find, kube, set_finalizer, write_status};
+
+/// Hands the residual deny over to the AwsAccount, then deletes the Quarantine.
+///
+/// # Errors
+/// `Changed` where somebody holds it again meanwhile: then it stays.
+pub async fn finish(
+    ctx: &Ctx,
+    api: &Api<Quarantine>,
+    quarantine: &Quarantine,
+    account: Option<&AwsAccount>,
+) -> Result<(), Error> {
+    if let Some(account) = account {
+        hand_over(ctx, quarantine, account).await?;
+    }
+    let name = quarantine.name_any();
+    let mut last = quarantine.clone();
+    if last.metadata.deletion_timestamp.is_none() {
+        let exactly = Preconditions { uid: last.uid(), resource_version: last.resource_version() };
+        let params = DeleteParams { preconditions: Some(exactly), ..DeleteParams::default() };
+        kube("delete a released Quarantine", api.delete(&name, &params)).await?;
+        match find("read a released Quarantine", api.get(&name)).await? {
+            Some(live) if live.uid() == last.uid() && live.spec == last.spec => last = live,
+            Some(_) => return Err(Error::Changed(name)),
+            None => return Ok(()),
+        }
+    }
+    set_finalizer(api, &last, false).await?;
+    ctx.metrics.forget(&name);
+    Ok(())
+}
+
+/// The residual deny outlives the Quarantine: the AwsAccount controller removes it in its time.
+async fn hand_over(ctx: &Ctx, quarantine: &Quarantine, account: &AwsAccount) -> Result<(), Error> {
+    let Some(residual) = recorded_residual(&Case::of(quarantine, "aws", clock::now())) else { return Ok(()) };
+    let entry = ResidualDeny {
+        user_name: quarantine.spec.resource.id.clone(),
+        policy_name: residual.policy,
+        until: clock::time(residual.until),
+    };
+    let api = Api::<AwsAccount>::all(ctx.client.clone());
+    let mut live = kube("read the AwsAccount", api.get(&account.name_any())).await?;
+    let status = live.status.get_or_insert_default();
+    if !status.residual_denies.contains(&entry) {
+        status.residual_denies.push(entry);
+        write_status(&api, &live).await?;
+    }
+    Ok(())
+}

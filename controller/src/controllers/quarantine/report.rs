@@ -1,0 +1,261 @@
+//! The status of a Quarantine: every condition decided here, once, from what was observed. Pure, but for the events.
+
+use std::time::Duration;
+
+use firebreak_crds::conditions::{CONTAINED, DRIFT_DETECTED, READY, RECONCILING, RELEASED, STALLED};
+use firebreak_crds::{ActionState, ActionStatus, HolderState, Quarantine, QuarantineStatus, get_condition, is_true};
+use k8s_openapi::jiff::Timestamp;
+
+use crate::aws::Class;
+use crate::clock;
+use crate::conditions::{Conditions, bounded};
+use crate::containment::{Report, TAG_RESOURCE};
+use crate::controllers::reconcile_requested;
+use crate::events::{self, Events};
+
+/// So long without drift, and containment counts as enforced: IAM enforces late.
+const SETTLED: Duration = Duration::from_secs(60);
+
+/// What a pass saw.
+pub struct Seen {
+    /// Whether the pass gave back.
+    pub releasing: bool,
+    /// Whether the last write was so recent that reads may lag behind it.
+    pub lags: bool,
+    /// The drift interval.
+    pub interval: Duration,
+    /// How long AWS has not been seen.
+    pub unseen_for: Duration,
+    /// One per action.
+    pub reports: Vec<Report>,
+}
+
+impl Seen {
+    /// Whether everything is given back, and read back so.
+    pub fn released(&self) -> bool {
+        self.reports.iter().all(|r| r.seen && r.error.is_none() && r.verdict.state == ActionState::Released)
+    }
+
+    /// The actions in force that somebody undid. Reads that contradict our own recent write are AWS's lag, not drift.
+    pub fn drifted<'a>(&'a self, quarantine: &'a Quarantine) -> impl Iterator<Item = &'a Report> {
+        let in_force = move |r: &&Report| before(quarantine, r.name).is_some_and(|a| a.state == ActionState::InForce);
+        let counts = !self.lags && !self.releasing;
+        self.reports.iter().filter(move |r| counts && !r.verdict.drift.is_empty()).filter(in_force)
+    }
+
+    /// Whether AWS has not been seen for too long to say anything.
+    fn blind(&self) -> bool {
+        self.unseen_for > self.interval * 3
+    }
+}
+
+fn before<'a>(quarantine: &'a Quarantine, action: &str) -> Option<&'a ActionStatus> {
+    quarantine.status.as_ref()?.actions.iter().find(|a| a.name == action)
+}
+
+/// The status that says what was seen.
+pub fn status(quarantine: &Quarantine, seen: &Seen, now: Timestamp) -> QuarantineStatus {
+    let previous = quarantine.status.clone().unwrap_or_default();
+    let actions = actions(quarantine, seen, now);
+    let drift: Vec<String> = seen.drifted(quarantine).flat_map(|r| r.verdict.drift.clone()).collect();
+    let in_force = all_in_force(&actions) && !seen.releasing;
+    let in_force_since = match (&previous.in_force_since, in_force, drift.is_empty()) {
+        (_, false, _) => None,
+        (Some(since), true, true) => Some(since.clone()),
+        _ => Some(clock::time(now)),
+    };
+    let mut status = QuarantineStatus {
+        observed_generation: quarantine.metadata.generation,
+        conditions: Vec::new(),
+        last_handled_reconcile_at: reconcile_requested(quarantine),
+        actions,
+        drift_count: previous.drift_count + i64::try_from(drift.len()).unwrap_or_default(),
+        in_force_since,
+    };
+    status.conditions = conditions(quarantine, seen, &status, &drift, now);
+    status
+}
+
+fn actions(quarantine: &Quarantine, seen: &Seen, now: Timestamp) -> Vec<ActionStatus> {
+    let mut list: Vec<ActionStatus> = seen.reports.iter().map(|r| action(quarantine, seen, r, now)).collect();
+    let untouched =
+        quarantine.status.iter().flat_map(|s| &s.actions).filter(|a| !seen.reports.iter().any(|r| r.name == a.name));
+    list.extend(untouched.cloned());
+    list
+}
+
+/// An action that could not be looked at stands where it stood, until that is too long ago.
+fn action(quarantine: &Quarantine, seen: &Seen, report: &Report, now: Timestamp) -> ActionStatus {
+    let before = before(quarantine, report.name);
+    if let (false, false, Some(before)) = (report.seen, seen.blind(), before) {
+        return before.clone();
+    }
+    let (state, message) = match (report.seen, &report.error, &report.ledger) {
+        (true, _, _) => (report.verdict.state, report.verdict.message.clone()),
+        (false, _, Some(ledger)) => (ActionState::Failed, ledger.to_string()),
+        (false, Some(error), None) => (ActionState::Failed, error.to_string()),
+        (false, None, None) => (ActionState::InProgress, "not finished in this pass".into()),
+    };
+    let since = before.filter(|b| b.state == state).map_or_else(|| clock::time(now), |b| b.since.clone());
+    ActionStatus { name: report.name.into(), state, since, message: bounded(message, 2000) }
+}
+
+/// The mark counts for nothing.
+fn counted(actions: &[ActionStatus]) -> impl Iterator<Item = &ActionStatus> {
+    actions.iter().filter(|a| a.name != TAG_RESOURCE)
+}
+
+fn all_in_force(actions: &[ActionStatus]) -> bool {
+    counted(actions).next().is_some() && counted(actions).all(|a| a.state == ActionState::InForce)
+}
+
+fn conditions(
+    quarantine: &Quarantine,
+    seen: &Seen,
+    status: &QuarantineStatus,
+    drift: &[String],
+    now: Timestamp,
+) -> Vec<k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition> {
+    let previous = quarantine.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
+    let mut c = Conditions::new(&previous, quarantine.metadata.generation, now);
+    let settled = status.in_force_since.as_ref().is_some_and(|since| clock::since(since.0, now) >= SETTLED);
+    let (contained, reason) = contained(seen, status, settled);
+    let said = said(&status.actions);
+    c.set(CONTAINED, contained, reason, &*said);
+    match (drift.is_empty(), settled) {
+        (false, _) => c.set(DRIFT_DETECTED, "True", "Repaired", format!("put back: {}", drift.join("; "))),
+        (true, true) if get_condition(&previous, DRIFT_DETECTED).is_some() => c.set(DRIFT_DETECTED, "False", "NoDrift", ""),
+        _ => c.keep(DRIFT_DETECTED),
+    }
+    if seen.releasing {
+        let (value, reason) = if seen.released() { ("True", "Released") } else { ("False", "Releasing") };
+        c.set(RELEASED, value, reason, &*said);
+    }
+    ready(&mut c, quarantine, seen, contained, reason, &said);
+    c.done()
+}
+
+fn contained(seen: &Seen, status: &QuarantineStatus, settled: bool) -> (&'static str, &'static str) {
+    match () {
+        () if seen.releasing && seen.released() => ("False", "Released"),
+        () if seen.releasing => ("False", "Releasing"),
+        () if counted(&status.actions).next().is_none() => ("False", "NothingToDo"),
+        () if seen.blind() => ("Unknown", "NotObserved"),
+        () if all_in_force(&status.actions) && settled => ("True", "Enforced"),
+        () if all_in_force(&status.actions) => ("True", "Enforcing"),
+        () => ("False", first_problem(seen).unwrap_or("Containing")),
+    }
+}
+
+/// One word for what stands in the way; None while calls are merely under way.
+fn first_problem(seen: &Seen) -> Option<&'static str> {
+    let problem = |r: &Report| match (r.verdict.state, &r.error, &r.ledger) {
+        (_, _, Some(_)) => Some("NotRecorded"),
+        (_, Some(error), _) => Some(error.class.reason()),
+        (ActionState::Conflict, ..) => Some("ReleaseConflict"),
+        (ActionState::Failed, ..) => Some("NotContained"),
+        _ if r.verdict.unknown => Some("OriginalUnknown"),
+        _ => None,
+    };
+    seen.reports.iter().filter(|r| r.name != TAG_RESOURCE).find_map(problem)
+}
+
+fn said(actions: &[ActionStatus]) -> String {
+    let lines: Vec<String> =
+        counted(actions).filter(|a| !a.message.is_empty()).map(|a| format!("{}: {}", a.name, a.message)).collect();
+    if lines.is_empty() && counted(actions).next().is_none() {
+        return "no holder's policy has an action for this kind of resource".into();
+    }
+    lines.join("; ")
+}
+
+/// `Stalled` where a person must act, `Reconciling` where time will do.
+fn ready(c: &mut Conditions<'_>, quarantine: &Quarantine, seen: &Seen, contained: &str, reason: &str, said: &str) {
+    let blocked = quarantine.metadata.deletion_timestamp.is_some() && !seen.releasing;
+    let problem = first_problem(seen);
+    let errors: Vec<String> = seen.reports.iter().filter_map(problem_text).collect();
+    let message = if errors.is_empty() { said.to_owned() } else { errors.join("; ") };
+    match problem {
+        _ if blocked => stalled(c, "DeletionBlocked", &deletion_blocked(quarantine)),
+        Some(problem) if needs_a_person(seen) => stalled(c, problem, &message),
+        None if contained == "True" => {
+            let suspended = quarantine.spec.suspend;
+            let note = if suspended { format!("{said}; suspended: nothing is repaired") } else { said.to_owned() };
+            c.set(READY, "True", if suspended { "Suspended" } else { reason }, note);
+        }
+        problem => {
+            let reason = problem.unwrap_or(if quarantine.spec.suspend { "Suspended" } else { reason });
+            c.set(READY, "False", reason, &*message);
+            c.set(RECONCILING, "True", reason, message);
+        }
+    }
+}
+
+fn problem_text(report: &Report) -> Option<String> {
+    let ledger = report.ledger.as_ref().map(ToString::to_string);
+    let error = report.error.as_ref().map(ToString::to_string);
+    let verdict = matches!(report.verdict.state, ActionState::Failed | ActionState::Conflict) || report.verdict.unknown;
+    let text = ledger.or(error).or_else(|| verdict.then(|| report.verdict.message.clone()))?;
+    Some(format!("{}: {text}", report.name))
+}
+
+fn stalled(c: &mut Conditions<'_>, reason: &str, message: &str) {
+    c.set(READY, "False", reason, message);
+    c.set(STALLED, "True", reason, message);
+}
+
+fn needs_a_person(seen: &Seen) -> bool {
+    seen.reports.iter().filter(|r| r.name != TAG_RESOURCE).any(|r| match (&r.error, &r.ledger) {
+        (_, Some(_)) => true,
+        (Some(e), _) => matches!(e.class, Class::Denied | Class::Terminal | Class::NotFound),
+        _ => r.verdict.unknown || matches!(r.verdict.state, ActionState::Failed | ActionState::Conflict),
+    })
+}
+
+fn deletion_blocked(quarantine: &Quarantine) -> String {
+    let holding: Vec<String> = quarantine
+        .spec
+        .holders
+        .iter()
+        .filter(|h| h.state == HolderState::Holding)
+        .map(|h| format!("{}/{}", h.namespace, h.name))
+        .collect();
+    if holding.is_empty() {
+        return "a CustomResourceDefinition of Firebreak is being deleted: that is no decision to release, so the resource stays contained; export what you need, then annotate with firebreak.dev/abandon: <uid> to let this object go without touching AWS".into();
+    }
+    format!("deleted, but held by {}: set mode: Release there. The resource stays contained", holding.join(", "))
+}
+
+/// What people see with `kubectl describe`, on the Quarantine and on each holder's Incident.
+pub async fn publish(events: &Events, before: &Quarantine, now: &Quarantine, seen: &Seen) {
+    let is = |q: &Quarantine, kind| q.status.as_ref().is_some_and(|s| is_true(&s.conditions, kind));
+    let message = |kind| {
+        now.status.as_ref().and_then(|s| get_condition(&s.conditions, kind)).map(|c| c.message.clone()).unwrap_or_default()
+    };
+    let on: Vec<_> = std::iter::once(events::reference(now)).chain(now.spec.holders.iter().map(events::holder)).collect();
+    let resource = &now.spec.resource;
+    let drift: Vec<String> = seen.drifted(before).flat_map(|r| r.verdict.drift.clone()).collect();
+    for object in &on {
+        if is(now, CONTAINED) && !is(before, CONTAINED) {
+            events.normal(object, "Contained", format!("{resource}: {}", message(CONTAINED))).await;
+        }
+        if !drift.is_empty() {
+            events
+                .warning(object, "DriftDetected", format!("{resource}: somebody changed it, put back: {}", drift.join("; ")))
+                .await;
+        }
+        if is(now, STALLED) && !is(before, STALLED) {
+            let reason = now.status.as_ref().and_then(|s| get_condition(&s.conditions, STALLED)).map(|c| c.reason.clone());
+            events
+                .warning(object, reason.as_deref().unwrap_or("Stalled"), format!("{resource}: {}", message(STALLED)))
+                .await;
+        }
+        if is(now, RELEASED) && !is(before, RELEASED) {
+            events.normal(object, "Released", format!("{resource}: {}", message(RELEASED))).await;
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "report_tests.rs"]
+mod tests;

@@ -1,0 +1,5 @@
+//! The binary `firebreak-controller`.
+
+fn main() -> std::process::ExitCode {
+    firebreak_controller::main()
+}

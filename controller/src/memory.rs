@@ -1,0 +1,112 @@
+//! What a process remembers between reconciles. Nothing here is needed to be right: a restart forgets it, and looks again.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Looks after a change: AWS enforces IAM late, and an attacker undoes things within seconds.
+const LOOKS: [u64; 7] = [1, 2, 5, 10, 30, 60, 120];
+/// After a write, reads that contradict it are AWS's own lag.
+const LAG: Duration = Duration::from_secs(10);
+
+/// What is remembered of one object.
+#[derive(Clone, Debug)]
+pub struct Memo {
+    /// What the last reconcile was based on.
+    pub basis: String,
+    /// When the next look is due.
+    pub due: Instant,
+    /// When something was last written to AWS.
+    pub changed: Instant,
+    /// When AWS was last seen.
+    pub seen: Instant,
+}
+
+/// What is remembered, by uid.
+#[derive(Default)]
+pub struct Memory {
+    memos: Mutex<HashMap<String, Memo>>,
+}
+
+impl Memory {
+    fn memos(&self) -> MutexGuard<'_, HashMap<String, Memo>> {
+        self.memos.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long nothing is to be done, where nothing has changed since the last reconcile.
+    #[must_use]
+    pub fn not_due(&self, uid: &str, basis: &str) -> Option<Duration> {
+        let now = Instant::now();
+        self.memos().get(uid).filter(|m| m.basis == basis && m.due > now).map(|m| m.due - now)
+    }
+
+    /// What is remembered of an object; for one never met, as if it had just been changed and seen.
+    #[must_use]
+    pub fn of(&self, uid: &str) -> Memo {
+        let now = Instant::now();
+        let new = Memo { basis: String::new(), due: now, changed: now, seen: now };
+        self.memos().entry(uid.to_owned()).or_insert(new).clone()
+    }
+
+    /// Remembers.
+    pub fn set(&self, uid: &str, memo: Memo) {
+        self.memos().insert(uid.to_owned(), memo);
+    }
+
+    /// Whether the object was met before, and was written to so recently that reads may still show what was before.
+    #[must_use]
+    pub fn lags(&self, uid: &str) -> bool {
+        self.memos().get(uid).is_some_and(|m| !m.basis.is_empty() && m.changed.elapsed() < LAG)
+    }
+
+    /// Forgets an object that is gone.
+    pub fn forget(&self, uid: &str) {
+        self.memos().remove(uid);
+    }
+}
+
+impl Memo {
+    /// How long until the next of the looks that follow a change; None when they are over.
+    #[must_use]
+    pub fn next_look(&self) -> Option<Duration> {
+        let elapsed = self.changed.elapsed();
+        LOOKS.iter().map(|s| Duration::from_secs(*s)).find(|at| *at > elapsed).map(|at| at - elapsed)
+    }
+}
+
+/// How long until the next sweep. All sweeps fall on the same multiples of the interval, so that their reads coalesce.
+#[must_use]
+pub fn next_sweep(interval: Duration, now: k8s_openapi::jiff::Timestamp) -> Duration {
+    let interval_ms = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX).max(1);
+    let left = interval_ms - now.as_millisecond().rem_euclid(interval_ms);
+    Duration::from_millis(u64::try_from(left).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sweeps_of_all_objects_fall_together() {
+        let at = |ms| k8s_openapi::jiff::Timestamp::from_millisecond(ms).unwrap();
+        let interval = Duration::from_secs(30);
+        assert_eq!(next_sweep(interval, at(60_000)), interval);
+        assert_eq!(next_sweep(interval, at(89_999)), Duration::from_millis(1));
+    }
+
+    #[test]
+    fn what_changed_is_looked_at_again_soon() {
+        let memory = Memory::default();
+        let first = memory.of("a").next_look().unwrap();
+        assert!(first <= Duration::from_secs(1), "{first:?}");
+    }
+
+    #[test]
+    fn an_object_whose_basis_changed_is_due_at_once() {
+        let memory = Memory::default();
+        let due = Instant::now() + Duration::from_secs(60);
+        memory.set("a", Memo { basis: "1".into(), due, ..memory.of("a") });
+        assert!(memory.not_due("a", "1").is_some());
+        assert!(memory.not_due("a", "2").is_none());
+    }
+}
