@@ -9,6 +9,8 @@
 //! - [`eventually`]: waiting for a condition
 //! - [`kept`]: processes and folders that go when the test process goes, however it does
 //! - [`shared`]: the plane and the emulator that ordinary tests share
+//! - [`world`]: Firebreak installed, and what each test has for itself
+//! - [`sight`]: what AWS shows
 
 // This is test code: what is not as it should be ends the test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc, clippy::missing_errors_doc)]
@@ -23,4 +25,6 @@ pub mod plane;
 pub mod proxy;
 pub mod scene;
 pub mod shared;
+pub mod sight;
 pub mod tools;
+pub mod world;

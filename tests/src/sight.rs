@@ -1,0 +1,67 @@
+//! What AWS shows, asked straight from the emulator: tests assert on this, never on which calls were made.
+
+use std::collections::BTreeMap;
+
+use crate::emulator::Aws;
+use crate::scene::USER;
+
+/// The groups of each interface of an instance, in AWS's order.
+pub async fn groups(aws: &Aws, interfaces: &[String]) -> anyhow::Result<BTreeMap<String, Vec<String>>> {
+    let answer = aws.ec2.describe_network_interfaces().set_network_interface_ids(Some(interfaces.to_vec())).send().await?;
+    let ids = |n: &aws_sdk_ec2::types::NetworkInterface| n.groups().iter().filter_map(|g| g.group_id.clone()).collect();
+    Ok(answer.network_interfaces().iter().map(|n| (n.network_interface_id.clone().unwrap_or_default(), ids(n))).collect())
+}
+
+/// Whether every interface is in the isolation group alone, and that group is empty.
+pub async fn isolated(aws: &Aws, interfaces: &[String]) -> anyhow::Result<()> {
+    for (interface, groups) in groups(aws, interfaces).await? {
+        let [group] = groups.as_slice() else { anyhow::bail!("{interface} is in {groups:?}") };
+        let answer = aws.ec2.describe_security_groups().group_ids(group).send().await?;
+        let Some(found) = answer.security_groups().first() else { anyhow::bail!("no group {group}") };
+        anyhow::ensure!(found.group_name() == Some("firebreak-isolation"), "{interface} is in {:?}", found.group_name());
+        let rules = found.ip_permissions().len() + found.ip_permissions_egress().len();
+        anyhow::ensure!(rules == 0, "the isolation group has {rules} rules: {found:?}");
+    }
+    Ok(())
+}
+
+/// The status of each access key of the scene's user.
+pub async fn keys(aws: &Aws) -> anyhow::Result<BTreeMap<String, String>> {
+    let answer = aws.iam.list_access_keys().user_name(USER).send().await?;
+    let status = |k: &aws_sdk_iam::types::AccessKeyMetadata| k.status.as_ref().map(|s| s.as_str().to_owned()).unwrap_or_default();
+    Ok(answer.access_key_metadata.iter().map(|k| (k.access_key_id.clone().unwrap_or_default(), status(k))).collect())
+}
+
+/// The names of the user's inline policies.
+pub async fn inline_policies(aws: &Aws) -> anyhow::Result<Vec<String>> {
+    Ok(aws.iam.list_user_policies().user_name(USER).send().await?.policy_names)
+}
+
+/// The names of the user's attached policies.
+pub async fn attached_policies(aws: &Aws) -> anyhow::Result<Vec<String>> {
+    let answer = aws.iam.list_attached_user_policies().user_name(USER).send().await?;
+    Ok(answer.attached_policies().iter().filter_map(|p| p.policy_name.clone()).collect())
+}
+
+/// Whether the user is denied everything and every key is off.
+pub async fn cut_off(aws: &Aws) -> anyhow::Result<()> {
+    let (keys, inline, attached) = (keys(aws).await?, inline_policies(aws).await?, attached_policies(aws).await?);
+    anyhow::ensure!(keys.values().all(|s| s == "Inactive"), "{keys:?}");
+    anyhow::ensure!(inline.contains(&"firebreak-deny-all".to_owned()), "{inline:?}");
+    anyhow::ensure!(attached.contains(&"AWSDenyAll".to_owned()), "{attached:?}");
+    Ok(())
+}
+
+/// The ids of all snapshots of the account.
+pub async fn snapshots(aws: &Aws) -> anyhow::Result<Vec<String>> {
+    let answer = aws.ec2.describe_snapshots().owner_ids("self").send().await?;
+    Ok(answer.snapshots().iter().filter_map(|s| s.snapshot_id.clone()).collect())
+}
+
+/// The tags of an EC2 resource that are Firebreak's.
+pub async fn marks(aws: &Aws, resource: &str) -> anyhow::Result<BTreeMap<String, String>> {
+    let filter = aws_sdk_ec2::types::Filter::builder().name("resource-id").values(resource).build();
+    let answer = aws.ec2.describe_tags().filters(filter).send().await?;
+    let tags = answer.tags().iter().map(|t| (t.key.clone().unwrap_or_default(), t.value.clone().unwrap_or_default()));
+    Ok(tags.filter(|(k, _)| k.starts_with("firebreak.dev/")).collect())
+}
