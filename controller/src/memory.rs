@@ -70,7 +70,7 @@ impl Memo {
     #[must_use]
     pub fn next_look(&self) -> Option<Duration> {
         let elapsed = self.changed.elapsed();
-        LOOKS.iter().map(|s| Duration::from_secs(*s)).find(|at| *at > elapsed).map(|at| at - elapsed)
+        LOOKS.iter().find_map(|s| Duration::from_secs(*s).checked_sub(elapsed)).filter(|left| !left.is_zero())
     }
 }
 

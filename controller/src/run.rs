@@ -58,15 +58,15 @@ pub async fn run(args: RunArgs) -> Result<(), Fatal> {
     let server = tokio::spawn(http::serve(listener, readiness, metrics.clone(), drained.wait()));
     tokio::spawn(show_leadership(claim.clone(), metrics));
 
-    tokio::select! {
-        () = reconcile_all(&ctx, claim, queues, &stop) => {}
-        () = watches => warn!("a watch ended"),
-    }
+    let ended = tokio::select! {
+        result = reconcile_all(&ctx, claim, queues, &stop) => result,
+        () = watches => Err("a watch ended".into()),
+    };
     drained.now();
     leading.await?;
     server.await??;
     info!("stopped");
-    Ok(())
+    ended
 }
 
 /// Timeouts and retries are ours: kube's default retries one call for many minutes.
@@ -111,16 +111,23 @@ fn watch_all(client: &Client) -> (Stores, Queues, BoxFuture<'static, ()>) {
     (stores, Queues { accounts, incidents, quarantines, evidence }, watches.map(drop).boxed())
 }
 
-/// Nothing is reconciled before all stores are ready and this process leads.
-async fn reconcile_all(ctx: &Arc<Ctx>, mut claim: watch::Receiver<Option<Claim>>, queues: Queues, stop: &Stop) {
-    let begin = async {
+/// Nothing is reconciled before all stores are ready and this process leads. One that led and lost the lease ends at once:
+/// somebody else writes statuses now.
+async fn reconcile_all(
+    ctx: &Arc<Ctx>,
+    mut claim: watch::Receiver<Option<Claim>>,
+    queues: Queues,
+    stop: &Stop,
+) -> Result<(), Fatal> {
+    let ready = async {
         let led = claim.wait_for(Option::is_some).await.is_ok();
         led && ctx.stores.ready().await.is_ok()
     };
     tokio::select! {
-        true = begin => info!("leading; all stores are ready"),
-        () = stop.wait() => return,
+        leads = ready => if !leads { return Err("a watch ended before it began".into()) },
+        () = stop.wait() => return Ok(()),
     }
+    info!("leading; all stores are ready");
     let mut controllers = JoinSet::new();
     controllers.spawn(controller(
         "AwsAccount",
@@ -154,7 +161,10 @@ async fn reconcile_all(ctx: &Arc<Ctx>, mut claim: watch::Receiver<Option<Claim>>
         stop.wait(),
         evidence::reconcile,
     ));
-    while controllers.join_next().await.is_some() {}
+    tokio::select! {
+        () = async { while controllers.join_next().await.is_some() {} } => Ok(()),
+        _ = claim.wait_for(Option::is_none) => Err("the lease is lost: another controller may lead now".into()),
+    }
 }
 
 /// Runs one controller until `stop`; what is under way is finished.
@@ -187,7 +197,7 @@ async fn controller<K, F>(
                 Ok(_) => {}
                 Err(error @ kube::runtime::controller::Error::ObjectNotFound(_)) => debug!(kind, %error, "gone"),
                 Err(kube::runtime::controller::Error::ReconcilerFailed(error @ Error::Changed(_), _)) => {
-                    debug!(kind, %error, "again")
+                    debug!(kind, %error, "again");
                 }
                 Err(error) => warn!(kind, %error, "tried again"),
             }

@@ -11,7 +11,7 @@ use crate::Resource;
 pub fn quarantine_name(resource: &Resource) -> String {
     let region = resource.region.as_deref().unwrap_or("global");
     let plain = format!("{}-{}-{region}-{}", resource.slug(), resource.account_id, resource.id);
-    if is_valid(&plain) { plain } else { format!("{}.{}", slug(&plain), &hex(&resource.arn())[..20]) }
+    if is_valid(&plain) { plain } else { format!("{}.{}", slug(&plain), &hex::encode(Sha256::digest(resource.arn()))[..20]) }
 }
 
 /// The name of a piece of evidence. Carries 8 hex digits of the Incident's uid, so that evidence of an earlier incident of
@@ -34,10 +34,6 @@ fn slug(text: &str) -> String {
     let lower = text.to_ascii_lowercase();
     let slug: String = lower.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(160).collect();
     slug.trim_end_matches('-').to_owned()
-}
-
-fn hex(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
 #[cfg(test)]

@@ -175,8 +175,9 @@ impl Display for Call {
         write!(f, "{} ", self.operation())?;
         match self {
             Self::CreateSecurityGroup { vpc, role } => write!(f, "{} in {vpc}", role.group_name()),
-            Self::RevokeSecurityGroupIngress { group, rules } => write!(f, "{group}: {} rules", rules.len()),
-            Self::RevokeSecurityGroupEgress { group, rules } => write!(f, "{group}: {} rules", rules.len()),
+            Self::RevokeSecurityGroupIngress { group, rules } | Self::RevokeSecurityGroupEgress { group, rules } => {
+                write!(f, "{group}: {} rules", rules.len())
+            }
             Self::AuthorizeSecurityGroupIngress { group, .. } => write!(f, "{group}: all traffic in"),
             Self::AuthorizeSecurityGroupEgress { group, .. } => write!(f, "{group}: all traffic out"),
             Self::ModifyNetworkInterfaceAttribute { interface, groups, change } => {
@@ -187,19 +188,19 @@ impl Display for Call {
                 };
                 write!(f, "{interface}: groups [{}] ({why})", groups.join(", "))
             }
-            Self::CreateTags { resource, tags } => write!(f, "{resource}: {}", keys(tags)),
-            Self::DeleteTags { resource, tags } => write!(f, "{resource}: {}", keys(tags)),
+            Self::CreateTags { resource, tags } | Self::DeleteTags { resource, tags } => {
+                write!(f, "{resource}: {}", keys(tags))
+            }
             Self::CreateSnapshots { instance, .. } => write!(f, "{instance}: all volumes"),
-            Self::PutUserPolicy { user, policy, .. } => write!(f, "{user}: {policy}"),
-            Self::DeleteUserPolicy { user, policy } => write!(f, "{user}: {policy}"),
+            Self::PutUserPolicy { user, policy, .. } | Self::DeleteUserPolicy { user, policy } => {
+                write!(f, "{user}: {policy}")
+            }
             Self::DeleteExpiredSessionsDeny { user, policy } => write!(f, "{user}: {policy} (expired)"),
-            Self::AttachUserPolicy { user, arn } => write!(f, "{user}: {arn}"),
-            Self::DetachUserPolicy { user, arn } => write!(f, "{user}: {arn}"),
+            Self::AttachUserPolicy { user, arn } | Self::DetachUserPolicy { user, arn } => write!(f, "{user}: {arn}"),
             Self::UpdateAccessKey { user, key, active } => {
                 write!(f, "{user}: {key} {}", if *active { "Active" } else { "Inactive" })
             }
-            Self::TagUser { user, tags } => write!(f, "{user}: {}", keys(tags)),
-            Self::UntagUser { user, tags } => write!(f, "{user}: {}", keys(tags)),
+            Self::TagUser { user, tags } | Self::UntagUser { user, tags } => write!(f, "{user}: {}", keys(tags)),
         }
     }
 }

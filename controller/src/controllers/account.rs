@@ -18,7 +18,7 @@ use crate::events;
 use crate::memory::next_sweep;
 
 /// Groups made ahead are looked at so often; those in use are looked at with what they isolate.
-const PREPARED: Duration = Duration::from_secs(300);
+const PREPARED: Duration = Duration::from_mins(5);
 /// More steps than making one group takes.
 const STEPS: usize = 6;
 

@@ -20,7 +20,7 @@ use crate::stores::Stores;
 /// How often snapshots that are under way are looked at.
 const FOLLOW: Duration = Duration::from_secs(5);
 /// How often complete ones are: one that vanishes is a finding.
-const WATCH: Duration = Duration::from_secs(600);
+const WATCH: Duration = Duration::from_mins(10);
 
 /// Reconciles one piece of evidence.
 ///
@@ -65,7 +65,7 @@ impl Turn<'_> {
         decide(&mut evidence, result.as_ref().err(), clock::now());
         let status = evidence.status.clone().unwrap_or_default();
         let wait = match result {
-            Err(error) => error.class.retry_after(),
+            Err(error) => error.class.retry_after().max(FOLLOW),
             Ok(()) if ebs_snapshots::complete(&status.volumes) => WATCH,
             Ok(()) => FOLLOW.min(self.ctx.drift_interval),
         };

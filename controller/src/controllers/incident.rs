@@ -4,6 +4,7 @@ mod deleting;
 mod dry_run;
 mod evidence;
 mod holds;
+mod protection;
 mod report;
 mod resolve;
 
@@ -36,7 +37,7 @@ pub async fn reconcile(incident: Arc<Incident>, ctx: Arc<Ctx>) -> Result<Action,
         ctx.memory.forget(&incident.uid().unwrap_or_default());
         return Ok(Action::await_change());
     }
-    let targets = resolve::all(&ctx, &incident).await;
+    let targets = resolve::all(&ctx, &incident);
     let (incident, notes) = act(&ctx, &api, (*incident).clone(), &targets).await?;
     report(&ctx, &api, &incident, &targets, &notes).await
 }

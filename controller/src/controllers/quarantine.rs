@@ -7,14 +7,14 @@ mod report;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use firebreak_crds::{ABANDON, ActionState, AwsAccount, FINALIZER, Quarantine};
+use firebreak_crds::{ABANDON, ActionState, AwsAccount, FINALIZER, Quarantine, QuarantineStatus};
 use futures::future::join_all;
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use tracing::warn;
 
 use self::report::Seen;
-use super::{Ctx, Error, reconcile_requested, set_finalizer, terminating_crds, to_be_released, write_status};
+use super::{Ctx, Error, kube, reconcile_requested, set_finalizer, terminating_crds, to_be_released, write_status};
 use crate::aws::{AwsError, Class, Guard, Session};
 use crate::clock;
 use crate::containment::{Ledger, LedgerError, Pass, Report, Wanted, wanted};
@@ -44,7 +44,7 @@ pub async fn reconcile(quarantine: Arc<Quarantine>, ctx: Arc<Ctx>) -> Result<Act
         return Ok(Action::requeue(wait));
     }
     let quarantine = holders::retain_orphans(&ctx, &api, (*quarantine).clone()).await?;
-    Turn { ctx: &ctx, api, uid, account }.take(quarantine).await
+    Box::pin(Turn { ctx: &ctx, api, uid, account }.take(quarantine)).await
 }
 
 /// What a reconcile rests on: while this is the same, nothing is done before the next look is due.
@@ -72,20 +72,23 @@ impl Turn<'_> {
         let releasing = self.releasing(&quarantine).await?;
         let before = self.ctx.memory.of(&self.uid);
         let lags = self.ctx.memory.lags(&self.uid);
-        let (reports, quarantine) = self.carry_out(quarantine, releasing).await;
+        let suspended = quarantine.spec.suspend;
+        let (reports, quarantine) = Box::pin(self.carry_out(quarantine, releasing)).await;
         if reports.iter().any(|r| r.ledger == Some(LedgerError::Changed)) {
             return Err(Error::Changed(quarantine.name_any()));
         }
         let memo = self.remember(&quarantine, &reports, before);
-        let seen = Seen { releasing, lags, interval: self.ctx.drift_interval, unseen_for: memo.seen.elapsed(), reports };
+        let unseen_for = memo.seen.elapsed();
+        let seen = Seen { releasing, suspended, lags, interval: self.ctx.drift_interval, unseen_for, reports };
+        let acted = quarantine.clone();
         let quarantine = self.tell(quarantine, &seen).await?;
         if releasing && seen.released() {
             finish::finish(self.ctx, &self.api, &quarantine, self.account.as_deref()).await?;
             self.ctx.memory.forget(&self.uid);
             return Ok(Action::await_change());
         }
-        let wait = self.next(&seen, &memo);
-        let basis = basis(&quarantine, self.account.as_deref());
+        let wait = self.next(&quarantine, &seen, &memo);
+        let basis = basis(&acted, self.account.as_deref());
         self.ctx.memory.set(&self.uid, Memo { basis, due: Instant::now() + wait, ..memo });
         Ok(Action::requeue(wait))
     }
@@ -104,7 +107,7 @@ impl Turn<'_> {
     /// All actions side by side; the mark last, when the others are through.
     async fn carry_out(&self, quarantine: Quarantine, releasing: bool) -> (Vec<Report>, Quarantine) {
         let wanted = wanted(&quarantine.spec.holders, quarantine.spec.original.iter().flat_map(|o| o.keys()));
-        let mark = self.mark(&quarantine, releasing);
+        let mark = mark(&quarantine, releasing);
         let session = match self.session().await {
             Ok(session) => session,
             Err(error) => return (wanted.iter().map(|w| Report::unseen(w.name(), error.clone())).collect(), quarantine),
@@ -118,17 +121,9 @@ impl Turn<'_> {
             .iter()
             .all(|r| r.seen && r.verdict.state != ActionState::InProgress && r.verdict.state != ActionState::Conflict);
         if let (true, false, Some(mark)) = (through, wanted.is_empty(), mark) {
-            reports.push(mark.run(&pass).await);
+            reports.push(Box::pin(mark.run(&pass)).await);
         }
         (reports, ledger.latest().await)
-    }
-
-    /// The mark is put once, and taken away at release.
-    fn mark(&self, quarantine: &Quarantine, releasing: bool) -> Option<Wanted> {
-        let actions = quarantine.status.iter().flat_map(|s| &s.actions);
-        let there =
-            actions.into_iter().any(|a| a.name == crate::containment::TAG_RESOURCE && a.state == ActionState::InForce);
-        (releasing || !there).then_some(Wanted::TagResource(firebreak_crds::Empty {}))
     }
 
     async fn session(&self) -> Result<Arc<Session>, AwsError> {
@@ -165,22 +160,51 @@ impl Turn<'_> {
         if quarantine.status.as_ref() == Some(&status) {
             return Ok(quarantine);
         }
-        let next = Quarantine { status: Some(status), ..quarantine.clone() };
-        let written = write_status(&self.api, &next).await?;
+        let written = self.write(&quarantine, status).await?;
         report::publish(&self.ctx.events, &quarantine, &written, seen).await;
         Ok(written)
     }
 
-    /// When to look again.
-    fn next(&self, seen: &Seen, memo: &Memo) -> Duration {
+    /// What was seen must not be lost because somebody changed the spec meanwhile: the status still says of which generation
+    /// it speaks.
+    async fn write(&self, quarantine: &Quarantine, status: QuarantineStatus) -> Result<Quarantine, Error> {
+        let next = Quarantine { status: Some(status), ..quarantine.clone() };
+        match write_status(&self.api, &next).await {
+            Err(Error::Changed(_)) => {}
+            result => return result,
+        }
+        let live = kube("read a Quarantine", self.api.get(&quarantine.name_any())).await?;
+        if live.uid() != quarantine.uid() {
+            return Err(Error::Changed(quarantine.name_any()));
+        }
+        write_status(&self.api, &Quarantine { status: next.status, ..live }).await
+    }
+
+    /// When to look again: soon while something is open, after a change at growing distances, else with the next sweep.
+    fn next(&self, quarantine: &Quarantine, seen: &Seen, memo: &Memo) -> Duration {
         let sweep = next_sweep(self.ctx.drift_interval, clock::now());
-        let errors = seen.reports.iter().filter_map(|r| r.error.as_ref()).map(|e| e.class.retry_after());
-        let busy = seen
-            .reports
-            .iter()
-            .any(|r| r.verdict.state == ActionState::InProgress && r.error.is_none() && r.ledger.is_none());
-        let ledger = seen.reports.iter().any(|r| r.ledger.is_some()).then_some(Duration::from_secs(5));
-        let soon = errors.chain(ledger).chain(busy.then_some(Duration::from_secs(1))).min();
-        soon.or_else(|| memo.next_look().map(|look| look.min(sweep))).unwrap_or(sweep)
+        let soon = seen.reports.iter().filter_map(|r| retry_after(r, seen.suspended)).min();
+        let iam = quarantine.spec.resource.region.is_none();
+        let look = if iam { memo.next_look() } else { None };
+        soon.or_else(|| look.map(|look| look.min(sweep))).unwrap_or(sweep)
+    }
+}
+
+/// The mark is put once, and taken away at release.
+fn mark(quarantine: &Quarantine, releasing: bool) -> Option<Wanted> {
+    let actions = quarantine.status.iter().flat_map(|s| &s.actions);
+    let there = actions.into_iter().any(|a| a.name == crate::containment::TAG_RESOURCE && a.state == ActionState::InForce);
+    (releasing || !there).then_some(Wanted::TagResource(firebreak_crds::Empty {}))
+}
+
+/// When an action that is not through is tried again.
+fn retry_after(report: &Report, suspended: bool) -> Option<Duration> {
+    match (&report.error, &report.ledger) {
+        (_, Some(_)) => Some(Duration::from_secs(5)),
+        // Something went while it was being changed: the next look shows what is there now.
+        (Some(error), _) if report.seen && error.class == Class::NotFound => Some(Duration::from_secs(2)),
+        (Some(error), _) => Some(error.class.retry_after()),
+        _ if suspended => None,
+        _ => (report.verdict.state == ActionState::InProgress).then_some(Duration::from_secs(1)),
     }
 }

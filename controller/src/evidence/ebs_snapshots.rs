@@ -17,7 +17,7 @@ use crate::aws::{Call, Snapshot};
 use crate::clock;
 
 /// How long looks must find nothing before a request of unknown outcome is sent again.
-const LOST: Duration = Duration::from_secs(60);
+const LOST: Duration = Duration::from_mins(1);
 
 /// What to do next.
 #[derive(Debug, PartialEq)]
@@ -104,7 +104,7 @@ pub fn complete(volumes: &[VolumeSnapshot]) -> bool {
 #[must_use]
 pub fn digest(volumes: &[VolumeSnapshot]) -> String {
     let text = serde_json::to_string(volumes).unwrap_or_default();
-    Sha256::digest(text.as_bytes()).iter().map(|b| format!("{b:02x}")).collect()
+    hex::encode(Sha256::digest(text))
 }
 
 #[cfg(test)]

@@ -82,17 +82,15 @@ fn case(incident: &Incident, target: &Resolved, partition: &str) -> Case {
         decision: None,
         release: target.release.clone(),
         since: now,
-        in_force_since: None,
         incident: format!("{}/{}", incident.namespace().unwrap_or_default(), incident.name_any()),
         partition: partition.to_owned(),
         now,
     }
 }
 
-fn shown(mut calls: Vec<String>) -> Vec<String> {
+fn shown(calls: Vec<String>) -> Vec<String> {
     let more = calls.len().saturating_sub(CALLS);
-    calls.truncate(CALLS);
-    calls.iter_mut().for_each(|c| *c = bounded(std::mem::take(c), 500));
+    let mut calls: Vec<String> = calls.into_iter().take(CALLS).map(|c| bounded(c, 500)).collect();
     calls.extend((more > 0).then(|| format!("and {more} more")));
     calls
 }

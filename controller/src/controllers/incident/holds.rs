@@ -5,6 +5,7 @@ use firebreak_crds::{FINALIZER, Holder, HolderState, Incident, Quarantine, Quara
 use kube::api::{ListParams, PostParams};
 use kube::{Api, ResourceExt};
 
+use super::protection;
 use super::resolve::{Refusal, Resolved};
 use crate::containment::grow;
 use crate::controllers::{Ctx, Error, kube};
@@ -26,9 +27,20 @@ pub enum End {
 pub async fn hold(ctx: &Ctx, incident: &Incident, target: &Resolved) -> Result<Option<Refusal>, Error> {
     let api = Api::<Quarantine>::all(ctx.client.clone());
     let name = quarantine_name(&target.resource);
-    let Some(found) = Stores::named(&ctx.stores.quarantines, &name) else {
-        return create(&api, incident, target, &name).await;
-    };
+    if target.actions.is_empty() {
+        return Ok(Some(Refusal::new(
+            "NothingToDo",
+            "the policy has evidence, but no containment action, for this kind of target",
+        )));
+    }
+    let found = Stores::named(&ctx.stores.quarantines, &name);
+    let mine = |q: &Quarantine| q.spec.holders.iter().any(|h| Some(&h.uid) == incident.uid().as_ref());
+    if !found.as_deref().is_some_and(mine)
+        && let Err(refusal) = protection::by_arn(ctx, target).await
+    {
+        return Ok(Some(refusal));
+    }
+    let Some(found) = found else { return create(&api, incident, target, &name).await };
     if let Some(refusal) = mismatch(&found.spec.resource, &target.resource, &name) {
         return Ok(Some(refusal));
     }

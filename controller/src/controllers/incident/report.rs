@@ -9,6 +9,7 @@ use firebreak_crds::{
     ActionState, Evidence, Incident, IncidentStatus, Mode, Quarantine, ResidualDeny, Resource, TargetStatus, get_condition,
     is_true, quarantine_name,
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
@@ -180,13 +181,7 @@ fn released(resource: Option<Resource>, quarantine: Option<&Arc<Quarantine>>, wo
     target(resource, "False", reason, message)
 }
 
-fn conditions(
-    incident: &Incident,
-    notes: &Notes,
-    world: &World,
-    status: &IncidentStatus,
-    now: Timestamp,
-) -> Vec<k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition> {
+fn conditions(incident: &Incident, notes: &Notes, world: &World, status: &IncidentStatus, now: Timestamp) -> Vec<Condition> {
     let previous = incident.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
     let mut c = Conditions::new(&previous, incident.metadata.generation, now);
     let holds = world.holds(&incident.uid().unwrap_or_default()).next().is_some();
@@ -340,10 +335,9 @@ pub async fn publish(events: &Events, before: &Incident, now: &Incident) {
     let on = events::reference(now);
     for kind in [CONTAINED, EVIDENCE_PRESERVED, RELEASED] {
         let get = |i: &Incident| i.status.as_ref().and_then(|s| get_condition(&s.conditions, kind)).cloned();
-        if let (Some(c), true) = (get(now), get(before).is_none_or(|b| b.status != "True")) {
-            if c.status == "True" {
-                events.normal(&on, kind, c.message).await;
-            }
+        let met = |c: &Condition| c.status == "True";
+        if let Some(c) = get(now).filter(|c| met(c) && !get(before).as_ref().is_some_and(met)) {
+            events.normal(&on, kind, c.message).await;
         }
     }
     let stalled = |i: &Incident| {

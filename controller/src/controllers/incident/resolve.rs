@@ -12,6 +12,7 @@ use kube::ResourceExt;
 use kube::core::{Selector, SelectorExt};
 use kube::runtime::reflector::ObjectRef;
 
+use super::protection;
 use crate::controllers::Ctx;
 use crate::stores::Stores;
 
@@ -55,20 +56,17 @@ impl Refusal {
 }
 
 /// Every target, in the order of the spec.
-pub async fn all(ctx: &Ctx, incident: &Incident) -> Vec<Target> {
-    let mut targets: Vec<Target> = Vec::new();
-    for target in &incident.spec.targets {
-        targets.push(one(ctx, incident, target).await);
-    }
+pub fn all(ctx: &Ctx, incident: &Incident) -> Vec<Target> {
+    let mut targets: Vec<Target> = incident.spec.targets.iter().map(|t| one(ctx, incident, t)).collect();
     limit(ctx, incident, &mut targets);
     targets
 }
 
-async fn one(ctx: &Ctx, incident: &Incident, target: &firebreak_crds::Target) -> Target {
+fn one(ctx: &Ctx, incident: &Incident, target: &firebreak_crds::Target) -> Target {
     match located(target, &ctx.stores) {
         Err(refusal) => Target { resource: None, resolved: Err(refusal) },
         Ok((resource, account)) => {
-            let resolved = resolve(ctx, incident, &resource, &account).await;
+            let resolved = resolve(ctx, incident, &resource, &account);
             Target { resource: Some(resource), resolved }
         }
     }
@@ -95,16 +93,11 @@ fn parts(target: &firebreak_crds::Target) -> Option<Parts> {
     target.iam_user.as_ref().map(|t| (t.account_ref.clone(), None, t.user_name.clone(), ResourceKind::IamUser))
 }
 
-async fn resolve(
-    ctx: &Ctx,
-    incident: &Incident,
-    resource: &Resource,
-    account: &Arc<AwsAccount>,
-) -> Result<Resolved, Refusal> {
+fn resolve(ctx: &Ctx, incident: &Incident, resource: &Resource, account: &Arc<AwsAccount>) -> Result<Resolved, Refusal> {
     usable(account)?;
     allowed(ctx, incident, account)?;
     region(resource, account)?;
-    unprotected(ctx, resource, account).await?;
+    protection::by_name(resource, account)?;
     policy(ctx, incident, resource, account)
 }
 
@@ -151,57 +144,6 @@ fn region(resource: &Resource, account: &AwsAccount) -> Result<(), Refusal> {
             Err(Refusal::new("RegionNotAllowed", what))
         }
         _ => Ok(()),
-    }
-}
-
-/// Protected means untouched: by the account's list, and never the controller's own identity.
-async fn unprotected(ctx: &Ctx, resource: &Resource, account: &AwsAccount) -> Result<(), Refusal> {
-    let caller = account.status.as_ref().and_then(|s| s.caller_arn.clone()).unwrap_or_default();
-    let arn = true_arn(ctx, resource, account).await?;
-    if unpartitioned(&caller) == unpartitioned(&arn) {
-        return Err(Refusal::new(
-            "Protected",
-            format!("{resource} is the identity that Firebreak itself uses in AwsAccount {}", account.name_any()),
-        ));
-    }
-    match account.spec.protected.arns.iter().find(|glob| matches(unpartitioned(glob), unpartitioned(&arn))) {
-        Some(glob) => {
-            Err(Refusal::new("Protected", format!("{resource} is protected by AwsAccount {} ({glob})", account.name_any())))
-        }
-        None => Ok(()),
-    }
-}
-
-/// The ARN that protection is judged by. A user's path is known to AWS alone: asked for only where it can matter.
-async fn true_arn(ctx: &Ctx, resource: &Resource, account: &AwsAccount) -> Result<String, Refusal> {
-    let guarded = !account.spec.protected.arns.is_empty() && resource.kind == ResourceKind::IamUser;
-    if !guarded {
-        return Ok(resource.arn());
-    }
-    let user = match ctx.accounts.session(account).await {
-        Ok(session) => session.user(&resource.id).await,
-        Err(error) => Err(error),
-    };
-    match user {
-        Ok(user) => Ok(user.map_or_else(|| resource.arn(), |u| u.arn)),
-        Err(error) => {
-            Err(Refusal::new("ProtectionUnknown", format!("whether {resource} is protected cannot be said: {error}")))
-        }
-    }
-}
-
-/// The ARN without `arn:<partition>`.
-fn unpartitioned(arn: &str) -> &str {
-    arn.splitn(3, ':').nth(2).unwrap_or(arn)
-}
-
-/// `*` stands for any characters.
-fn matches(glob: &str, text: &str) -> bool {
-    match glob.split_once('*') {
-        None => glob == text,
-        Some((head, rest)) => text
-            .strip_prefix(head)
-            .is_some_and(|tail| (0..=tail.len()).filter(|i| tail.is_char_boundary(*i)).any(|i| matches(rest, &tail[i..]))),
     }
 }
 
@@ -253,26 +195,5 @@ fn limit(ctx: &Ctx, incident: &Incident, targets: &mut [Target]) {
         } else {
             new.push((account, name));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_star_stands_for_any_characters() {
-        let arn = "iam::111122223333:user/admins/break-glass-1";
-        for glob in [arn, "iam::*:user/*", "*", "iam::111122223333:user/*/break-glass*"] {
-            assert!(matches(glob, arn), "{glob}");
-        }
-        for glob in ["iam::111122223333:user/break-glass*", "", "iam::111122223333:user/admins"] {
-            assert!(!matches(glob, arn), "{glob}");
-        }
-    }
-
-    #[test]
-    fn the_partition_protects_nobody_and_exposes_nobody() {
-        assert_eq!(unpartitioned("arn:aws-cn:iam::1:user/a"), unpartitioned("arn:aws:iam::1:user/a"));
     }
 }

@@ -14,12 +14,14 @@ use crate::controllers::reconcile_requested;
 use crate::events::{self, Events};
 
 /// So long without drift, and containment counts as enforced: IAM enforces late.
-const SETTLED: Duration = Duration::from_secs(60);
+const SETTLED: Duration = Duration::from_mins(1);
 
 /// What a pass saw.
 pub struct Seen {
     /// Whether the pass gave back.
     pub releasing: bool,
+    /// Whether nothing may be written to AWS.
+    pub suspended: bool,
     /// Whether the last write was so recent that reads may lag behind it.
     pub lags: bool,
     /// The drift interval.
@@ -39,7 +41,7 @@ impl Seen {
     /// The actions in force that somebody undid. Reads that contradict our own recent write are AWS's lag, not drift.
     pub fn drifted<'a>(&'a self, quarantine: &'a Quarantine) -> impl Iterator<Item = &'a Report> {
         let in_force = move |r: &&Report| before(quarantine, r.name).is_some_and(|a| a.state == ActionState::InForce);
-        let counts = !self.lags && !self.releasing;
+        let counts = !self.lags && !self.releasing && !self.suspended;
         self.reports.iter().filter(move |r| counts && !r.verdict.drift.is_empty()).filter(in_force)
     }
 

@@ -1,0 +1,78 @@
+//! Protected means untouched: what the account's list names, and the controller's own identity. Tags protect nobody here:
+//! whoever is in the account can write them.
+
+use firebreak_crds::{AwsAccount, Resource, ResourceKind};
+use kube::ResourceExt;
+
+use super::resolve::{Refusal, Resolved};
+use crate::controllers::Ctx;
+
+/// Whether what the target's name says is protected.
+pub fn by_name(resource: &Resource, account: &AwsAccount) -> Result<(), Refusal> {
+    check(&resource.arn(), resource, account)
+}
+
+/// The same by the ARN that AWS shows, before the first hold: a user's path is in no target, but in its ARN.
+pub async fn by_arn(ctx: &Ctx, target: &Resolved) -> Result<(), Refusal> {
+    let Resolved { resource, account, .. } = target;
+    if account.spec.protected.arns.is_empty() || resource.kind != ResourceKind::IamUser {
+        return Ok(());
+    }
+    let read = async { ctx.accounts.session(account).await?.user(&resource.id).await };
+    match read.await {
+        Ok(user) => user.map_or(Ok(()), |u| check(&u.arn, resource, account)),
+        Err(error) => {
+            let what = format!("whether {resource} is protected cannot be said: {error}");
+            Err(Refusal::new("ProtectionUnknown", what))
+        }
+    }
+}
+
+fn check(arn: &str, resource: &Resource, account: &AwsAccount) -> Result<(), Refusal> {
+    let (arn, name) = (unpartitioned(arn), account.name_any());
+    let caller = account.status.as_ref().and_then(|s| s.caller_arn.clone()).unwrap_or_default();
+    if unpartitioned(&caller) == arn {
+        let what = format!("{resource} is the identity that Firebreak itself uses in AwsAccount {name}");
+        return Err(Refusal::new("Protected", what));
+    }
+    match account.spec.protected.arns.iter().find(|glob| matches(unpartitioned(glob), arn)) {
+        Some(glob) => Err(Refusal::new("Protected", format!("{resource} is protected by AwsAccount {name} ({glob})"))),
+        None => Ok(()),
+    }
+}
+
+/// The ARN without `arn:<partition>`: an account is in one partition only.
+fn unpartitioned(arn: &str) -> &str {
+    arn.splitn(3, ':').nth(2).unwrap_or(arn)
+}
+
+/// `*` stands for any characters.
+fn matches(glob: &str, text: &str) -> bool {
+    match glob.split_once('*') {
+        None => glob == text,
+        Some((head, rest)) => text
+            .strip_prefix(head)
+            .is_some_and(|tail| (0..=tail.len()).filter(|i| tail.is_char_boundary(*i)).any(|i| matches(rest, &tail[i..]))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_any_characters() {
+        let arn = "iam::111122223333:user/admins/break-glass-1";
+        for glob in [arn, "iam::*:user/*", "*", "iam::111122223333:user/*/break-glass*"] {
+            assert!(matches(glob, arn), "{glob}");
+        }
+        for glob in ["iam::111122223333:user/break-glass*", "", "iam::111122223333:user/admins"] {
+            assert!(!matches(glob, arn), "{glob}");
+        }
+    }
+
+    #[test]
+    fn the_partition_protects_nobody_and_exposes_nobody() {
+        assert_eq!(unpartitioned("arn:aws-cn:iam::1:user/a"), unpartitioned("arn:aws:iam::1:user/a"));
+    }
+}
