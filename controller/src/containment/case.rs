@@ -20,8 +20,6 @@ pub struct Case {
     pub release: ReleasePolicy,
     /// When the containment began.
     pub since: Timestamp,
-    /// Since when everything has been in force.
-    pub in_force_since: Option<Timestamp>,
     /// `namespace/name` of the first Incident that held.
     pub incident: String,
     /// `aws`, `aws-cn` or `aws-us-gov`.
@@ -46,7 +44,6 @@ impl Case {
                     && spec.holders.iter().all(|h| h.release.reactivate_access_keys),
             },
             since: quarantine.metadata.creation_timestamp.as_ref().map_or(now, |t| t.0),
-            in_force_since: quarantine.status.as_ref().and_then(|s| s.in_force_since.as_ref()).map(|t| t.0),
             incident: spec.holders.first().map(|h| format!("{}/{}", h.namespace, h.name)).unwrap_or_default(),
             partition: partition.to_owned(),
             now,
@@ -57,6 +54,12 @@ impl Case {
     #[must_use]
     pub fn recorded<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
         self.original.get(key).and_then(|text| serde_json::from_str(text).ok())
+    }
+
+    /// Whether it is on record that an action's original is not known: that outlives the look that showed it.
+    #[must_use]
+    pub fn is_unknown(&self, action: &str) -> bool {
+        self.original.contains_key(&unknown_key(action))
     }
 
     /// Whether anything is recorded for an action.
@@ -79,4 +82,11 @@ impl Case {
     pub fn conversion(&self, interface: &str) -> Option<ConversionState> {
         self.conversions.iter().find(|c| c.interface_id == interface).map(|c| c.state)
     }
+}
+
+/// Under this key it is noted that what was there before is not known. So a release looks at the action too, and asks a person
+/// instead of finding nothing to give back.
+#[must_use]
+pub fn unknown_key(action: &str) -> String {
+    format!("{action}/unknown")
 }

@@ -1,9 +1,10 @@
 //! `deactivateAccessKeys`: every access key of an IAM user goes off, also those that the attacker makes or switches on later.
 //!
 //! Keys stay off after a release unless every holder's policy says otherwise in so many words, and then only those come back
-//! that were active before and were not made during the containment.
+//! that were active before and were not made during the containment. What somebody switched on since the last look goes off
+//! before the release ends: with the deny gone, it would be a way in.
 
-use firebreak_crds::{ActionState, Empty};
+use firebreak_crds::{ActionState, Empty, OnConflict};
 use serde::{Deserialize, Serialize};
 
 use super::case::Case;
@@ -17,8 +18,8 @@ pub struct Keys;
 /// What is observed.
 #[derive(Clone, Debug, Default)]
 pub struct Look {
-    keys: Vec<AccessKey>,
-    user: Option<User>,
+    pub(super) keys: Vec<AccessKey>,
+    pub(super) user: Option<User>,
 }
 
 /// What is recorded per key.
@@ -44,11 +45,13 @@ impl Action for Keys {
     fn contain(case: &Case, _: &Empty, look: &Look) -> Plan {
         let Some(user) = &look.user else { return super::deny_all::no_user(case) };
         let mut plan = Plan::default();
-        plan.verdict.unknown = !case.has_record_of(Self::NAME) && super::tag_resource::is_marked(&user.tags);
+        let new = !case.has_record_of(Self::NAME);
+        if case.is_unknown(Self::NAME) || (new && super::tag_resource::is_marked_before(case, &user.tags)) {
+            plan.unknown(case, Self::NAME);
+        }
         for key in &look.keys {
-            if !case.original.contains_key(&record_key(key)) && !plan.verdict.unknown {
-                let made_during_containment = key.created.is_some_and(|at| at > case.since);
-                plan.record(record_key(key), &Original { active: key.active, made_during_containment });
+            if !plan.verdict.unknown {
+                record(&mut plan, case, key);
             }
             if key.active {
                 plan.calls.push(switch(case, key, false));
@@ -62,9 +65,13 @@ impl Action for Keys {
 
     fn release(case: &Case, look: &Look) -> Plan {
         let mut plan = Plan::default();
-        if case.release.reactivate_access_keys {
-            let back = look.keys.iter().filter(|k| !k.active && was_active(case, k));
-            plan.calls.extend(back.map(|key| switch(case, key, true)));
+        for key in &look.keys {
+            let back = case.release.reactivate_access_keys && was_active(case, key);
+            let theirs = key.active && case.decision == Some(OnConflict::KeepTheirs);
+            if key.active != back && !theirs {
+                record(&mut plan, case, key);
+                plan.calls.push(switch(case, key, back));
+            }
         }
         plan.verdict.state = if plan.is_done() { ActionState::Released } else { ActionState::InProgress };
         let off = look.keys.iter().filter(|k| !k.active).count();
@@ -76,6 +83,14 @@ impl Action for Keys {
         if let Call::UpdateAccessKey { key, active, .. } = call {
             look.keys.iter_mut().filter(|k| k.id == *key).for_each(|k| k.active = *active);
         }
+    }
+}
+
+/// Records a key once, when it is first seen.
+fn record(plan: &mut Plan, case: &Case, key: &AccessKey) {
+    if !case.original.contains_key(&record_key(key)) {
+        let made_during_containment = key.created.is_some_and(|at| at > case.since);
+        plan.record(record_key(key), &Original { active: key.active, made_during_containment });
     }
 }
 

@@ -9,12 +9,13 @@ use serde_json::Value;
 use super::case::Case;
 use super::drive::Action;
 use super::plan::Plan;
-use super::residual::{self, Residual};
+use super::residual;
+use super::tag_resource::is_marked_before;
 use crate::aws::{AwsError, Call, Outcome, Session, User};
 
 /// The inline policy's name.
-const POLICY: &str = "firebreak-deny-all";
-const DOCUMENT: &str =
+pub(super) const POLICY: &str = "firebreak-deny-all";
+pub(super) const DOCUMENT: &str =
     r#"{"Version":"2012-10-17","Statement":[{"Sid":"FirebreakDenyAll","Effect":"Deny","Action":"*","Resource":"*"}]}"#;
 
 /// The action.
@@ -23,11 +24,11 @@ pub struct DenyAll;
 /// What is observed.
 #[derive(Clone, Debug, Default)]
 pub struct Look {
-    user: Option<User>,
-    inline: Option<String>,
-    attached: Vec<String>,
+    pub(super) user: Option<User>,
+    pub(super) inline: Option<String>,
+    pub(super) attached: Vec<String>,
     /// The residual deny's text, where one is recorded; and whether it was read from AWS.
-    residual: Option<(String, bool)>,
+    pub(super) residual: Option<(String, bool)>,
 }
 
 /// What is recorded.
@@ -60,10 +61,14 @@ impl Action for DenyAll {
         let Some(user) = &look.user else { return no_user(case) };
         let (inline, attached) = (look.inline_in_force(), look.attached(case));
         let mut plan = Plan::default();
-        let known = case.has_record_of(Self::NAME);
-        plan.verdict.unknown = !known && (look.inline.is_some() || super::tag_resource::is_marked(&user.tags));
-        if !known && !plan.verdict.unknown {
+        let known = case.original.contains_key(Self::NAME);
+        if !known && (case.is_unknown(Self::NAME) || look.inline.is_some() || is_marked_before(case, &user.tags)) {
+            plan.unknown(case, Self::NAME);
+        } else if !known {
             plan.record(Self::NAME, &Original { user_id: user.id.clone(), aws_deny_all_attached: attached });
+        }
+        if let Some((key, at)) = residual::held_again(case) {
+            plan.record(key, &at);
         }
         if !inline {
             plan.calls.push(put(case, POLICY, DOCUMENT));
@@ -86,7 +91,7 @@ impl Action for DenyAll {
         }
         let mut plan = Plan::default();
         let Some(residual) = residual::recorded(case) else {
-            let residual = Residual::decided(case.now);
+            let residual = residual::decide(case);
             plan.record(residual.key(), &residual);
             return plan;
         };
@@ -97,7 +102,7 @@ impl Action for DenyAll {
         if plan.is_done() {
             lift(&mut plan, case, look, &original);
         }
-        if plan.is_done() && plan.verdict.state == ActionState::InProgress {
+        if plan.is_done() && plan.verdict.state != ActionState::Conflict {
             plan.verdict.state = ActionState::Released;
             plan.verdict.message =
                 format!("sessions issued before {} stay denied until {}", residual.cutoff, residual.until);
@@ -132,25 +137,32 @@ async fn attached(aws: &Session, name: &str) -> Result<Vec<String>, AwsError> {
     aws.attached_policies(name).await.or_else(AwsError::none_where_not_found)
 }
 
-/// Takes the standing deny away, where AWS still shows what Firebreak put there.
+/// Takes the standing deny away, where AWS still shows what Firebreak put there. In a conflict nothing is taken away.
 fn lift(plan: &mut Plan, case: &Case, look: &Look, original: &Original) {
-    let user = case.resource.id.clone();
-    match &look.inline {
-        None => {}
-        Some(text) if equal(text, DOCUMENT) || case.decision == Some(OnConflict::RestoreOriginal) => {
-            plan.calls.push(Call::DeleteUserPolicy { user: user.clone(), policy: POLICY.into() });
-        }
-        Some(_) if case.decision == Some(OnConflict::KeepTheirs) => {}
-        Some(_) => {
-            let what = format!(
-                "inline policy {POLICY} was changed by somebody: spec.release.onConflict decides (KeepTheirs leaves it, RestoreOriginal deletes it)"
-            );
-            plan.verdict = super::plan::Verdict::new(ActionState::Conflict, what);
-        }
+    let theirs = look.inline.as_deref().is_some_and(|text| !equal(text, DOCUMENT));
+    let detached = original.aws_deny_all_attached && !look.attached(case);
+    if case.decision.is_none() && (theirs || detached) {
+        plan.verdict = super::plan::Verdict::new(ActionState::Conflict, conflict(theirs, detached));
+        return;
+    }
+    let (user, arn) = (case.resource.id.clone(), aws_deny_all(case));
+    let restore = case.decision == Some(OnConflict::RestoreOriginal);
+    if look.inline_in_force() || (theirs && restore) {
+        plan.calls.push(Call::DeleteUserPolicy { user: user.clone(), policy: POLICY.into() });
     }
     if look.attached(case) && !original.aws_deny_all_attached {
-        plan.calls.push(Call::DetachUserPolicy { user, arn: aws_deny_all(case) });
+        plan.calls.push(Call::DetachUserPolicy { user, arn });
+    } else if detached && restore {
+        plan.calls.push(Call::AttachUserPolicy { user, arn });
     }
+}
+
+fn conflict(theirs: bool, detached: bool) -> String {
+    let inline =
+        format!("inline policy {POLICY} was changed by somebody (KeepTheirs leaves it, RestoreOriginal deletes it)");
+    let attached = "AWSDenyAll was attached before the containment and is detached now (RestoreOriginal attaches it again)";
+    let what = [theirs.then_some(inline), detached.then(|| attached.to_owned())];
+    format!("{}: spec.release.onConflict decides", what.into_iter().flatten().collect::<Vec<_>>().join("; "))
 }
 
 /// Nothing was recorded: either nothing was done, or the record is lost.

@@ -18,7 +18,7 @@ use crate::aws::{Actor, AwsError, Call, Guard, Outcome, Priority, Session};
 use crate::clock;
 
 /// More steps than any chain needs: a plan that never ends is a defect, and the next pass takes it up again.
-const STEPS: usize = 24;
+pub(super) const STEPS: usize = 24;
 /// Two reads of a conflict must agree, this far apart.
 const CONFIRM: Duration = Duration::from_secs(2);
 

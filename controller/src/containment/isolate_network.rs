@@ -25,19 +25,19 @@ pub struct Isolation;
 /// What is observed.
 #[derive(Clone, Debug, Default)]
 pub struct Look {
-    instance: Option<Instance>,
-    interfaces: Vec<Interface>,
+    pub(super) instance: Option<Instance>,
+    pub(super) interfaces: Vec<Interface>,
     /// Firebreak's own groups, in every VPC of the region.
-    groups: Vec<Group>,
+    pub(super) groups: Vec<Group>,
     /// Read once the conversion must be decided.
-    paths: Option<Paths>,
+    pub(super) paths: Option<Paths>,
 }
 
 /// What decides whether tracked flows can come from outside.
 #[derive(Clone, Debug, Default)]
-struct Paths {
-    routes: Vec<RouteTable>,
-    originals: Vec<Group>,
+pub(super) struct Paths {
+    pub(super) routes: Vec<RouteTable>,
+    pub(super) originals: Vec<Group>,
 }
 
 /// What is recorded per interface.
@@ -185,9 +185,18 @@ impl Look {
         find(&self.groups, vpc, role)
     }
 
+    fn is_ours(&self, group: &String) -> bool {
+        self.groups.iter().any(|g| g.id == *group)
+    }
+
     /// Whether these are groups that Firebreak put there.
     fn are_ours(&self, groups: &[String]) -> bool {
-        !groups.is_empty() && groups.iter().all(|id| self.groups.iter().any(|g| g.id == *id))
+        !groups.is_empty() && groups.iter().all(|id| self.is_ours(id))
+    }
+
+    /// Whether Firebreak put the interface into a group, whatever somebody added since.
+    fn touched(&self, interface: &Interface) -> bool {
+        interface.groups.iter().any(|id| self.is_ours(id))
     }
 
     fn in_group(&self, interface: &Interface, role: GroupRole) -> bool {
@@ -221,12 +230,12 @@ fn same(a: &[String], b: &[String]) -> bool {
 /// Every interface that the instance or the record names.
 fn known<'a>(case: &'a Case, look: &'a Look) -> impl Iterator<Item = String> + 'a {
     let shown = look.instance.iter().flat_map(|i| i.interfaces.iter().cloned());
-    shown.chain(case.records_of(Isolation::NAME).map(str::to_owned))
+    shown.chain(case.records_of(Isolation::NAME).filter(|id| id.starts_with("eni-")).map(str::to_owned))
 }
 
 /// Interfaces in our groups of which no original is recorded.
 fn unknown<'a>(case: &'a Case, look: &'a Look) -> impl Iterator<Item = &'a Interface> {
-    look.own().filter(move |i| look.are_ours(&i.groups) && !case.original.contains_key(&key(&i.id)))
+    look.own().filter(move |i| look.touched(i) && case.recorded::<Original>(&key(&i.id)).is_none())
 }
 
 /// Whether a conversion depends on what is not read yet: some interface is recorded and has no window.
@@ -270,9 +279,10 @@ fn isolate(plan: &mut Plan, case: &Case, look: &Look) {
     for interface in look.own().filter(|i| !look.isolated(i)) {
         let window = case.conversion(&interface.id) == Some(ConversionState::Open);
         if window && look.in_group(interface, GroupRole::Conversion) {
-            continue; // `convert` closes it
+            close(plan, interface, look); // whatever becomes of the others: it stands open
+            continue;
         }
-        if !case.original.contains_key(&key(&interface.id)) && !look.are_ours(&interface.groups) {
+        if !case.original.contains_key(&key(&interface.id)) && !look.touched(interface) {
             plan.record(key(&interface.id), &Original { groups: interface.groups.clone() });
         } else {
             plan.verdict.drift.push(format!("{} was in [{}]", interface.id, interface.groups.join(", ")));
@@ -407,7 +417,9 @@ fn judge(plan: &mut Plan, case: &Case, look: &Look) {
             unknown.join(", ")
         );
     }
-    plan.verdict.unknown = !unknown.is_empty();
+    if !unknown.is_empty() {
+        plan.unknown(case, Isolation::NAME);
+    }
     plan.verdict.state = match plan.is_done() {
         _ if total == 0 => ActionState::Failed,
         true if managed.is_empty() && isolated == total => ActionState::InForce,

@@ -20,9 +20,9 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What is to be stored.
 #[derive(Clone, Debug, Default)]
-struct Change {
-    record: BTreeMap<String, Value>,
-    conversions: BTreeMap<String, Option<ConversionState>>,
+pub(super) struct Change {
+    pub(super) record: BTreeMap<String, Value>,
+    pub(super) conversions: BTreeMap<String, Option<ConversionState>>,
 }
 
 /// Why it was not stored. Nothing may be changed in AWS then.
@@ -108,7 +108,7 @@ impl Ledger {
 }
 
 /// Recorded originals are written once: the first value stays.
-fn apply(spec: &mut QuarantineSpec, change: &Change, now: Timestamp) {
+pub(super) fn apply(spec: &mut QuarantineSpec, change: &Change, now: Timestamp) {
     for (key, value) in &change.record {
         let original = spec.original.get_or_insert_default();
         original.entry(key.clone()).or_insert_with(|| Text(value.to_string()));

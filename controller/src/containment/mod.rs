@@ -21,3 +21,6 @@ pub use wanted::{Wanted, digest, grow, name_of, wanted};
 
 pub use isolate_network::prepare_group;
 pub use tag_resource::NAME as TAG_RESOURCE;
+
+#[cfg(test)]
+mod property_tests;

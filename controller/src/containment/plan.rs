@@ -6,6 +6,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::case::{Case, unknown_key};
 use crate::aws::Call;
 
 /// The next step of one action, and how it stands.
@@ -61,6 +62,14 @@ impl Plan {
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.record.is_empty() && self.conversions.is_empty() && self.calls.is_empty() && !self.look_again
+    }
+
+    /// Says that the original of something is not known, and notes it once.
+    pub fn unknown(&mut self, case: &Case, action: &str) {
+        self.verdict.unknown = true;
+        if !case.is_unknown(action) {
+            self.record(unknown_key(action), &case.now);
+        }
     }
 
     /// Asks for a state to be recorded.

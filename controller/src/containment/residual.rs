@@ -12,6 +12,8 @@ use super::case::Case;
 
 /// Where it is recorded: one key per release, since a resource can be held again before its release is finished.
 const KEY: &str = "denyAll/residual-";
+/// Where it is recorded that the resource was held again after a release had begun.
+const AGAIN: &str = "denyAll/again-";
 /// The longest life of a user's session: `GetSessionToken`, 36 hours.
 const LIFE: SignedDuration = SignedDuration::from_hours(36);
 /// Sessions issued within this time after the decision are denied too: clocks differ, and IAM lags.
@@ -28,12 +30,31 @@ pub struct Residual {
     pub until: Timestamp,
 }
 
-/// The residual deny of this release. One decided before the containment was last in force anew is of an earlier release.
+/// The residual deny of this release. One decided before the resource was last held again is of an earlier release: sessions
+/// issued since would come back to life.
 #[must_use]
 pub fn recorded(case: &Case) -> Option<Residual> {
     let all = case.original.keys().filter(|k| k.starts_with(KEY)).filter_map(|k| case.recorded::<Residual>(k));
     let latest = all.max_by_key(|r| r.cutoff)?;
-    case.in_force_since.is_none_or(|since| latest.cutoff >= since).then_some(latest)
+    last_held_again(case).is_none_or(|at| latest.decided_at() >= at).then_some(latest)
+}
+
+/// The residual deny of a release that begins now.
+#[must_use]
+pub fn decide(case: &Case) -> Residual {
+    Residual::decided(last_held_again(case).map_or(case.now, |at| case.now.max(at)))
+}
+
+/// What to record where the resource is contained although a release had begun: that release's residual deny is no longer it.
+#[must_use]
+pub fn held_again(case: &Case) -> Option<(String, Timestamp)> {
+    let begun = recorded(case)?;
+    let at = case.now.max(begun.decided_at() + SignedDuration::from_secs(1));
+    Some((format!("{AGAIN}{}", at.as_second()), at))
+}
+
+fn last_held_again(case: &Case) -> Option<Timestamp> {
+    case.original.keys().filter(|k| k.starts_with(AGAIN)).filter_map(|k| case.recorded::<Timestamp>(k)).max()
 }
 
 impl Residual {
@@ -44,6 +65,10 @@ impl Residual {
         let cutoff = whole + MARGIN;
         let until = cutoff + LIFE;
         Self { policy: format!("firebreak-sessions-until-{}", until.strftime("%Y%m%dT%H%M%SZ")), cutoff, until }
+    }
+
+    fn decided_at(&self) -> Timestamp {
+        self.cutoff - MARGIN
     }
 
     /// Its key in the record.

@@ -31,9 +31,14 @@ struct Original {
 }
 
 /// Whether a resource carries our mark.
-#[must_use]
-pub fn is_marked(tags: &BTreeMap<String, String>) -> bool {
+fn is_marked(tags: &BTreeMap<String, String>) -> bool {
     tags.contains_key(INCIDENT)
+}
+
+/// Whether a resource carries a mark that this record knows nothing of: somebody contained it before.
+#[must_use]
+pub fn is_marked_before(case: &Case, tags: &BTreeMap<String, String>) -> bool {
+    is_marked(tags) && !case.has_record_of(NAME)
 }
 
 impl Action for TagResource {

@@ -1,0 +1,83 @@
+//! Several holders, and policies that change.
+
+use std::collections::BTreeSet;
+
+use firebreak_crds::{ContainAction, Empty, Holder, HolderState, IsolateNetwork, ReleasePolicy, SeverTrackedConnections};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::network::isolations;
+use crate::containment::{isolate_network, wanted};
+
+fn rank(p: &IsolateNetwork) -> u8 {
+    match p.sever_tracked_connections {
+        SeverTrackedConnections::Never => 0,
+        SeverTrackedConnections::Auto => 1,
+        SeverTrackedConnections::Always => 2,
+    }
+}
+
+fn action() -> impl Strategy<Value = ContainAction> {
+    prop_oneof![
+        isolations().prop_map(|p| ContainAction { isolate_network: Some(p), ..ContainAction::default() }),
+        Just(ContainAction { deny_all: Some(Empty {}), ..ContainAction::default() }),
+        Just(ContainAction { deactivate_access_keys: Some(Empty {}), ..ContainAction::default() }),
+    ]
+}
+
+/// At most one of each, as the API demands.
+fn actions() -> impl Strategy<Value = Vec<ContainAction>> {
+    vec(action(), 0..4).prop_map(|all| {
+        let mut names = BTreeSet::new();
+        all.into_iter().filter(|a| names.insert(wanted::name_of(a))).collect()
+    })
+}
+
+/// Whether `a` asks for everything that `b` asks for.
+fn covers(a: &[ContainAction], b: &[ContainAction]) -> bool {
+    b.iter().all(|b| {
+        a.iter()
+            .filter(|a| wanted::name_of(a) == wanted::name_of(b))
+            .any(|a| a.isolate_network.as_ref().map(rank) >= b.isolate_network.as_ref().map(rank))
+    })
+}
+
+proptest! {
+    #[test]
+    fn merging_is_commutative_associative_and_never_weaker(a in isolations(), b in isolations(), c in isolations()) {
+        let merge = isolate_network::merge;
+        prop_assert_eq!(merge(&a, &b), merge(&b, &a));
+        prop_assert_eq!(merge(&merge(&a, &b), &c), merge(&a, &merge(&b, &c)));
+        prop_assert!(rank(&merge(&a, &b)) >= rank(&a).max(rank(&b)));
+        prop_assert_eq!(merge(&a, &a), a);
+    }
+
+    #[test]
+    fn a_hold_only_grows(held in actions(), policies in vec(actions(), 1..5)) {
+        let mut now = held;
+        for policy in &policies {
+            let (grown, stays) = wanted::grow(&now, policy);
+            prop_assert!(covers(&grown, &now) && covers(&grown, policy));
+            prop_assert_eq!(grown.len(), grown.iter().map(wanted::name_of).collect::<BTreeSet<_>>().len());
+            let gone: Vec<&str> = now.iter().map(wanted::name_of).filter(|n| !policy.iter().any(|p| wanted::name_of(p) == *n)).collect();
+            prop_assert_eq!(stays, gone);
+            prop_assert_eq!(&wanted::grow(&grown, policy).0, &grown, "growing twice is growing once");
+            now = grown;
+        }
+    }
+
+    #[test]
+    fn what_is_wanted_covers_every_holder_whatever_their_order(all in vec(actions(), 1..4)) {
+        let holder = |actions: &Vec<ContainAction>| Holder {
+            uid: String::new(), namespace: String::new(), name: String::new(),
+            state: HolderState::Retained, actions: actions.clone(), release: ReleasePolicy::default(),
+        };
+        let mut holders: Vec<Holder> = all.iter().map(holder).collect();
+        let one_way = wanted::wanted(&holders, std::iter::empty());
+        holders.reverse();
+        prop_assert_eq!(&wanted::wanted(&holders, std::iter::empty()), &one_way);
+        for name in all.iter().flatten().map(wanted::name_of) {
+            prop_assert!(one_way.iter().any(|w| w.name() == name));
+        }
+    }
+}

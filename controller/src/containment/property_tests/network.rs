@@ -1,0 +1,360 @@
+//! `isolateNetwork`: interfaces in any groups, several VPCs, rules in our groups, managed interfaces, windows in any state.
+
+use std::collections::BTreeSet;
+
+use firebreak_crds::{
+    ActionState, Conversion, ConversionState, IsolateNetwork, OnConflict, ResourceKind, SeverTrackedConnections, Text,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use proptest::collection::{btree_set, vec};
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::{SINCE, Simulated, Simulation, at, calm, config, decisions, resource, script};
+use crate::aws::{Call, Change, Group, GroupRole, Instance, Interface, RouteTable, Rule};
+use crate::containment::isolate_network::{Isolation, Look, Paths};
+use crate::containment::{case::Case, drive::Action, plan::Plan, plan::Verdict};
+
+const VPCS: [&str; 2] = ["vpc-a", "vpc-b"];
+const INTERFACES: [&str; 5] = ["eni-0", "eni-1", "eni-2", "eni-3", "eni-4"];
+/// Groups of others; `sg-open` lets everything through.
+const THEIRS: [&str; 4] = ["sg-web", "sg-db", "sg-open", "sg-attacker"];
+const OURS: [GroupRole; 2] = [GroupRole::Isolation, GroupRole::Conversion];
+
+#[derive(Clone, Debug)]
+pub enum NetworkAttack {
+    /// Puts an interface into groups of others, of ours, or both.
+    Move(usize, BTreeSet<usize>),
+    /// Attaches a new interface.
+    Attach(usize, BTreeSet<usize>),
+    Delete(usize),
+    /// Adds a rule to a group of ours.
+    Open(GroupRole, bool),
+    /// Takes all rules away from a group of ours.
+    Close(GroupRole),
+}
+
+pub fn our_group(role: GroupRole, vpc: &str) -> String {
+    format!("sg-{}-{vpc}", role.group_name())
+}
+
+/// The groups of those numbers that the VPC has: others' first, then ours.
+fn groups(aws: &Look, vpc: &str, numbers: &BTreeSet<usize>) -> Vec<String> {
+    let theirs = THEIRS.iter().map(|g| (*g).to_owned());
+    let all: Vec<String> = theirs.chain(OURS.iter().map(|role| our_group(*role, vpc))).collect();
+    let exists = |id: &String| THEIRS.contains(&id.as_str()) || aws.groups.iter().any(|g| g.id == *id);
+    let picked: Vec<String> = numbers.iter().filter_map(|n| all.get(*n).cloned()).filter(exists).collect();
+    if picked.is_empty() { vec![THEIRS[0].into()] } else { picked }
+}
+
+fn attach(aws: &mut Look, id: &str, vpc: &str, numbers: &BTreeSet<usize>) {
+    let groups = groups(aws, vpc, numbers);
+    let subnet = format!("subnet-{id}");
+    let interface = Interface { id: id.into(), vpc: vpc.into(), subnet, groups, ..Interface::default() };
+    aws.interfaces.push(interface);
+    aws.instance.iter_mut().for_each(|i| i.interfaces.push(id.into()));
+}
+
+fn is_our_group(look: &Look, group: &str) -> bool {
+    look.groups.iter().any(|g| g.id == group)
+}
+
+fn touched(look: &Look, interface: &Interface) -> bool {
+    interface.groups.iter().any(|g| is_our_group(look, g))
+}
+
+fn in_role(interface: &Interface, role: GroupRole) -> bool {
+    interface.groups == [our_group(role, &interface.vpc)]
+}
+
+fn original_groups(case: &Case, interface: &str) -> Option<BTreeSet<String>> {
+    let text = case.original.get(&format!("isolateNetwork/{interface}"))?;
+    let value: serde_json::Value = serde_json::from_str(text).unwrap();
+    serde_json::from_value(value["groups"].clone()).ok()
+}
+
+fn set(groups: &[String]) -> BTreeSet<String> {
+    groups.iter().cloned().collect()
+}
+
+impl Simulated for Isolation {
+    type Attack = NetworkAttack;
+
+    fn read(aws: &Look, case: &Case, params: Option<&IsolateNetwork>) -> Look {
+        let mut look = aws.clone();
+        Isolation::trust(&mut look);
+        let auto = params.is_some_and(|p| p.sever_tracked_connections == SeverTrackedConnections::Auto);
+        let undecided = look.interfaces.iter().filter(|i| !i.managed).any(|i| {
+            original_groups(case, &i.id).is_some() && case.conversion(&i.id).is_none() // as `undecided` has it
+        });
+        look.paths = aws.paths.clone().filter(|_| auto && undecided);
+        look
+    }
+
+    fn accepts(aws: &Look, call: &Call) -> bool {
+        match call {
+            Call::CreateSecurityGroup { vpc, role } => !is_our_group(aws, &our_group(*role, vpc)),
+            Call::ModifyNetworkInterfaceAttribute { interface, .. } => {
+                aws.interfaces.iter().any(|i| i.id == *interface && !i.managed)
+            }
+            _ => true,
+        }
+    }
+
+    fn attack(aws: &mut Look, attack: &NetworkAttack, _: Timestamp) {
+        match attack {
+            NetworkAttack::Move(n, numbers) => {
+                let Some(place) = aws.interfaces.iter().position(|i| i.id == INTERFACES[*n] && !i.managed) else { return };
+                let vpc = aws.interfaces[place].vpc.clone();
+                aws.interfaces[place].groups = groups(aws, &vpc, numbers);
+            }
+            NetworkAttack::Attach(n, numbers) => {
+                if !aws.interfaces.iter().any(|i| i.id == INTERFACES[*n]) {
+                    attach(aws, INTERFACES[*n], VPCS[n % 2], numbers);
+                }
+            }
+            NetworkAttack::Delete(n) => {
+                aws.interfaces.retain(|i| i.id != INTERFACES[*n] || i.managed);
+                let left: Vec<String> = aws.interfaces.iter().map(|i| i.id.clone()).collect();
+                aws.instance.iter_mut().for_each(|i| i.interfaces.retain(|id| left.contains(id)));
+            }
+            NetworkAttack::Open(role, ingress) => {
+                for group in aws.groups.iter_mut().filter(|g| g.name == role.group_name()) {
+                    let rule = Rule { protocol: "tcp".into(), ..Rule::all()[0].clone() };
+                    if *ingress { group.ingress.push(rule) } else { group.egress.push(rule) }
+                }
+            }
+            NetworkAttack::Close(role) => {
+                for group in aws.groups.iter_mut().filter(|g| g.name == role.group_name()) {
+                    (group.ingress, group.egress) = Default::default();
+                }
+            }
+        }
+    }
+
+    fn check_contain(case: &Case, look: &Look, plan: &Plan) {
+        for (key, value) in &plan.record {
+            let text = value.to_string();
+            assert!(
+                !look.groups.iter().any(|g| text.contains(&g.id)),
+                "{key}: our own groups are nobody's original: {text}"
+            );
+        }
+        let role_of = |id: &str| look.groups.iter().find(|g| g.id == *id).map(|g| g.name.as_str());
+        for call in &plan.calls {
+            match call {
+                Call::CreateSecurityGroup { .. } => {}
+                Call::RevokeSecurityGroupIngress { group, .. } | Call::RevokeSecurityGroupEgress { group, .. } => {
+                    assert_eq!(role_of(group), Some(GroupRole::Isolation.group_name()), "{call}");
+                }
+                Call::AuthorizeSecurityGroupIngress { group, .. } | Call::AuthorizeSecurityGroupEgress { group, .. } => {
+                    assert_eq!(role_of(group), Some(GroupRole::Conversion.group_name()), "{call}");
+                }
+                Call::ModifyNetworkInterfaceAttribute { interface, groups, change } => {
+                    let now = look.interfaces.iter().find(|i| i.id == *interface).unwrap();
+                    check_swap(case, look, plan, now, groups, *change);
+                }
+                other => panic!("not a call of this action: {other}"),
+            }
+        }
+    }
+
+    fn check_release(case: &Case, look: &Look, plan: &Plan) {
+        for call in &plan.calls {
+            let Call::ModifyNetworkInterfaceAttribute { interface, groups, change: Change::Restore } = call else {
+                panic!("a release only restores: {call}")
+            };
+            assert_eq!(Some(set(groups)), original_groups(case, interface), "{call}");
+            let now = look.interfaces.iter().find(|i| i.id == *interface).unwrap();
+            let is_ours = now.groups.iter().all(|g| is_our_group(look, g));
+            assert!(is_ours || case.decision == Some(OnConflict::RestoreOriginal), "{call}: somebody else's change");
+        }
+    }
+
+    fn contained(case: &Case, params: &IsolateNetwork, aws: &Look, verdict: &Verdict) {
+        let own: Vec<&Interface> = aws.interfaces.iter().filter(|i| !i.managed).collect();
+        let dead_end = aws.instance.is_none() || aws.interfaces.is_empty() || aws.interfaces.len() > own.len();
+        let expected = if dead_end { ActionState::Failed } else { ActionState::InForce };
+        assert_eq!(verdict.state, expected, "{}", verdict.message);
+        assert!(!verdict.message.is_empty(), "a dead end says why");
+        if aws.instance.is_none() {
+            return;
+        }
+        for interface in &own {
+            assert!(in_role(interface, GroupRole::Isolation), "{interface:?}");
+            assert_ne!(case.conversion(&interface.id), Some(ConversionState::Open));
+            if params.sever_tracked_connections == SeverTrackedConnections::Always {
+                assert_eq!(case.conversion(&interface.id), Some(ConversionState::Closed), "{interface:?}");
+            }
+        }
+        for vpc in own.iter().map(|i| &i.vpc) {
+            let group = aws.groups.iter().find(|g| g.id == our_group(GroupRole::Isolation, vpc)).unwrap();
+            assert!(group.is_empty(), "{group:?}");
+        }
+        let unknown = own.iter().any(|i| original_groups(case, &i.id).is_none());
+        assert_eq!(verdict.unknown, unknown);
+    }
+
+    fn released(case: &Case, before: &Look, aws: &Look, verdict: &Verdict) {
+        let mut conflict = false;
+        for interface in aws.interfaces.iter().filter(|i| !i.managed) {
+            let (now, original) = (set(&interface.groups), original_groups(case, &interface.id));
+            let was = before.interfaces.iter().find(|i| i.id == interface.id).map(|i| set(&i.groups));
+            assert!(
+                original.as_ref() == Some(&now) || was == Some(now.clone()),
+                "neither what was, nor the original: {now:?}"
+            );
+            conflict |= original.is_some_and(|o| o != now);
+            conflict |= original_groups(case, &interface.id).is_none() && touched(aws, interface);
+        }
+        if case.decision.is_none() {
+            let expected = if conflict { ActionState::Conflict } else { ActionState::Released };
+            assert_eq!(verdict.state, expected, "{}", verdict.message);
+        }
+        if case.decision == Some(OnConflict::RestoreOriginal) {
+            let known = aws.interfaces.iter().filter_map(|i| Some((set(&i.groups), original_groups(case, &i.id)?)));
+            known.for_each(|(now, original)| assert_eq!(now, original));
+        }
+    }
+}
+
+fn check_swap(case: &Case, look: &Look, plan: &Plan, now: &Interface, groups: &[String], change: Change) {
+    let key = format!("isolateNetwork/{}", now.id);
+    let recorded = case.original.contains_key(&key) || plan.record.contains_key(&key);
+    assert!(recorded || (touched(look, now) && plan.verdict.unknown), "{}: record before touch", now.id);
+    assert!(!now.managed);
+    let group = look.groups.iter().find(|g| groups == [g.id.clone()]).unwrap();
+    assert_eq!(group.vpc, now.vpc);
+    match change {
+        Change::Isolate => {
+            assert_eq!(group.name, GroupRole::Isolation.group_name());
+            assert!((group.is_empty() && group.read) || in_role(now, GroupRole::Conversion), "known to be empty");
+        }
+        Change::Convert => {
+            assert_eq!(group.name, GroupRole::Conversion.group_name());
+            assert_eq!(plan.conversions.get(&now.id), Some(&Some(ConversionState::Open)), "recorded in the same plan");
+            assert!(plan.wait.is_some());
+            let open = look.interfaces.iter().filter(|i| !i.managed && !in_role(i, GroupRole::Isolation));
+            assert_eq!(open.count(), 0, "everything is isolated before anything is opened");
+        }
+        Change::Restore => panic!("a containment restores nothing"),
+    }
+}
+
+prop_compose! {
+    fn networks()(
+        groups_made in vec(any::<bool>(), 4),
+        interfaces in vec((any::<bool>(), btree_set(0..6_usize, 1..3), prop::bool::weighted(0.1), any::<bool>()), 0..4),
+        routes in vec(any::<bool>(), 2),
+        instance in prop_oneof![1 => Just(None), 12 => Just(Some("running"))],
+    ) -> Look {
+        let mut aws = Look::default();
+        let shown = |state: &str| Instance { state: state.into(), ..Instance::default() };
+        aws.instance = instance.map(shown);
+        for (n, made) in groups_made.iter().enumerate().filter(|(_, made)| **made) {
+            let (role, vpc) = (OURS[n / 2], VPCS[n % 2]);
+            let egress = if *made && n == 3 { Vec::new() } else { vec![Rule::all()[0].clone()] };
+            let (id, name) = (our_group(role, vpc), role.group_name().into());
+            aws.groups.push(Group { id, vpc: vpc.into(), name, egress, ..Group::default() });
+        }
+        for (n, (second, numbers, managed, public)) in interfaces.into_iter().enumerate() {
+            attach(&mut aws, INTERFACES[n], VPCS[usize::from(second)], &numbers);
+            let last = aws.interfaces.last_mut().unwrap();
+            (last.managed, last.public) = (managed, public);
+        }
+        let table = |(vpc, internet): (&&str, bool)| RouteTable { vpc: (*vpc).into(), main: true, subnets: vec![], internet };
+        let all = Rule::all().to_vec();
+        let open = Group { id: THEIRS[2].into(), ingress: all.clone(), egress: all, read: true, ..Group::default() };
+        aws.paths = Some(Paths { routes: VPCS.iter().zip(routes).map(table).collect(), originals: vec![open] });
+        aws
+    }
+}
+
+fn network_attacks() -> BoxedStrategy<NetworkAttack> {
+    let role = || prop_oneof![Just(GroupRole::Isolation), Just(GroupRole::Conversion)];
+    prop_oneof![
+        4 => (0..5_usize, btree_set(0..6_usize, 1..3)).prop_map(|(n, g)| NetworkAttack::Move(n, g)),
+        1 => (0..5_usize, btree_set(0..6_usize, 1..3)).prop_map(|(n, g)| NetworkAttack::Attach(n, g)),
+        1 => (0..5_usize).prop_map(NetworkAttack::Delete),
+        2 => (role(), any::<bool>()).prop_map(|(r, ingress)| NetworkAttack::Open(r, ingress)),
+        1 => role().prop_map(NetworkAttack::Close),
+    ]
+    .boxed()
+}
+
+pub fn isolations() -> impl Strategy<Value = IsolateNetwork> {
+    use SeverTrackedConnections::{Always, Auto, Never};
+    prop_oneof![Just(Auto), Just(Always), Just(Never)]
+        .prop_map(|sever_tracked_connections| IsolateNetwork { sever_tracked_connections })
+}
+
+/// What an earlier process left behind: records, and windows in any state.
+fn left_behind() -> impl Strategy<Value = Vec<(usize, BTreeSet<usize>, Option<ConversionState>)>> {
+    use ConversionState::{Closed, Open, Skipped};
+    let window = prop_oneof![Just(None), Just(Some(Open)), Just(Some(Closed)), Just(Some(Skipped))];
+    vec((0..5_usize, btree_set(0..4_usize, 1..3), window), 0..4)
+}
+
+fn leave(simulation: &mut Simulation<Isolation>, records: Vec<(usize, BTreeSet<usize>, Option<ConversionState>)>) {
+    let managed = |id: &str| simulation.aws.interfaces.iter().any(|i| i.id == id && i.managed);
+    let records: Vec<_> = records.into_iter().filter(|(n, ..)| !managed(INTERFACES[*n])).collect();
+    for (n, numbers, window) in records {
+        let id = INTERFACES[n];
+        let groups: Vec<&str> = numbers.iter().map(|n| THEIRS[*n]).collect();
+        let original = simulation.quarantine.spec.original.get_or_insert_default();
+        original.entry(format!("isolateNetwork/{id}")).or_insert(Text(json!({ "groups": groups }).to_string()));
+        let since = Time(at(SINCE));
+        let window = window.map(|state| Conversion { interface_id: id.into(), state, since });
+        simulation.quarantine.spec.conversions.retain(|c| c.interface_id != id);
+        simulation.quarantine.spec.conversions.extend(window);
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn network_isolation_holds_against_any_order_of_events(
+        aws in networks(), params in isolations(), records in left_behind(),
+        scripts in prop::array::uniform4(script(network_attacks())), decision in decisions(),
+    ) {
+        let mut simulation = Simulation::<Isolation>::new(resource(ResourceKind::Ec2Instance), aws, params);
+        leave(&mut simulation, records);
+        simulation.life(&scripts, decision);
+    }
+
+    #[test]
+    fn an_undisturbed_isolation_is_given_back_exactly(
+        mut aws in networks(), params in isolations(), scripts in prop::array::uniform4(script(network_attacks())),
+    ) {
+        for place in 0..aws.interfaces.len() {
+            if touched(&aws, &aws.interfaces[place]) {
+                aws.interfaces[place].groups = vec![THEIRS[0].into()];
+            }
+        }
+        let before = aws.interfaces.clone();
+        let mut simulation = Simulation::<Isolation>::new(resource(ResourceKind::Ec2Instance), aws, params);
+        let verdict = simulation.life(&scripts.map(|s| calm(&s)), None);
+        prop_assert_eq!(verdict.state, ActionState::Released);
+        prop_assert_eq!(&simulation.aws.interfaces, &before);
+    }
+
+    /// However the others fare: what stands open for its seconds is closed by the first pass that AWS lets through.
+    #[test]
+    fn an_open_window_is_closed_though_another_interface_cannot_be_isolated(params in isolations(), rules in any::<bool>()) {
+        let mut aws = Look { instance: Some(Instance::default()), ..Look::default() };
+        for role in OURS {
+            let (id, vpc, name) = (our_group(role, VPCS[0]), VPCS[0].into(), role.group_name().into());
+            let ingress = if rules { vec![Rule::all()[0].clone()] } else { Vec::new() };
+            aws.groups.push(Group { id, vpc, name, ingress, ..Group::default() });
+        }
+        attach(&mut aws, "eni-0", VPCS[0], &BTreeSet::from([5]));
+        attach(&mut aws, "eni-1", VPCS[0], &BTreeSet::from([0]));
+        let mut simulation = Simulation::<Isolation>::new(resource(ResourceKind::Ec2Instance), aws, params);
+        leave(&mut simulation, vec![(0, BTreeSet::from([0]), Some(ConversionState::Open))]);
+        let plan = simulation.plan(false, &simulation.look(false));
+        let closes = |c: &Call| matches!(c, Call::ModifyNetworkInterfaceAttribute { interface, .. } if interface == "eni-0");
+        prop_assert!(plan.calls.iter().any(closes), "{:?}", plan.calls);
+    }
+}
