@@ -4,12 +4,16 @@ SHELL := bash -o pipefail
 .DEFAULT_GOAL := help
 export PYTHONDONTWRITEBYTECODE := 1
 
+# Outside the checkout, where tests/setup keeps its tools too: a new clone does not build the AWS SDK again.
+cache := $(or $(FIREBREAK_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/firebreak)
+export CARGO_TARGET_DIR ?= $(cache)/target
+
 CONTROL_PLANE = $(shell tests/setup control-plane)
 EMULATOR = $(shell tests/setup emulator)
 CARGO_DENY = $(shell tests/setup cargo-deny)
 
 # What `make generate` writes.
-GENERATED = crds/manifests
+GENERATED = crds/manifests docs/api.md docs/iam-policy.json
 
 .PHONY: help
 help: ## List these commands
@@ -17,12 +21,17 @@ help: ## List these commands
 
 .PHONY: tools
 tools: ## Get the control plane and the AWS emulator that the tests run on (once per machine, about 5 minutes)
-	@tests/setup control-plane emulator
+	@tests/setup control-plane emulator > /dev/null
+
+.PHONY: demo
+demo: tools ## Contain an instance and a user, on a control plane and an AWS emulator of its own; KEEP=1 leaves it up
+	cargo build --locked --quiet -p firebreak-controller -p firebreak-tests --bins
+	@KEEP=$(KEEP) $(CARGO_TARGET_DIR)/debug/demo
 
 .PHONY: test
 test: tools ## Run all tests
-	cargo test --locked --workspace
 	cd tests/emulator && PYTHONPATH=$(EMULATOR)/site python3 -m unittest test_corrections
+	cargo test --locked --workspace
 
 .PHONY: lint
 lint: ## Check format, lints, dependencies, the chart, and that generated files are fresh
@@ -33,19 +42,20 @@ lint: ## Check format, lints, dependencies, the chart, and that generated files 
 	$(CONTROL_PLANE)/bin/helm template firebreak charts/firebreak --namespace firebreak > /dev/null
 	$(MAKE) generate
 	git diff --exit-code -- $(GENERATED)
+	@! git ls-files --others --exclude-standard -- $(GENERATED) | grep . || (echo "lint: commit these generated files" && false)
 
 .PHONY: advisories
 advisories: ## Check the dependencies for known vulnerabilities (fetches a git repository)
 	$(CARGO_DENY)/bin/cargo-deny --locked check advisories
 
 .PHONY: generate
-generate: ## Write the files that are made from code
-	@echo "nothing is generated yet"
-
-.PHONY: demo
-demo: tools ## Contain an instance and a user on a control plane and an AWS emulator of its own
-	@echo "no demo yet"
+generate: ## Write the files that are made from code: CRDs, docs/api.md, docs/iam-policy.json
+	cargo run --locked --quiet -p firebreak-crds --bin firebreak-crdgen -- .
+	cargo build --locked --quiet -p firebreak-controller
+	$(CARGO_TARGET_DIR)/debug/firebreak-controller iam-policy > docs/iam-policy.json.new
+	mv docs/iam-policy.json.new docs/iam-policy.json
 
 .PHONY: bench
-bench: tools ## Measure how fast attackers are cut off
-	@echo "no benchmark yet"
+bench: tools ## Measure how fast attackers are cut off, next to a sequential script; an optimized build
+	cargo build --locked --quiet --release -p firebreak-controller -p firebreak-tests --bins
+	@$(CARGO_TARGET_DIR)/release/bench
