@@ -267,3 +267,7 @@ fn expected(call: &Call) -> Outcome {
         _ => Outcome::Done,
     }
 }
+
+#[cfg(test)]
+#[path = "drive_tests.rs"]
+mod tests;

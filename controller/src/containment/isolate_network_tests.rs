@@ -1,1 +1,290 @@
+use firebreak_crds::{Conversion, Empty};
 
+use super::*;
+use crate::clock;
+use crate::containment::example;
+use SeverTrackedConnections::{Always, Auto, Never};
+
+const VPC: &str = "vpc-a";
+const ISOLATION: &str = "sg-isolation";
+const CONVERSION_GROUP: &str = "sg-conversion";
+
+fn params(sever: SeverTrackedConnections) -> IsolateNetwork {
+    IsolateNetwork { sever_tracked_connections: sever }
+}
+
+fn group(role: GroupRole, rules: &[Rule]) -> Group {
+    let id = if role == GroupRole::Isolation { ISOLATION } else { CONVERSION_GROUP };
+    let (ingress, egress) = (rules.to_vec(), rules.to_vec());
+    Group { id: id.into(), vpc: VPC.into(), name: role.group_name().into(), ingress, egress, read: true }
+}
+
+fn interface(id: &str, groups: &[&str]) -> Interface {
+    let groups = groups.iter().map(|g| (*g).to_owned()).collect();
+    Interface { id: id.into(), vpc: VPC.into(), subnet: "subnet-a".into(), groups, ..Interface::default() }
+}
+
+/// An instance whose VPC has an empty isolation group.
+fn look(interfaces: Vec<Interface>) -> Look {
+    let ids = interfaces.iter().map(|i| i.id.clone()).collect();
+    let instance = Some(Instance { id: "i-1".into(), state: "running".into(), interfaces: ids, ..Instance::default() });
+    Look { instance, interfaces, groups: vec![group(GroupRole::Isolation, &[])], paths: None }
+}
+
+fn case() -> Case {
+    example::case(example::instance())
+}
+
+/// `eni-1` was in `sg-web`.
+fn recorded() -> Case {
+    example::recorded(case(), "isolateNetwork/eni-1", &Original { groups: vec!["sg-web".into()] })
+}
+
+fn window(mut case: Case, state: ConversionState) -> Case {
+    case.conversions.push(Conversion { interface_id: "eni-1".into(), state, since: clock::time(case.now) });
+    case
+}
+
+fn isolates(interface: &str) -> Call {
+    swap(interface, ISOLATION, Change::Isolate)
+}
+
+#[test]
+fn the_first_step_records_and_cuts_every_interface_side_by_side() {
+    let look = look(vec![interface("eni-1", &["sg-web"]), interface("eni-2", &["sg-db", "sg-web"])]);
+    let plan = Isolation::contain(&case(), &params(Auto), &look);
+    assert_eq!(plan.calls, [isolates("eni-1"), isolates("eni-2")]);
+    let keys: Vec<&str> = plan.record.keys().map(String::as_str).collect();
+    assert_eq!(keys, ["isolateNetwork/eni-1", "isolateNetwork/eni-2"]);
+    assert_eq!(plan.record["isolateNetwork/eni-2"]["groups"], serde_json::json!(["sg-db", "sg-web"]));
+}
+
+#[test]
+fn nothing_is_put_into_a_group_that_is_not_known_to_be_empty() {
+    let all = Rule::all();
+    let unread = Group { read: false, ..group(GroupRole::Isolation, &[]) };
+    for (what, groups, calls, look_again) in [
+        ("missing", vec![], 1, false),
+        ("with rules", vec![group(GroupRole::Isolation, &all)], 2, false),
+        ("expected to be empty, not read so", vec![unread], 0, true),
+    ] {
+        let look = Look { groups, ..look(vec![interface("eni-1", &["sg-web"])]) };
+        let plan = Isolation::contain(&case(), &params(Auto), &look);
+        assert!(!plan.calls.contains(&isolates("eni-1")), "{what}");
+        assert_eq!((plan.calls.len(), plan.look_again), (calls, look_again), "{what}");
+        assert!(plan.record.contains_key("isolateNetwork/eni-1"), "{what}: recorded all the same");
+    }
+}
+
+#[test]
+fn the_default_egress_rule_of_a_new_group_is_expected_and_revoked() {
+    let mut look = Look { groups: vec![], ..look(vec![interface("eni-1", &["sg-web"])]) };
+    let create = Call::CreateSecurityGroup { vpc: VPC.into(), role: GroupRole::Isolation };
+    Isolation::after(&mut look, &create, &Outcome::Created(ISOLATION.into()));
+    let plan = Isolation::contain(&recorded(), &params(Auto), &look);
+    let revoke = Call::RevokeSecurityGroupEgress { group: ISOLATION.into(), rules: vec![Rule::all()[0].clone()] };
+    assert_eq!(plan.calls, [revoke]);
+}
+
+#[test]
+fn rules_that_somebody_adds_to_the_isolation_group_go_and_are_drift() {
+    let groups = vec![group(GroupRole::Isolation, &Rule::all())];
+    let look = Look { groups, ..look(vec![interface("eni-1", &[ISOLATION])]) };
+    let plan = Isolation::contain(&recorded(), &params(Never), &look);
+    assert_eq!(plan.calls.len(), 2, "{:?}", plan.calls);
+    assert_eq!(plan.verdict.drift, ["rules in the isolation group of vpc-a"]);
+}
+
+#[test]
+fn an_interface_that_was_moved_away_is_put_back_and_converted_anew() {
+    let case = window(recorded(), ConversionState::Closed);
+    let plan = Isolation::contain(&case, &params(Auto), &look(vec![interface("eni-1", &["sg-attacker"])]));
+    assert_eq!(plan.calls, [isolates("eni-1")]);
+    assert_eq!(plan.verdict.drift, ["eni-1 was in [sg-attacker]"]);
+    assert_eq!(plan.conversions["eni-1"], None);
+    assert!(plan.record.is_empty(), "the first value stays");
+}
+
+#[test]
+fn our_groups_are_never_recorded_as_the_original() {
+    for groups in [vec![ISOLATION], vec![CONVERSION_GROUP], vec![ISOLATION, "sg-attacker"]] {
+        let mut look = look(vec![interface("eni-1", &groups)]);
+        look.groups.push(group(GroupRole::Conversion, &Rule::all()));
+        let plan = Isolation::contain(&case(), &params(Never), &look);
+        assert!(plan.verdict.unknown && !plan.record.contains_key("isolateNetwork/eni-1"), "{groups:?}");
+        assert!(plan.record.contains_key("isolateNetwork/unknown"), "so that a release asks: {groups:?}");
+        assert_eq!(plan.calls.contains(&isolates("eni-1")), groups != [ISOLATION], "{groups:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_isolated_is_said() {
+    let managed = Interface { managed: true, ..interface("eni-1", &["sg-nat"]) };
+    for (look, state, says) in [
+        (Look { instance: None, ..look(vec![]) }, ActionState::Failed, "AWS shows no instance"),
+        (look(vec![]), ActionState::Failed, "no network interface"),
+        (look(vec![managed]), ActionState::Failed, "eni-1 belong to an AWS service"),
+        (look(vec![interface("eni-1", &[ISOLATION])]), ActionState::InForce, "1 of 1 interfaces isolated"),
+    ] {
+        let plan = Isolation::contain(&recorded(), &params(Never), &look);
+        assert!(plan.is_done() && plan.verdict.state == state, "{plan:?}");
+        assert!(plan.verdict.message.contains(says), "{}", plan.verdict.message);
+    }
+}
+
+#[test]
+fn a_terminated_instance_is_contained() {
+    let mut look = look(vec![]);
+    look.instance.as_mut().unwrap().state = "terminated".into();
+    assert_eq!(Isolation::contain(&case(), &params(Auto), &look).verdict.state, ActionState::InForce);
+}
+
+#[test]
+fn auto_converts_what_can_have_tracked_flows_from_outside() {
+    let table = |main, subnets: &[&str], internet| RouteTable {
+        vpc: VPC.into(),
+        main,
+        subnets: subnets.iter().map(|s| (*s).to_owned()).collect(),
+        internet,
+    };
+    let open = Group { id: "sg-web".into(), ..group(GroupRole::Conversion, &Rule::all()) };
+    let rows: [(&str, bool, Vec<RouteTable>, Vec<Group>, ConversionState); 5] = [
+        ("no way out", false, vec![table(true, &[], false)], vec![], ConversionState::Skipped),
+        ("a public address", true, vec![], vec![], ConversionState::Open),
+        ("the main table has a way out", false, vec![table(true, &[], true)], vec![], ConversionState::Open),
+        (
+            "its own table counts, not the main one",
+            false,
+            vec![table(true, &[], true), table(false, &["subnet-a"], false)],
+            vec![],
+            ConversionState::Skipped,
+        ),
+        ("flows of open groups were never tracked", true, vec![], vec![open], ConversionState::Skipped),
+    ];
+    for (what, public, routes, originals, state) in rows {
+        let mut look = look(vec![Interface { public, ..interface("eni-1", &[ISOLATION]) }]);
+        look.groups.push(group(GroupRole::Conversion, &Rule::all()));
+        look.paths = Some(Paths { routes, originals });
+        let plan = Isolation::contain(&recorded(), &params(Auto), &look);
+        assert_eq!(plan.conversions.get("eni-1"), Some(&Some(state)), "{what}");
+        assert_eq!(!plan.calls.is_empty(), state == ConversionState::Open, "{what}");
+    }
+}
+
+#[test]
+fn a_conversion_opens_after_everything_is_isolated_recorded_and_for_seconds() {
+    let mut look = look(vec![interface("eni-1", &[ISOLATION]), interface("eni-2", &["sg-web"])]);
+    look.groups.push(group(GroupRole::Conversion, &Rule::all()));
+    assert_eq!(Isolation::contain(&recorded(), &params(Always), &look).calls, [isolates("eni-2")], "first the cut");
+    look.interfaces[1] = interface("eni-2", &[ISOLATION]);
+    let both = example::recorded(recorded(), "isolateNetwork/eni-2", &Original { groups: vec!["sg-web".into()] });
+    let plan = Isolation::contain(&both, &params(Always), &look);
+    let opens = |id| swap(id, CONVERSION_GROUP, Change::Convert);
+    assert_eq!(plan.calls, [opens("eni-1"), opens("eni-2")]);
+    assert_eq!(plan.conversions.values().collect::<Vec<_>>(), [&Some(ConversionState::Open); 2]);
+    assert_eq!(plan.wait, Some(CONVERSION));
+}
+
+#[test]
+fn the_conversion_group_is_made_and_opened_before_it_is_used() {
+    let mut look = look(vec![interface("eni-1", &[ISOLATION])]);
+    let plan = Isolation::contain(&recorded(), &params(Always), &look);
+    assert_eq!(plan.calls, [Call::CreateSecurityGroup { vpc: VPC.into(), role: GroupRole::Conversion }]);
+    Isolation::after(&mut look, &plan.calls[0], &Outcome::Created(CONVERSION_GROUP.into()));
+    let plan = Isolation::contain(&recorded(), &params(Always), &look);
+    let (ingress, egress) = (Rule::all().to_vec(), vec![Rule::all()[1].clone()]); // AWS adds IPv4 egress itself
+    let (into, out) = (CONVERSION_GROUP.to_owned(), CONVERSION_GROUP.to_owned());
+    assert_eq!(
+        plan.calls,
+        [
+            Call::AuthorizeSecurityGroupIngress { group: into, rules: ingress },
+            Call::AuthorizeSecurityGroupEgress { group: out, rules: egress }
+        ]
+    );
+    assert!(plan.conversions.is_empty(), "no window before there is something to open");
+}
+
+#[test]
+fn a_crash_inside_a_window_resumes_to_isolation() {
+    let case = window(recorded(), ConversionState::Open);
+    let mut look = look(vec![interface("eni-1", &[CONVERSION_GROUP]), interface("eni-2", &["sg-web"])]);
+    look.groups.push(group(GroupRole::Conversion, &Rule::all()));
+    for sever in [Auto, Always, Never] {
+        let plan = Isolation::contain(&case, &params(sever), &look);
+        assert_eq!(plan.calls, [isolates("eni-1"), isolates("eni-2")], "side by side with the others: {sever:?}");
+    }
+    look.interfaces = vec![interface("eni-1", &[ISOLATION])];
+    let plan = Isolation::contain(&case, &params(Never), &look);
+    assert_eq!(plan.conversions["eni-1"], Some(ConversionState::Closed));
+    assert!(plan.calls.is_empty());
+}
+
+#[test]
+fn an_interface_in_the_conversion_group_without_a_window_is_isolated() {
+    let mut look = look(vec![interface("eni-1", &[CONVERSION_GROUP])]);
+    look.groups.push(group(GroupRole::Conversion, &Rule::all()));
+    assert_eq!(Isolation::contain(&recorded(), &params(Always), &look).calls, [isolates("eni-1")]);
+}
+
+#[test]
+fn a_release_gives_back_only_what_firebreak_put_there() {
+    use OnConflict::{KeepTheirs, RestoreOriginal};
+    let original = Original { groups: vec!["sg-web".into()] };
+    for (what, now, decision, restores, state) in [
+        ("isolated", &[ISOLATION][..], None, true, ActionState::InProgress),
+        ("in an open window", &[CONVERSION_GROUP], None, true, ActionState::InProgress),
+        ("the original already", &["sg-web"], None, false, ActionState::Released),
+        ("somebody else's", &["sg-other"], None, false, ActionState::Conflict),
+        ("somebody added one", &[ISOLATION, "sg-other"], None, false, ActionState::Conflict),
+        ("theirs are kept", &["sg-other"], Some(KeepTheirs), false, ActionState::Released),
+        ("theirs are overruled", &["sg-other"], Some(RestoreOriginal), true, ActionState::InProgress),
+    ] {
+        let mut look = look(vec![interface("eni-1", now)]);
+        look.groups.push(group(GroupRole::Conversion, &Rule::all()));
+        let plan = Isolation::release(&Case { decision, ..recorded() }, &look);
+        let expected = if restores { vec![restore("eni-1", &original)] } else { vec![] };
+        assert_eq!((plan.calls, plan.verdict.state), (expected, state), "{what}");
+    }
+}
+
+#[test]
+fn the_order_of_groups_means_nothing() {
+    let original = Original { groups: vec!["sg-a".into(), "sg-b".into()] };
+    let case = example::recorded(case(), "isolateNetwork/eni-1", &original);
+    let plan = Isolation::release(&case, &look(vec![interface("eni-1", &["sg-b", "sg-a"])]));
+    assert_eq!(plan.verdict.state, ActionState::Released);
+}
+
+#[test]
+fn one_conflict_does_not_keep_the_other_interfaces() {
+    let both = example::recorded(recorded(), "isolateNetwork/eni-2", &Original { groups: vec!["sg-db".into()] });
+    let plan = Isolation::release(&both, &look(vec![interface("eni-1", &["sg-other"]), interface("eni-2", &[ISOLATION])]));
+    assert_eq!(plan.calls.len(), 1);
+    assert_eq!(plan.verdict.state, ActionState::Conflict);
+    assert!(plan.verdict.message.contains("eni-1: now [sg-other], before containment [sg-web]"), "{}", plan.verdict.message);
+}
+
+#[test]
+fn an_interface_that_is_gone_is_given_back() {
+    let plan = Isolation::release(&recorded(), &look(vec![]));
+    assert_eq!(plan.verdict.state, ActionState::Released);
+    assert!(plan.verdict.message.contains("eni-1: no longer exists"));
+}
+
+#[test]
+fn an_unknown_or_unreadable_original_waits_for_a_person() {
+    let unreadable = example::recorded(case(), "isolateNetwork/eni-1", &Empty {});
+    for case in [case(), unreadable] {
+        let isolated = look(vec![interface("eni-1", &[ISOLATION])]);
+        assert_eq!(Isolation::release(&case, &isolated).verdict.state, ActionState::Conflict);
+        let decided = Case { decision: Some(OnConflict::KeepTheirs), ..case };
+        assert_eq!(Isolation::release(&decided, &isolated).verdict.state, ActionState::Released);
+    }
+}
+
+#[test]
+fn interfaces_are_looked_up_by_the_record_too() {
+    let case = example::recorded(recorded(), "isolateNetwork/unknown", &case().now);
+    let ids: Vec<String> = known(&case, &look(vec![interface("eni-2", &["sg-web"])])).collect();
+    assert_eq!(ids, ["eni-2", "eni-1"]);
+}

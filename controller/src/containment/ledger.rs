@@ -128,3 +128,7 @@ fn verify(sent: &QuarantineSpec, stored: &QuarantineSpec) -> Result<(), LedgerEr
         (_, false) => Err(LedgerError::Pruned("spec.conversions".into())),
     }
 }
+
+#[cfg(test)]
+#[path = "ledger_tests.rs"]
+mod tests;

@@ -23,4 +23,6 @@ pub use isolate_network::prepare_group;
 pub use tag_resource::NAME as TAG_RESOURCE;
 
 #[cfg(test)]
+pub mod example;
+#[cfg(test)]
 mod property_tests;

@@ -112,3 +112,7 @@ fn delete(case: &Case, tags: BTreeMap<String, String>) -> Call {
         ResourceKind::IamUser => Call::UntagUser { user: case.resource.id.clone(), tags },
     }
 }
+
+#[cfg(test)]
+#[path = "tag_resource_tests.rs"]
+mod tests;

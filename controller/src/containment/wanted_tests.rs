@@ -1,1 +1,100 @@
+use SeverTrackedConnections::{Always, Auto, Never};
+use firebreak_crds::{ContainAction, SeverTrackedConnections};
 
+use super::*;
+use crate::containment::example::{self, deny_all, isolate, keys_off};
+
+fn names(wanted: &[Wanted]) -> Vec<&'static str> {
+    wanted.iter().map(Wanted::name).collect()
+}
+
+#[test]
+fn what_any_holder_asks_for_is_wanted_in_its_stricter_form() {
+    let holders = [
+        example::holder("1", "a", vec![isolate(Never), deny_all()]),
+        example::holder("2", "b", vec![isolate(Always), keys_off()]),
+    ];
+    let all = wanted(&holders, std::iter::empty());
+    assert_eq!(names(&all), ["isolateNetwork", "denyAll", "deactivateAccessKeys"]);
+    assert_eq!(all[0], Wanted::IsolateNetwork(IsolateNetwork { sever_tracked_connections: Always }));
+}
+
+#[test]
+fn what_is_on_record_stays_wanted_though_nobody_asks_for_it() {
+    for (keys, expected) in [
+        (vec!["isolateNetwork/eni-1", "isolateNetwork/eni-2"], vec!["isolateNetwork"]),
+        (vec!["denyAll", "denyAll/residual-1"], vec!["denyAll"]),
+        (vec!["deactivateAccessKeys/AKIA1"], vec!["deactivateAccessKeys"]),
+        (vec!["isolateNetwork/unknown", "denyAll/unknown"], vec!["isolateNetwork", "denyAll"]),
+        (vec!["tagResource"], vec![]),
+        (vec![], vec![]),
+    ] {
+        let keys: Vec<String> = keys.into_iter().map(str::to_owned).collect();
+        assert_eq!(names(&wanted(&[], keys.iter())), expected, "{keys:?}");
+    }
+}
+
+#[test]
+fn isolation_that_nobody_asks_for_any_more_opens_no_window() {
+    let key = "isolateNetwork/eni-1".to_owned();
+    let kept = wanted(&[], std::iter::once(&key));
+    assert_eq!(kept, [Wanted::IsolateNetwork(IsolateNetwork { sever_tracked_connections: Never })]);
+    let asked = wanted(&[example::holder("1", "a", vec![isolate(Auto)])], std::iter::once(&key));
+    assert_eq!(asked, [Wanted::IsolateNetwork(IsolateNetwork { sever_tracked_connections: Auto })]);
+}
+
+#[test]
+fn a_hold_takes_what_the_policy_adds_and_keeps_what_it_drops() {
+    for (what, held, policy, grown, stays) in [
+        ("nothing held yet", vec![], vec![deny_all()], vec![deny_all()], vec![]),
+        ("added", vec![deny_all()], vec![deny_all(), keys_off()], vec![deny_all(), keys_off()], vec![]),
+        (
+            "taken away",
+            vec![deny_all(), keys_off()],
+            vec![deny_all()],
+            vec![deny_all(), keys_off()],
+            vec!["deactivateAccessKeys"],
+        ),
+        ("stricter", vec![isolate(Auto)], vec![isolate(Always)], vec![isolate(Always)], vec![]),
+        ("weaker", vec![isolate(Always)], vec![isolate(Never)], vec![isolate(Always)], vec![]),
+        ("an empty policy", vec![isolate(Auto)], vec![], vec![isolate(Auto)], vec!["isolateNetwork"]),
+    ] {
+        assert_eq!(grow(&held, &policy), (grown, stays), "{what}");
+    }
+}
+
+#[test]
+fn every_action_has_the_name_that_the_policy_gives_it() {
+    for (action, name) in [(isolate(Auto), "isolateNetwork"), (deny_all(), "denyAll"), (keys_off(), "deactivateAccessKeys")]
+    {
+        assert_eq!(name_of(&action), name);
+        let json = serde_json::to_value(&action).unwrap();
+        assert_eq!(json.as_object().unwrap().keys().collect::<Vec<_>>(), [name]);
+    }
+    assert_eq!(name_of(&ContainAction::default()), "none");
+}
+
+#[test]
+fn a_digest_is_of_what_is_asked_for_in_any_order() {
+    let (a, b) = ((example::instance(), vec![isolate(Auto)]), (example::user(), vec![deny_all(), keys_off()]));
+    let swapped = (example::user(), vec![keys_off(), deny_all()]);
+    assert_eq!(digest(&[a.clone(), b.clone()]), digest(&[swapped, a.clone()]));
+    assert_eq!(digest(&[a.clone(), a.clone()]), digest(std::slice::from_ref(&a)), "twice is once");
+    let others = [
+        digest(&[]),
+        digest(std::slice::from_ref(&a)),
+        digest(std::slice::from_ref(&b)),
+        digest(&[(example::instance(), vec![isolate(Always)])]),
+        digest(&[a.clone(), b]),
+    ];
+    let distinct: std::collections::BTreeSet<_> = others.iter().collect();
+    assert_eq!(distinct.len(), others.len());
+    assert!(others.iter().all(|d| d.len() == 64));
+}
+
+/// An approval names it: a version that computes another makes every approval void.
+#[test]
+fn digests_never_change_between_versions() {
+    let asked = [(example::user(), vec![deny_all()])];
+    assert_eq!(digest(&asked), "dbc7d9bd513506a835160aafaac9dd367b1fe74ffb8f23a4c2744ab4748ee215");
+}

@@ -1,0 +1,28 @@
+use firebreak_crds::ConversionState;
+use serde_json::json;
+
+use super::*;
+use crate::aws::GroupRole;
+use crate::containment::example;
+
+#[test]
+fn a_dry_run_goes_on_as_if_the_plan_had_been_recorded() {
+    let mut case = example::case(example::instance());
+    let mut plan = Plan::default();
+    plan.record("isolateNetwork/eni-1", &json!({ "groups": ["sg-1"] }));
+    plan.conversions.insert("eni-1".into(), Some(ConversionState::Open));
+    note(&mut case, &plan);
+    assert_eq!(case.original["isolateNetwork/eni-1"], r#"{"groups":["sg-1"]}"#);
+    assert_eq!(case.conversion("eni-1"), Some(ConversionState::Open));
+    plan.conversions.insert("eni-1".into(), None);
+    note(&mut case, &plan);
+    assert_eq!(case.conversion("eni-1"), None);
+}
+
+#[test]
+fn a_dry_run_says_what_it_expects_of_aws() {
+    let create = Call::CreateSecurityGroup { vpc: "vpc-a".into(), role: GroupRole::Isolation };
+    assert!(matches!(expected(&create), Outcome::Created(id) if id == "(new firebreak-isolation)"));
+    let attach = Call::AttachUserPolicy { user: "mallory".into(), arn: String::new() };
+    assert!(matches!(expected(&attach), Outcome::Done));
+}

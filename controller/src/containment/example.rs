@@ -1,0 +1,81 @@
+//! For unit tests: an instance and a user to contain.
+
+use std::collections::BTreeMap;
+
+use firebreak_crds::{
+    ContainAction, Holder, HolderState, NameRef, Quarantine, QuarantineSpec, ReleasePolicy, Resource, ResourceKind,
+};
+use k8s_openapi::jiff::Timestamp;
+use serde::Serialize;
+
+use super::case::Case;
+
+/// When the containment began.
+pub const SINCE: &str = "2026-03-01T12:00:00Z";
+
+pub fn instance() -> Resource {
+    Resource { kind: ResourceKind::Ec2Instance, region: Some("eu-west-1".into()), id: "i-1".into(), ..user() }
+}
+
+pub fn user() -> Resource {
+    Resource {
+        kind: ResourceKind::IamUser,
+        account_ref: NameRef { name: "prod".into() },
+        account_id: "111122223333".into(),
+        region: None,
+        id: "mallory".into(),
+    }
+}
+
+/// A case without a record, one minute after the containment began.
+pub fn case(resource: Resource) -> Case {
+    let since: Timestamp = SINCE.parse().unwrap();
+    Case {
+        resource,
+        original: BTreeMap::new(),
+        conversions: Vec::new(),
+        decision: None,
+        release: ReleasePolicy::default(),
+        since,
+        incident: "security/inc-1".into(),
+        partition: "aws".into(),
+        now: since + std::time::Duration::from_secs(60),
+    }
+}
+
+/// The case with one more record.
+pub fn recorded(mut case: Case, key: &str, value: &impl Serialize) -> Case {
+    case.original.insert(key.into(), serde_json::to_string(value).unwrap());
+    case
+}
+
+pub fn holder(uid: &str, name: &str, actions: Vec<ContainAction>) -> Holder {
+    Holder {
+        uid: uid.into(),
+        namespace: "security".into(),
+        name: name.into(),
+        state: HolderState::Holding,
+        actions,
+        release: ReleasePolicy::default(),
+    }
+}
+
+pub fn quarantine(resource: Resource, holders: Vec<Holder>) -> Quarantine {
+    let spec = QuarantineSpec { resource, holders, original: None, conversions: Vec::new(), release: None, suspend: false };
+    let mut quarantine = Quarantine::new("q", spec);
+    quarantine.metadata.generation = Some(1);
+    quarantine
+}
+
+pub fn deny_all() -> ContainAction {
+    ContainAction { deny_all: Some(firebreak_crds::Empty {}), ..ContainAction::default() }
+}
+
+pub fn keys_off() -> ContainAction {
+    ContainAction { deactivate_access_keys: Some(firebreak_crds::Empty {}), ..ContainAction::default() }
+}
+
+pub fn isolate(sever: firebreak_crds::SeverTrackedConnections) -> ContainAction {
+    let isolate_network = Some(firebreak_crds::IsolateNetwork { sever_tracked_connections: sever });
+    ContainAction { isolate_network, ..ContainAction::default() }
+}
