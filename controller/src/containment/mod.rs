@@ -16,6 +16,8 @@ mod wanted;
 pub use case::Case;
 pub use drive::{DryRun, Pass, Report};
 pub use ledger::{Ledger, LedgerError};
+#[cfg(test)]
+pub use plan::Verdict;
 pub use residual::recorded as recorded_residual;
 pub use wanted::{Wanted, digest, grow, name_of, wanted};
 

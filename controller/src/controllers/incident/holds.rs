@@ -148,3 +148,7 @@ async fn finish(api: &Api<Quarantine>, mut quarantine: Quarantine, uid: &str, en
     let name = quarantine.name_any();
     kube("end a hold", api.replace(&name, &PostParams::default(), &quarantine)).await.map(|_| ())
 }
+
+#[cfg(test)]
+#[path = "holds_tests.rs"]
+mod tests;

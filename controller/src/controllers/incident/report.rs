@@ -21,6 +21,10 @@ use crate::controllers::{Ctx, reconcile_requested};
 use crate::events::{self, Events};
 use crate::stores::Stores;
 
+/// Why a target is not contained although nobody need act: time will do.
+const UNDER_WAY: [&str; 7] =
+    ["Containing", "Releasing", "AwsUnreachable", "OutcomeUnknown", "NotObserved", "NotHeld", "NotLeading"];
+
 /// What of the cluster the status rests on.
 pub struct World {
     /// The Quarantines that this Incident speaks of.
@@ -117,8 +121,9 @@ fn row(incident: &Incident, t: &Target, notes: &Notes, world: &World) -> TargetS
     let note = notes.per_target.iter().find(|(n, _)| *n == name).map(|(_, r)| r);
     if let Some(quarantine) = quarantine {
         let (contained, reason, message) = containment(incident, quarantine);
-        let message = [message, note.map(|n| n.message.clone()).unwrap_or_default()].into_iter().filter(|m| !m.is_empty());
-        return target(t.resource.clone(), contained, reason, message.collect::<Vec<_>>().join("; "));
+        let refusal = t.resolved.as_ref().err().map(|r| format!("{}; it stays contained until release", r.message));
+        let all = [Some(message), note.map(|n| n.message.clone()), refusal].into_iter().flatten().filter(|m| !m.is_empty());
+        return target(t.resource.clone(), contained, reason, all.collect::<Vec<_>>().join("; "));
     }
     if incident.spec.mode == Mode::Release {
         return released(t.resource.clone(), world.quarantines.get(&name), world);
@@ -162,9 +167,9 @@ fn containment(incident: &Incident, quarantine: &Quarantine) -> (&'static str, S
 
 fn released(resource: Option<Resource>, quarantine: Option<&Arc<Quarantine>>, world: &World) -> TargetStatus {
     let Some(quarantine) = quarantine else {
-        let deny = resource
-            .as_ref()
-            .and_then(|r| world.residual.iter().find(|(account, d)| *account == r.account_ref.name && d.user_name == r.id));
+        let on =
+            |r: &Resource, (account, d): &&(String, ResidualDeny)| *account == r.account_ref.name && d.user_name == r.id;
+        let deny = resource.as_ref().and_then(|r| world.residual.iter().filter(|d| on(r, d)).max_by_key(|(_, d)| d.until.0));
         let message = deny.map_or_else(
             || "given back".to_owned(),
             |(_, d)| format!("given back; sessions issued before the release stay blocked until {}", d.until.0),
@@ -303,11 +308,7 @@ fn ready(
     let suspended =
         incident.spec.suspend.then_some("spec.suspend: no new holds and no new actions; what is held is repaired");
     let note = frozen.or(suspended).map(|n| format!("{n}. ")).unwrap_or_default();
-    let under_way = status
-        .targets
-        .iter()
-        .filter(|t| t.contained != "True")
-        .all(|t| matches!(t.reason.as_str(), "Containing" | "Releasing" | "AwsUnreachable" | "NotHeld" | "NotLeading"));
+    let under_way = status.targets.iter().filter(|t| t.contained != "True").all(|t| UNDER_WAY.contains(&t.reason.as_str()));
     match (contained, under_way) {
         ("True", _) => {
             let reason = if notes.frozen {
@@ -347,3 +348,7 @@ pub async fn publish(events: &Events, before: &Incident, now: &Incident) {
         events.warning(&on, &reason, message).await;
     }
 }
+
+#[cfg(test)]
+#[path = "report_tests.rs"]
+mod tests;

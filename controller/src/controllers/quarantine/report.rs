@@ -38,11 +38,13 @@ impl Seen {
         self.reports.iter().all(|r| r.seen && r.error.is_none() && r.verdict.state == ActionState::Released)
     }
 
-    /// The actions in force that somebody undid. Reads that contradict our own recent write are AWS's lag, not drift.
+    /// The actions in force that somebody undid. Reads that contradict our own recent write are AWS's lag, not drift; and what
+    /// was never achieved, though the action is in force without it, was undone by nobody.
     pub fn drifted<'a>(&'a self, quarantine: &'a Quarantine) -> impl Iterator<Item = &'a Report> {
         let in_force = move |r: &&Report| before(quarantine, r.name).is_some_and(|a| a.state == ActionState::InForce);
         let counts = !self.lags && !self.releasing && !self.suspended;
-        self.reports.iter().filter(move |r| counts && !r.verdict.drift.is_empty()).filter(in_force)
+        let undone = |r: &&Report| r.wrote || r.verdict.state != ActionState::InForce;
+        self.reports.iter().filter(move |r| counts && !r.verdict.drift.is_empty()).filter(in_force).filter(undone)
     }
 
     /// Whether AWS has not been seen for too long to say anything.
@@ -86,10 +88,11 @@ fn actions(quarantine: &Quarantine, seen: &Seen, now: Timestamp) -> Vec<ActionSt
     list
 }
 
-/// An action that could not be looked at stands where it stood, until that is too long ago.
+/// An action that could not be looked at stands where it stood, until that is too long ago; but not one that was seen undone.
 fn action(quarantine: &Quarantine, seen: &Seen, report: &Report, now: Timestamp) -> ActionStatus {
     let before = before(quarantine, report.name);
-    if let (false, false, Some(before)) = (report.seen, seen.blind(), before) {
+    let shown = report.seen || !report.verdict.drift.is_empty();
+    if let (false, false, Some(before)) = (shown, seen.blind(), before) {
         return before.clone();
     }
     let (state, message) = match (report.seen, &report.error, &report.ledger) {
@@ -125,7 +128,10 @@ fn conditions(
     let said = said(&status.actions);
     c.set(CONTAINED, contained, reason, &*said);
     match (drift.is_empty(), settled) {
-        (false, _) => c.set(DRIFT_DETECTED, "True", "Repaired", format!("put back: {}", drift.join("; "))),
+        (false, _) if seen.drifted(quarantine).all(|r| r.wrote) => {
+            c.set(DRIFT_DETECTED, "True", "Repaired", format!("put back: {}", drift.join("; ")));
+        }
+        (false, _) => c.set(DRIFT_DETECTED, "True", "NotRepaired", format!("not put back: {}", drift.join("; "))),
         (true, true) if get_condition(&previous, DRIFT_DETECTED).is_some() => c.set(DRIFT_DETECTED, "False", "NoDrift", ""),
         _ => c.keep(DRIFT_DETECTED),
     }
@@ -149,7 +155,7 @@ fn contained(seen: &Seen, status: &QuarantineStatus, settled: bool) -> (&'static
     }
 }
 
-/// One word for what stands in the way; None while calls are merely under way.
+/// One word for what stands in the way, first of all for what a person must end; None while calls are merely under way.
 fn first_problem(seen: &Seen) -> Option<&'static str> {
     let problem = |r: &Report| match (r.verdict.state, &r.error, &r.ledger) {
         (_, _, Some(_)) => Some("NotRecorded"),
@@ -159,7 +165,12 @@ fn first_problem(seen: &Seen) -> Option<&'static str> {
         _ if r.verdict.unknown => Some("OriginalUnknown"),
         _ => None,
     };
-    seen.reports.iter().filter(|r| r.name != TAG_RESOURCE).find_map(problem)
+    let theirs = reported(seen).filter(|r| needs_a_person(r)).find_map(problem);
+    theirs.or_else(|| reported(seen).find_map(problem))
+}
+
+fn reported(seen: &Seen) -> impl Iterator<Item = &Report> {
+    seen.reports.iter().filter(|r| r.name != TAG_RESOURCE)
 }
 
 fn said(actions: &[ActionStatus]) -> String {
@@ -179,7 +190,7 @@ fn ready(c: &mut Conditions<'_>, quarantine: &Quarantine, seen: &Seen, contained
     let message = if errors.is_empty() { said.to_owned() } else { errors.join("; ") };
     match problem {
         _ if blocked => stalled(c, "DeletionBlocked", &deletion_blocked(quarantine)),
-        Some(problem) if needs_a_person(seen) => stalled(c, problem, &message),
+        Some(problem) if reported(seen).any(needs_a_person) => stalled(c, problem, &message),
         None if contained == "True" => {
             let suspended = quarantine.spec.suspend;
             let note = if suspended { format!("{said}; suspended: nothing is repaired") } else { said.to_owned() };
@@ -206,12 +217,12 @@ fn stalled(c: &mut Conditions<'_>, reason: &str, message: &str) {
     c.set(STALLED, "True", reason, message);
 }
 
-fn needs_a_person(seen: &Seen) -> bool {
-    seen.reports.iter().filter(|r| r.name != TAG_RESOURCE).any(|r| match (&r.error, &r.ledger) {
+fn needs_a_person(report: &Report) -> bool {
+    match (&report.error, &report.ledger) {
         (_, Some(_)) => true,
         (Some(e), _) => matches!(e.class, Class::Denied | Class::Terminal | Class::NotFound),
-        _ => r.verdict.unknown || matches!(r.verdict.state, ActionState::Failed | ActionState::Conflict),
-    })
+        _ => report.verdict.unknown || matches!(report.verdict.state, ActionState::Failed | ActionState::Conflict),
+    }
 }
 
 fn deletion_blocked(quarantine: &Quarantine) -> String {

@@ -1,1 +1,260 @@
+use firebreak_crds::{Holder, HolderState, OnConflict};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
+use super::*;
+use crate::aws::AwsError;
+use crate::containment::{LedgerError, Verdict, example};
+
+fn at(second: u64) -> Timestamp {
+    example::SINCE.parse::<Timestamp>().unwrap() + Duration::from_secs(second)
+}
+
+fn held() -> Quarantine {
+    let actions = vec![example::deny_all(), example::keys_off()];
+    example::quarantine(example::user(), vec![example::holder("1", "inc-1", actions)])
+}
+
+fn report(name: &'static str, state: ActionState) -> Report {
+    let verdict = Verdict { state, message: format!("{name} says"), ..Verdict::default() };
+    Report { name, verdict, error: None, seen: true, wrote: false, ledger: None }
+}
+
+fn failing(class: Class) -> Report {
+    let error = AwsError { class, operation: "iam:PutUserPolicy".into(), code: "Code".into(), message: "m".into() };
+    Report { error: Some(error), ..report("denyAll", ActionState::Failed) }
+}
+
+fn drifting(state: ActionState, wrote: bool) -> Report {
+    let mut report = Report { wrote, ..report("denyAll", state) };
+    report.verdict.drift = vec!["it was detached".into()];
+    report
+}
+
+fn seen(reports: Vec<Report>) -> Seen {
+    Seen {
+        releasing: false,
+        suspended: false,
+        lags: false,
+        interval: Duration::from_secs(30),
+        unseen_for: Duration::ZERO,
+        reports,
+    }
+}
+
+fn in_force() -> Seen {
+    seen(vec![report("denyAll", ActionState::InForce), report("deactivateAccessKeys", ActionState::InForce)])
+}
+
+/// The Quarantine after that was seen.
+fn after(quarantine: &Quarantine, seen: &Seen, now: Timestamp) -> Quarantine {
+    Quarantine { status: Some(status(quarantine, seen, now)), ..quarantine.clone() }
+}
+
+fn condition<'a>(quarantine: &'a Quarantine, kind: &str) -> Option<&'a Condition> {
+    get_condition(&quarantine.status.as_ref().unwrap().conditions, kind)
+}
+
+/// Status and reason.
+fn says(quarantine: &Quarantine, kind: &str) -> String {
+    condition(quarantine, kind).map_or_else(|| "absent".into(), |c| format!("{} {}", c.status, c.reason))
+}
+
+#[test]
+fn containment_is_enforcing_for_a_minute_and_then_enforced() {
+    let mut quarantine = after(&held(), &in_force(), at(0));
+    for (second, contained) in [(0, "True Enforcing"), (59, "True Enforcing"), (60, "True Enforced"), (90, "True Enforced")]
+    {
+        quarantine = after(&quarantine, &in_force(), at(second));
+        assert_eq!(says(&quarantine, CONTAINED), contained, "{second} s");
+        assert_eq!(says(&quarantine, READY), contained, "{second} s");
+    }
+    assert_eq!((says(&quarantine, STALLED), says(&quarantine, RECONCILING)), ("absent".into(), "absent".into()));
+}
+
+#[test]
+fn a_settled_world_gets_the_same_status_again() {
+    let first = after(&after(&held(), &in_force(), at(0)), &in_force(), at(60));
+    assert_eq!(after(&first, &in_force(), at(90)).status, first.status);
+}
+
+#[test]
+fn one_action_that_is_missing_is_no_containment() {
+    for (state, reason) in [(ActionState::InProgress, "False Containing"), (ActionState::Failed, "False NotContained")] {
+        let mixed = seen(vec![report("denyAll", ActionState::InForce), report("deactivateAccessKeys", state)]);
+        let quarantine = after(&held(), &mixed, at(0));
+        assert_eq!(says(&quarantine, CONTAINED), reason);
+        assert_eq!(quarantine.status.unwrap().in_force_since, None);
+    }
+}
+
+#[test]
+fn the_mark_counts_for_nothing() {
+    let mark = |state| report(TAG_RESOURCE, state);
+    let mut with = in_force();
+    with.reports.push(mark(ActionState::Failed));
+    assert_eq!(says(&after(&held(), &with, at(0)), READY), "True Enforcing");
+    assert_eq!(says(&after(&held(), &seen(vec![mark(ActionState::InForce)]), at(0)), CONTAINED), "False NothingToDo");
+}
+
+#[test]
+fn a_dead_end_is_stalled_and_what_time_will_mend_is_reconciling() {
+    let unknown = {
+        let mut report = report("denyAll", ActionState::InForce);
+        report.verdict.unknown = true;
+        report
+    };
+    let pruned = Report { seen: false, ledger: Some(LedgerError::Pruned("spec.original".into())), ..failing(Class::Denied) };
+    for (what, report, ready, stalled) in [
+        ("denied", failing(Class::Denied), "False AccessDenied", true),
+        ("refused", failing(Class::Terminal), "False AwsRefused", true),
+        ("throttled", failing(Class::Transient), "False AwsUnreachable", false),
+        ("not leading", failing(Class::Fenced), "False NotLeading", false),
+        ("under way", report("denyAll", ActionState::InProgress), "False Containing", false),
+        ("a dead end of the planner", report("denyAll", ActionState::Failed), "False NotContained", true),
+        ("an unknown original", unknown, "False OriginalUnknown", true),
+        ("an old CRD", pruned, "False NotRecorded", true),
+    ] {
+        let quarantine = after(&held(), &seen(vec![report]), at(0));
+        assert_eq!(says(&quarantine, READY), ready, "{what}");
+        assert_eq!(condition(&quarantine, STALLED).is_some(), stalled, "{what}");
+        assert_eq!(condition(&quarantine, RECONCILING).is_some(), !stalled, "{what}");
+    }
+}
+
+#[test]
+fn what_a_person_must_end_comes_before_what_time_will_mend() {
+    let other = report("deactivateAccessKeys", ActionState::Failed);
+    let quarantine = after(&held(), &seen(vec![failing(Class::Transient), other]), at(0));
+    assert_eq!(says(&quarantine, STALLED), "True NotContained");
+    assert!(condition(&quarantine, STALLED).unwrap().message.contains("iam:PutUserPolicy"), "both are told");
+}
+
+#[test]
+fn drift_that_was_put_back_is_told_counted_and_starts_the_minute_anew() {
+    let quarantine = after(&after(&held(), &in_force(), at(0)), &in_force(), at(60));
+    let repaired = after(&quarantine, &seen(vec![drifting(ActionState::InForce, true)]), at(90));
+    assert_eq!(says(&repaired, DRIFT_DETECTED), "True Repaired");
+    assert_eq!(condition(&repaired, DRIFT_DETECTED).unwrap().message, "put back: it was detached");
+    assert_eq!((says(&repaired, CONTAINED), says(&repaired, READY)), ("True Enforcing".into(), "True Enforcing".into()));
+    assert_eq!(repaired.status.as_ref().unwrap().drift_count, 1);
+    let soon = after(&repaired, &in_force(), at(100));
+    assert_eq!(says(&soon, DRIFT_DETECTED), "True Repaired", "for a minute");
+    assert_eq!(says(&after(&soon, &in_force(), at(150)), DRIFT_DETECTED), "False NoDrift");
+}
+
+#[test]
+fn not_everything_that_differs_is_drift() {
+    let settled = after(&after(&held(), &in_force(), at(0)), &in_force(), at(60));
+    let drift = || vec![drifting(ActionState::InForce, true)];
+    for (what, quarantine, seen) in [
+        ("the first cut", held(), seen(drift())),
+        ("AWS's lag", settled.clone(), Seen { lags: true, ..seen(drift()) }),
+        ("a release", settled.clone(), Seen { releasing: true, ..seen(drift()) }),
+        ("suspended", settled.clone(), Seen { suspended: true, ..seen(drift()) }),
+        ("a second deny that AWS never took", settled.clone(), seen(vec![drifting(ActionState::InForce, false)])),
+    ] {
+        let next = after(&quarantine, &seen, at(90));
+        assert_eq!((says(&next, DRIFT_DETECTED), next.status.unwrap().drift_count), ("absent".into(), 0), "{what}");
+    }
+}
+
+#[test]
+fn drift_that_could_not_be_put_back_is_no_containment() {
+    let settled = after(&after(&held(), &in_force(), at(0)), &in_force(), at(60));
+    let failed = Report { error: failing(Class::Denied).error, ..drifting(ActionState::Failed, false) };
+    let next = after(&settled, &seen(vec![failed]), at(90));
+    assert_eq!(
+        (says(&next, CONTAINED), says(&next, DRIFT_DETECTED)),
+        ("False AccessDenied".into(), "True NotRepaired".into())
+    );
+    let unrecorded =
+        Report { seen: false, ledger: Some(LedgerError::Refused("no".into())), ..drifting(ActionState::InProgress, false) };
+    assert_eq!(says(&after(&settled, &seen(vec![unrecorded]), at(90)), CONTAINED), "False NotRecorded");
+}
+
+#[test]
+fn an_action_that_cannot_be_looked_at_stands_where_it_stood_for_three_intervals() {
+    let settled = after(&after(&held(), &in_force(), at(0)), &in_force(), at(60));
+    let blind = |unseen_for| {
+        let report = Report { seen: false, ..failing(Class::Transient) };
+        let keys = Report { name: "deactivateAccessKeys", ..report.clone() };
+        Seen { unseen_for: Duration::from_secs(unseen_for), ..seen(vec![report, keys]) }
+    };
+    let soon = after(&settled, &blind(90), at(150));
+    assert_eq!((says(&soon, CONTAINED), says(&soon, READY)), ("True Enforced".into(), "False AwsUnreachable".into()));
+    let late = after(&settled, &blind(91), at(151));
+    assert_eq!(says(&late, CONTAINED), "Unknown NotObserved");
+}
+
+#[test]
+fn a_release_ends_when_every_action_is_read_back_given_back() {
+    let releasing = |reports| Seen { releasing: true, ..seen(reports) };
+    let done = || report("denyAll", ActionState::Released);
+    let unseen = Report { seen: false, ..done() };
+    let failed = Report { error: failing(Class::Denied).error, ..done() };
+    for (what, reports, released, ready) in [
+        ("given back", vec![done()], "True Released", "False Released"),
+        (
+            "under way",
+            vec![done(), report("deactivateAccessKeys", ActionState::InProgress)],
+            "False Releasing",
+            "False Releasing",
+        ),
+        ("in conflict", vec![report("denyAll", ActionState::Conflict)], "False Releasing", "False ReleaseConflict"),
+        ("not read back", vec![unseen], "False Releasing", "False Releasing"),
+        ("with an error", vec![failed], "False Releasing", "False AccessDenied"),
+    ] {
+        let seen = releasing(reports);
+        let quarantine = after(&held(), &seen, at(0));
+        assert_eq!((says(&quarantine, RELEASED).as_str(), says(&quarantine, READY).as_str()), (released, ready), "{what}");
+        assert_eq!(seen.released(), released == "True Released", "{what}");
+        assert_ne!(condition(&quarantine, CONTAINED).unwrap().status, "True", "{what}");
+    }
+}
+
+#[test]
+fn a_deleted_quarantine_that_is_held_says_who_holds_it() {
+    let mut quarantine = held();
+    quarantine.metadata.deletion_timestamp = Some(clock::time(at(0)));
+    quarantine.spec.holders.push(Holder { state: HolderState::Retained, ..example::holder("2", "inc-2", vec![]) });
+    let next = after(&quarantine, &in_force(), at(0));
+    assert_eq!((says(&next, STALLED), says(&next, CONTAINED)), ("True DeletionBlocked".into(), "True Enforcing".into()));
+    let message = &condition(&next, READY).unwrap().message;
+    assert!(message.contains("security/inc-1") && !message.contains("inc-2"), "{message}");
+    quarantine.spec.holders.remove(0);
+    let next = after(&quarantine, &in_force(), at(0));
+    assert!(condition(&next, READY).unwrap().message.contains("firebreak.dev/abandon"), "nobody holds: its CRD goes");
+}
+
+#[test]
+fn suspended_is_said_and_hides_nothing() {
+    let mut quarantine = held();
+    quarantine.spec.suspend = true;
+    let next = after(&quarantine, &Seen { suspended: true, ..in_force() }, at(0));
+    assert_eq!((says(&next, READY), says(&next, CONTAINED)), ("True Suspended".into(), "True Enforcing".into()));
+    let open = Seen { suspended: true, ..seen(vec![report("denyAll", ActionState::InProgress)]) };
+    let next = after(&quarantine, &open, at(0));
+    assert_eq!((says(&next, READY), says(&next, CONTAINED)), ("False Suspended".into(), "False Containing".into()));
+}
+
+#[test]
+fn the_status_names_the_generation_and_answers_a_request() {
+    let mut quarantine = held();
+    quarantine.metadata.generation = Some(7);
+    quarantine.spec.release = Some(firebreak_crds::ReleaseDecision { on_conflict: OnConflict::KeepTheirs });
+    let asked = [(firebreak_crds::RECONCILE_REQUESTED.to_owned(), "now".to_owned())];
+    quarantine.metadata.annotations = Some(asked.into());
+    let status = status(&quarantine, &in_force(), at(0));
+    assert_eq!((status.observed_generation, status.last_handled_reconcile_at.as_deref()), (Some(7), Some("now")));
+    assert!(status.conditions.iter().all(|c| c.observed_generation == Some(7)));
+}
+
+#[test]
+fn an_action_keeps_the_time_since_when_it_stands_where_it_stands() {
+    let quarantine = after(&after(&held(), &in_force(), at(0)), &in_force(), at(60));
+    let action = |q: &Quarantine| q.status.as_ref().unwrap().actions[0].clone();
+    assert_eq!(action(&quarantine).since, clock::time(at(0)));
+    let failed = after(&quarantine, &seen(vec![failing(Class::Denied)]), at(90));
+    assert_eq!((action(&failed).since, action(&failed).state), (clock::time(at(90)), ActionState::Failed));
+    assert_eq!(failed.status.unwrap().actions.len(), 2, "what this pass did not touch stays listed");
+}

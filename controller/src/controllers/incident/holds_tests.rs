@@ -1,0 +1,119 @@
+use firebreak_crds::{AwsAccount, AwsAccountSpec, IncidentSpec, Mode, NameRef, ReleasePolicy, SeverTrackedConnections};
+use std::sync::Arc;
+
+use super::*;
+use crate::containment::example::{self, deny_all, isolate, keys_off};
+
+fn incident(uid: &str, name: &str) -> Incident {
+    let spec = IncidentSpec {
+        title: "t".into(),
+        description: None,
+        severity: firebreak_crds::Severity::High,
+        mode: Mode::Contain,
+        policy_ref: NameRef { name: "standard".into() },
+        deletion_policy: firebreak_crds::DeletionPolicy::Retain,
+        suspend: false,
+        targets: vec![],
+    };
+    let mut incident = Incident::new(name, spec);
+    (incident.metadata.namespace, incident.metadata.uid) = (Some("security".into()), Some(uid.into()));
+    incident
+}
+
+fn target(actions: Vec<firebreak_crds::ContainAction>) -> Resolved {
+    let account: AwsAccountSpec =
+        serde_json::from_value(serde_json::json!({ "accountId": "111122223333", "regions": ["eu-west-1"] })).unwrap();
+    Resolved {
+        resource: example::user(),
+        account: Arc::new(AwsAccount::new("prod", account)),
+        actions,
+        evidence: vec![],
+        release: ReleasePolicy::default(),
+    }
+}
+
+#[test]
+fn a_new_hold_asks_for_what_the_policy_says() {
+    let (holder, stays) = holder(&incident("1", "a"), &target(vec![deny_all()]), &[]);
+    assert_eq!(holder, example::holder("1", "a", vec![deny_all()]));
+    assert!(stays.is_empty());
+}
+
+#[test]
+fn a_hold_grows_from_its_own_entry_or_its_predecessors() {
+    let retained = Holder { state: HolderState::Retained, ..example::holder("1", "a", vec![keys_off()]) };
+    let other = example::holder("9", "b", vec![isolate(SeverTrackedConnections::Always)]);
+    for (what, uid, name, actions, stays) in [
+        ("its own", "1", "a", vec![keys_off(), deny_all()], vec!["deactivateAccessKeys"]),
+        ("its predecessor's", "2", "a", vec![keys_off(), deny_all()], vec!["deactivateAccessKeys"]),
+        ("nobody else's", "3", "c", vec![deny_all()], vec![]),
+    ] {
+        let holders = [retained.clone(), other.clone()];
+        let (holder, stay) = holder(&incident(uid, name), &target(vec![deny_all()]), &holders);
+        assert_eq!(holder, example::holder(uid, name, actions), "{what}");
+        assert_eq!(stay, stays, "{what}");
+    }
+}
+
+#[test]
+fn its_own_entry_counts_before_one_of_its_name() {
+    let holders = [example::holder("0", "a", vec![keys_off()]), example::holder("1", "a", vec![deny_all()])];
+    let (holder, _) = holder(&incident("1", "a"), &target(vec![]), &holders);
+    assert_eq!(holder.actions, [deny_all()]);
+}
+
+#[test]
+fn an_entry_replaces_its_own_and_its_predecessors_in_their_place() {
+    let names = |holders: &[Holder]| holders.iter().map(|h| format!("{} {}", h.uid, h.name)).collect::<Vec<_>>();
+    let held = || ["1 a", "2 b", "3 c"].map(|h| example::holder(&h[..1], &h[2..], vec![])).to_vec();
+    for (what, uid, name, expected) in [
+        ("a new one goes last", "4", "d", vec!["1 a", "2 b", "3 c", "4 d"]),
+        ("its own", "2", "b", vec!["1 a", "2 b", "3 c"]),
+        ("its predecessor's", "9", "a", vec!["9 a", "2 b", "3 c"]),
+        ("the last", "9", "c", vec!["1 a", "2 b", "9 c"]),
+    ] {
+        let mut holders = held();
+        put(&mut holders, example::holder(uid, name, vec![]));
+        assert_eq!(names(&holders), expected, "{what}");
+    }
+    let mut both =
+        vec![example::holder("1", "a", vec![]), example::holder("2", "b", vec![]), example::holder("9", "a", vec![])];
+    put(&mut both, example::holder("9", "a", vec![]));
+    assert_eq!(names(&both), ["9 a", "2 b"], "never two of one Incident");
+}
+
+#[test]
+fn an_incident_of_another_namespace_is_no_predecessor() {
+    let elsewhere = Holder { namespace: "other".into(), ..example::holder("1", "a", vec![keys_off()]) };
+    let (mine, _) = holder(&incident("2", "a"), &target(vec![deny_all()]), std::slice::from_ref(&elsewhere));
+    assert_eq!(mine.actions, [deny_all()]);
+    let mut holders = vec![elsewhere];
+    put(&mut holders, mine);
+    assert_eq!(holders.len(), 2);
+}
+
+#[test]
+fn a_quarantine_of_another_resource_is_never_taken() {
+    let user = example::user();
+    assert_eq!(mismatch(&user, &user, "q"), None);
+    let through = firebreak_crds::Resource { account_ref: NameRef { name: "other".into() }, ..example::user() };
+    assert!(mismatch(&through, &user, "q").unwrap().message.contains("through AwsAccount other"));
+    assert!(mismatch(&example::instance(), &user, "q").unwrap().message.contains("of another resource"));
+}
+
+#[test]
+fn a_hold_ends_once() {
+    let with = |state| {
+        let holder = Holder { state, ..example::holder("1", "a", vec![]) };
+        example::quarantine(example::user(), vec![holder])
+    };
+    for (state, end, expected) in [
+        (HolderState::Holding, End::LetGo, true),
+        (HolderState::Retained, End::LetGo, true),
+        (HolderState::Holding, End::Retain, true),
+        (HolderState::Retained, End::Retain, false),
+    ] {
+        assert_eq!(ends(&with(state), "1", end), expected, "{state:?} {end:?}");
+        assert!(!ends(&with(state), "2", end), "not another's");
+    }
+}

@@ -1,0 +1,301 @@
+use firebreak_crds::{
+    ActionStatus, Ec2InstanceTarget, EvidenceAction, EvidenceSpec, EvidenceStatus, Holder, HolderState, IncidentRef,
+    IncidentSpec, NameRef, Plan, PlanTarget, QuarantineStatus,
+};
+
+use super::*;
+use crate::clock;
+use crate::containment::example::{self, deny_all, isolate, keys_off};
+
+fn now() -> Timestamp {
+    example::SINCE.parse().unwrap()
+}
+
+fn incident(mode: Mode) -> Incident {
+    let spec = IncidentSpec {
+        title: "t".into(),
+        description: None,
+        severity: firebreak_crds::Severity::High,
+        mode,
+        policy_ref: NameRef { name: "standard".into() },
+        deletion_policy: firebreak_crds::DeletionPolicy::Retain,
+        suspend: false,
+        targets: vec![firebreak_crds::Target {
+            ec2_instance: Some(Ec2InstanceTarget {
+                account_ref: NameRef { name: "prod".into() },
+                region: "eu-west-1".into(),
+                instance_id: "i-1".into(),
+            }),
+            iam_user: None,
+        }],
+    };
+    let mut incident = Incident::new("inc-1", spec);
+    (incident.metadata.namespace, incident.metadata.uid) = (Some("security".into()), Some("1".into()));
+    incident.metadata.generation = Some(3);
+    incident
+}
+
+/// A target that was resolved: all that its row needs is the resource.
+fn found(resource: Resource) -> Target {
+    let account = serde_json::json!({ "accountId": "111122223333", "regions": ["eu-west-1"] });
+    let account = firebreak_crds::AwsAccount::new("prod", serde_json::from_value(account).unwrap());
+    let resolved = crate::controllers::incident::resolve::Resolved {
+        resource: resource.clone(),
+        account: Arc::new(account),
+        actions: vec![],
+        evidence: vec![],
+        release: firebreak_crds::ReleasePolicy::default(),
+    };
+    Target { resource: Some(resource), resolved: Ok(resolved) }
+}
+
+fn refused(reason: &'static str) -> Target {
+    Target { resource: Some(example::user()), resolved: Err(Refusal::new(reason, "why")) }
+}
+
+fn in_state(name: &str, state: ActionState) -> ActionStatus {
+    ActionStatus { name: name.into(), state, since: clock::time(now()), message: String::new() }
+}
+
+fn quarantine(resource: Resource, holders: Vec<Holder>, contained: (&str, &str), actions: Vec<ActionStatus>) -> Quarantine {
+    let name = quarantine_name(&resource);
+    let mut quarantine = example::quarantine(resource, holders);
+    quarantine.metadata.name = Some(name);
+    let mut c = Conditions::new(&[], Some(1), now());
+    c.set(CONTAINED, contained.0, contained.1, "said");
+    let status = QuarantineStatus { observed_generation: Some(1), conditions: c.done(), actions, ..Default::default() };
+    quarantine.status = Some(status);
+    quarantine
+}
+
+/// An instance that the Incident holds and that is contained.
+fn contained_instance() -> Quarantine {
+    let holder = example::holder("1", "inc-1", vec![isolate(firebreak_crds::SeverTrackedConnections::Auto)]);
+    let actions = vec![in_state("isolateNetwork", ActionState::InForce)];
+    quarantine(example::instance(), vec![holder], ("True", "Enforced"), actions)
+}
+
+fn world(quarantines: Vec<Quarantine>) -> World {
+    let quarantines = quarantines.into_iter().map(|q| (q.name_any(), Arc::new(q))).collect();
+    World { quarantines, evidence: BTreeMap::new(), residual: Vec::new() }
+}
+
+fn says(status: &IncidentStatus, kind: &str) -> String {
+    get_condition(&status.conditions, kind).map_or_else(|| "absent".into(), |c| format!("{} {}", c.status, c.reason))
+}
+
+fn look(incident: &Incident, targets: &[Target], world: &World) -> IncidentStatus {
+    status(incident, targets, &Notes::default(), world, now())
+}
+
+#[test]
+fn an_incident_is_contained_when_every_target_is() {
+    let status = look(&incident(Mode::Contain), &[found(example::instance())], &world(vec![contained_instance()]));
+    assert_eq!((says(&status, CONTAINED), says(&status, READY)), ("True Enforced".into(), "True Contained".into()));
+    assert_eq!((status.contained.as_deref(), status.observed_generation), (Some("1/1"), Some(3)));
+    let targets = [found(example::instance()), found(example::user())];
+    let status = look(&incident(Mode::Contain), &targets, &world(vec![contained_instance()]));
+    assert_eq!(
+        (says(&status, CONTAINED), says(&status, RECONCILING)),
+        ("False Containing".into(), "True Containing".into())
+    );
+    assert_eq!(status.contained.as_deref(), Some("1/2"));
+}
+
+#[test]
+fn a_target_is_contained_only_for_what_this_holder_asks_as_the_spec_is_now() {
+    let user = |actions, contained, states| {
+        quarantine(example::user(), vec![example::holder("1", "inc-1", actions)], contained, states)
+    };
+    let deny = |state| vec![in_state("denyAll", state)];
+    let both = |keys| vec![in_state("denyAll", ActionState::InForce), in_state("deactivateAccessKeys", keys)];
+    let mut stale = user(vec![deny_all()], ("True", "Enforced"), deny(ActionState::InForce));
+    stale.metadata.generation = Some(2);
+    let mut unseen = stale.clone();
+    unseen.status = None;
+    let others = both(ActionState::Failed);
+    for (what, quarantine, contained, reason) in [
+        ("in force", user(vec![deny_all()], ("True", "Enforced"), deny(ActionState::InForce)), "True", "Enforced"),
+        ("of an older spec", stale, "False", "Containing"),
+        ("not looked at yet", unseen, "False", "Containing"),
+        (
+            "only another's action fails",
+            user(vec![deny_all()], ("False", "AccessDenied"), others.clone()),
+            "True",
+            "Enforcing",
+        ),
+        (
+            "its own action fails",
+            user(vec![deny_all(), keys_off()], ("False", "AccessDenied"), others),
+            "False",
+            "AccessDenied",
+        ),
+        ("not listed", user(vec![keys_off()], ("True", "Enforced"), deny(ActionState::InForce)), "False", "Enforced"),
+        ("nothing to do", user(vec![], ("True", "Enforced"), both(ActionState::InForce)), "False", "NothingToDo"),
+        (
+            "not seen",
+            user(vec![deny_all()], ("Unknown", "NotObserved"), deny(ActionState::InForce)),
+            "Unknown",
+            "NotObserved",
+        ),
+    ] {
+        let status = look(&incident(Mode::Contain), &[found(example::user())], &world(vec![quarantine]));
+        let row = &status.targets[0];
+        assert_eq!((row.contained.as_str(), row.reason.as_str()), (contained, reason), "{what}");
+    }
+}
+
+#[test]
+fn what_time_will_mend_is_reconciling_and_what_a_person_must_end_is_stalled() {
+    let user = |contained| {
+        let holder = example::holder("1", "inc-1", vec![deny_all()]);
+        world(vec![quarantine(example::user(), vec![holder], contained, vec![in_state("denyAll", ActionState::Failed)])])
+    };
+    for (world, ready, stalled) in [
+        (user(("False", "AwsUnreachable")), "False AwsUnreachable", false),
+        (user(("Unknown", "NotObserved")), "False NotObserved", false),
+        (user(("False", "OutcomeUnknown")), "False OutcomeUnknown", false),
+        (user(("False", "AccessDenied")), "False AccessDenied", true),
+        (user(("False", "OriginalUnknown")), "False OriginalUnknown", true),
+    ] {
+        let status = look(&incident(Mode::Contain), &[found(example::user())], &world);
+        assert_eq!(says(&status, READY), ready);
+        assert_eq!(
+            (says(&status, STALLED) != "absent", says(&status, RECONCILING) != "absent"),
+            (stalled, !stalled),
+            "{ready}"
+        );
+    }
+}
+
+#[test]
+fn a_refused_target_is_named_and_the_others_go_on() {
+    let targets = [refused("Protected"), found(example::instance())];
+    let status = look(&incident(Mode::Contain), &targets, &world(vec![contained_instance()]));
+    assert_eq!((says(&status, STALLED), status.contained.as_deref()), ("True Protected".into(), Some("1/2")));
+    assert!(get_condition(&status.conditions, READY).unwrap().message.contains("user mallory: why"));
+}
+
+#[test]
+fn a_target_taken_out_of_the_spec_is_still_told() {
+    let status = look(&incident(Mode::Contain), &[], &world(vec![contained_instance()]));
+    assert_eq!((status.targets.len(), status.contained.as_deref()), (1, Some("1/1")));
+    assert!(status.targets[0].message.starts_with("no longer a target; stays contained until release"));
+}
+
+#[test]
+fn a_note_on_a_held_target_is_told_beside_its_state() {
+    let note = Refusal::new("ActionStays", "denyAll is no longer in the policy");
+    let notes = Notes { per_target: vec![(quarantine_name(&example::instance()), note)], ..Notes::default() };
+    let world = world(vec![contained_instance()]);
+    let status = status(&incident(Mode::Contain), &[found(example::instance())], &notes, &world, now());
+    assert_eq!(status.targets[0].contained, "True");
+    assert!(status.targets[0].message.contains("no longer in the policy"));
+}
+
+#[test]
+fn a_plan_is_ready_when_it_could_be_made_for_every_target() {
+    let plan = |problem: Option<&str>| {
+        let target = PlanTarget { resource: "arn".into(), calls: vec![], problem: problem.map(str::to_owned) };
+        Notes { plan: Some(Plan { call_count: 2, targets: vec![target], ..Plan::default() }), ..Notes::default() }
+    };
+    for (what, target, notes, ready, stalled) in [
+        ("made", found(example::instance()), plan(None), "True Planned", "absent"),
+        ("with a problem", found(example::instance()), plan(Some("gone")), "False PlanHasProblems", "True PlanHasProblems"),
+        ("refused", refused("RegionNotAllowed"), plan(None), "False RegionNotAllowed", "True RegionNotAllowed"),
+    ] {
+        let status = status(&incident(Mode::Plan), &[target], &notes, &world(vec![]), now());
+        assert_eq!((says(&status, READY).as_str(), says(&status, STALLED).as_str()), (ready, stalled), "{what}");
+        assert_eq!(says(&status, CONTAINED), "False PlanOnly", "{what}");
+    }
+}
+
+#[test]
+fn plan_on_an_incident_that_holds_is_frozen_and_tells_the_truth() {
+    let notes = Notes { frozen: true, ..Notes::default() };
+    let world = world(vec![contained_instance()]);
+    let status = status(&incident(Mode::Plan), &[found(example::instance())], &notes, &world, now());
+    assert_eq!((says(&status, CONTAINED), says(&status, READY)), ("True Enforced".into(), "True Frozen".into()));
+    assert!(get_condition(&status.conditions, READY).unwrap().message.contains("nothing is let go"));
+}
+
+#[test]
+fn suspended_says_so_for_what_is_held_and_what_is_not() {
+    let mut incident = incident(Mode::Contain);
+    incident.spec.suspend = true;
+    let held = look(&incident, &[found(example::instance())], &world(vec![contained_instance()]));
+    assert_eq!(says(&held, READY), "True Suspended");
+    let not = look(&incident, &[found(example::instance())], &world(vec![]));
+    assert_eq!((not.targets[0].reason.as_str(), says(&not, READY)), ("Suspended", "False Suspended".into()));
+}
+
+#[test]
+fn a_release_ends_when_nothing_is_left_of_the_hold() {
+    let others = || vec![example::holder("2", "inc-2", vec![deny_all()])];
+    let of = |holders, ready: &str| {
+        let mut quarantine = quarantine(example::user(), holders, ("False", "Releasing"), vec![]);
+        let mut c = Conditions::new(&[], None, now());
+        c.set(READY, "False", ready, "theirs");
+        quarantine.status.as_mut().unwrap().conditions = c.done();
+        world(vec![quarantine])
+    };
+    let mine = || vec![example::holder("1", "inc-1", vec![deny_all()])];
+    for (what, world, row, released, ready) in [
+        ("given back", world(vec![]), "Released", "True Released", "True Released"),
+        ("another holds on", of(others(), "Enforced"), "LetGo", "True Released", "True Released"),
+        ("under way", of(vec![], "Releasing"), "Releasing", "False Releasing", "False Releasing"),
+        ("in conflict", of(vec![], "ReleaseConflict"), "ReleaseConflict", "False ReleaseConflict", "False ReleaseConflict"),
+        ("still held by this one", of(mine(), "Enforced"), "Containing", "False Releasing", "False Releasing"),
+    ] {
+        let status = look(&incident(Mode::Release), &[found(example::user())], &world);
+        assert_eq!(status.targets[0].reason, row, "{what}");
+        assert_eq!((says(&status, RELEASED).as_str(), says(&status, READY).as_str()), (released, ready), "{what}");
+        assert_eq!(says(&status, CONTAINED), "False Release", "{what}");
+    }
+}
+
+#[test]
+fn a_residual_deny_is_told_after_the_release() {
+    let deny = ResidualDeny { user_name: "mallory".into(), policy_name: "p".into(), until: clock::time(now()) };
+    let mut world = world(vec![]);
+    for (account, told) in [("prod", true), ("other", false)] {
+        world.residual = vec![(account.into(), deny.clone())];
+        let status = look(&incident(Mode::Release), &[found(example::user())], &world);
+        assert_eq!(status.targets[0].message.contains("stay blocked until"), told, "{account}");
+    }
+}
+
+#[test]
+fn evidence_is_preserved_when_every_piece_is() {
+    let piece = |ready: &str| {
+        let incident_ref = IncidentRef { uid: "1".into(), namespace: "security".into(), name: "inc-1".into() };
+        let spec = EvidenceSpec { incident_ref, resource: example::instance(), collect: EvidenceAction::default() };
+        let mut c = Conditions::new(&[], None, now());
+        c.set(READY, ready, "R", "m");
+        let status = EvidenceStatus { conditions: c.done(), ..EvidenceStatus::default() };
+        let mut evidence = Evidence::new("e", spec);
+        evidence.status = Some(status);
+        Some(Arc::new(evidence))
+    };
+    for (what, pieces, shown, condition) in [
+        ("none asked for", vec![], None, "absent"),
+        ("not started", vec![None], Some("0/1"), "False InProgress"),
+        ("one of two", vec![piece("True"), piece("False")], Some("1/2"), "False InProgress"),
+        ("all", vec![piece("True"), piece("True")], Some("2/2"), "True Complete"),
+    ] {
+        let mut world = world(vec![contained_instance()]);
+        world.evidence = pieces.into_iter().enumerate().map(|(n, e)| (format!("e-{n}"), e)).collect();
+        let status = look(&incident(Mode::Contain), &[found(example::instance())], &world);
+        assert_eq!((status.evidence.as_deref(), says(&status, EVIDENCE_PRESERVED).as_str()), (shown, condition), "{what}");
+        assert_eq!(says(&status, READY), "True Contained", "evidence does not hold up containment: {what}");
+    }
+}
+
+#[test]
+fn a_retained_hold_of_another_incident_is_none_of_this_one() {
+    let holder = Holder { state: HolderState::Retained, ..example::holder("0", "inc-0", vec![deny_all()]) };
+    let held =
+        quarantine(example::user(), vec![holder], ("True", "Enforced"), vec![in_state("denyAll", ActionState::InForce)]);
+    let status = look(&incident(Mode::Contain), &[found(example::user())], &world(vec![held]));
+    assert_eq!((status.targets[0].contained.as_str(), status.targets[0].reason.as_str()), ("False", "Containing"));
+}
