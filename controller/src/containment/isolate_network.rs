@@ -124,13 +124,13 @@ impl Action for Isolation {
                 look.groups.push(Group { id: id.clone(), vpc: vpc.clone(), name, egress, ..Group::default() });
             }
             (Call::RevokeSecurityGroupIngress { group, rules }, _) => {
-                look.edit(group, |g| g.ingress.retain(|r| !rules.contains(r)))
+                look.edit(group, |g| g.ingress.retain(|r| !rules.contains(r)));
             }
             (Call::RevokeSecurityGroupEgress { group, rules }, _) => {
-                look.edit(group, |g| g.egress.retain(|r| !rules.contains(r)))
+                look.edit(group, |g| g.egress.retain(|r| !rules.contains(r)));
             }
             (Call::AuthorizeSecurityGroupIngress { group, rules }, _) => {
-                look.edit(group, |g| g.ingress.extend(rules.clone()))
+                look.edit(group, |g| g.ingress.extend(rules.clone()));
             }
             (Call::AuthorizeSecurityGroupEgress { group, rules }, _) => look.edit(group, |g| g.egress.extend(rules.clone())),
             (Call::ModifyNetworkInterfaceAttribute { interface, groups, .. }, _) => {
@@ -403,20 +403,18 @@ fn judge(plan: &mut Plan, case: &Case, look: &Look) {
     let isolated = look.own().filter(|i| look.isolated(i)).count();
     let managed: Vec<&str> = look.interfaces.iter().filter(|i| i.managed).map(|i| i.id.as_str()).collect();
     let converted = case.conversions.iter().filter(|c| c.state == ConversionState::Closed).count();
-    let mut message = format!("{isolated} of {total} interfaces isolated");
-    if converted > 0 {
-        message += &format!("; conversion of tracked flows attempted on {converted}");
-    }
-    if !managed.is_empty() {
-        message += &format!("; {} belong to an AWS service and cannot be isolated", managed.join(", "));
-    }
     let unknown: Vec<&str> = unknown(case, look).map(|i| i.id.as_str()).collect();
-    if !unknown.is_empty() {
-        message += &format!(
-            "; {} carried Firebreak's groups before this record began: the original is not known",
-            unknown.join(", ")
-        );
-    }
+    let open = look.own().filter(|i| !look.isolated(i)).map(|i| format!("{} is in [{}]", i.id, i.groups.join(", ")));
+    let said = [
+        Some(format!("{isolated} of {total} interfaces isolated")),
+        open.reduce(|a, b| format!("{a}; {b}")),
+        (converted > 0).then(|| format!("conversion of tracked flows attempted on {converted}")),
+        (!managed.is_empty()).then(|| format!("{} belong to an AWS service and cannot be isolated", managed.join(", "))),
+        (!unknown.is_empty()).then(|| {
+            format!("{} carried Firebreak's groups before this record began: the original is not known", unknown.join(", "))
+        }),
+        (total == 0).then(|| "AWS shows no network interface of the instance".to_owned()),
+    ];
     if !unknown.is_empty() {
         plan.unknown(case, Isolation::NAME);
     }
@@ -426,10 +424,7 @@ fn judge(plan: &mut Plan, case: &Case, look: &Look) {
         true => ActionState::Failed,
         false => ActionState::InProgress,
     };
-    if total == 0 {
-        message = "AWS shows no network interface of the instance".into();
-    }
-    plan.verdict.message = message;
+    plan.verdict.message = said.into_iter().flatten().collect::<Vec<_>>().join("; ");
 }
 
 #[cfg(test)]

@@ -39,10 +39,10 @@ impl Wanted {
     /// Carries it out, or takes it back.
     pub async fn run(&self, pass: &Pass<'_>) -> Report {
         match self {
-            Self::IsolateNetwork(p) => drive::run::<Isolation>(pass, p).await,
-            Self::DenyAll(p) => drive::run::<DenyAll>(pass, p).await,
-            Self::DeactivateAccessKeys(p) => drive::run::<Keys>(pass, p).await,
-            Self::TagResource(p) => drive::run::<TagResource>(pass, p).await,
+            Self::IsolateNetwork(p) => Box::pin(drive::run::<Isolation>(pass, p)).await,
+            Self::DenyAll(p) => Box::pin(drive::run::<DenyAll>(pass, p)).await,
+            Self::DeactivateAccessKeys(p) => Box::pin(drive::run::<Keys>(pass, p)).await,
+            Self::TagResource(p) => Box::pin(drive::run::<TagResource>(pass, p)).await,
         }
     }
 
@@ -52,10 +52,10 @@ impl Wanted {
     /// When AWS cannot be read.
     pub async fn dry_run(&self, aws: &Session, case: &super::Case) -> Result<DryRun, AwsError> {
         match self {
-            Self::IsolateNetwork(p) => drive::dry_run::<Isolation>(aws, case, p).await,
-            Self::DenyAll(p) => drive::dry_run::<DenyAll>(aws, case, p).await,
-            Self::DeactivateAccessKeys(p) => drive::dry_run::<Keys>(aws, case, p).await,
-            Self::TagResource(p) => drive::dry_run::<TagResource>(aws, case, p).await,
+            Self::IsolateNetwork(p) => Box::pin(drive::dry_run::<Isolation>(aws, case, p)).await,
+            Self::DenyAll(p) => Box::pin(drive::dry_run::<DenyAll>(aws, case, p)).await,
+            Self::DeactivateAccessKeys(p) => Box::pin(drive::dry_run::<Keys>(aws, case, p)).await,
+            Self::TagResource(p) => Box::pin(drive::dry_run::<TagResource>(aws, case, p)).await,
         }
     }
 }
@@ -67,7 +67,7 @@ pub fn wanted<'a>(holders: &'a [Holder], recorded: impl Iterator<Item = &'a Stri
     let mut sum = holders.iter().flat_map(|h| &h.actions).fold(ContainAction::default(), |sum, a| merge(&sum, a));
     for key in recorded {
         match key.split('/').next() {
-            Some(Isolation::NAME) => sum.isolate_network = sum.isolate_network.or_else(never),
+            Some(Isolation::NAME) => sum.isolate_network = sum.isolate_network.or(Some(kept())),
             Some(DenyAll::NAME) => sum.deny_all = Some(Empty {}),
             Some(Keys::NAME) => sum.deactivate_access_keys = Some(Empty {}),
             _ => {}
@@ -82,8 +82,8 @@ pub fn wanted<'a>(holders: &'a [Holder], recorded: impl Iterator<Item = &'a Stri
 }
 
 /// Isolation that nobody asks for any more is kept, without new conversions.
-fn never() -> Option<IsolateNetwork> {
-    Some(IsolateNetwork { sever_tracked_connections: firebreak_crds::SeverTrackedConnections::Never })
+fn kept() -> IsolateNetwork {
+    IsolateNetwork { sever_tracked_connections: firebreak_crds::SeverTrackedConnections::Never }
 }
 
 /// The stricter of each parameter.
@@ -132,7 +132,7 @@ pub fn digest(targets: &[(Resource, Vec<ContainAction>)]) -> String {
     rows.sort();
     rows.dedup();
     let text = format!("[{}]", rows.join(","));
-    Sha256::digest(text.as_bytes()).iter().map(|b| format!("{b:02x}")).collect()
+    hex::encode(Sha256::digest(text))
 }
 
 #[cfg(test)]
