@@ -121,8 +121,8 @@ impl Simulated for Isolation {
             }
             NetworkAttack::Open(role, ingress) => {
                 for group in aws.groups.iter_mut().filter(|g| g.name == role.group_name()) {
-                    let rule = Rule { protocol: "tcp".into(), ..Rule::all()[0].clone() };
-                    if *ingress { group.ingress.push(rule) } else { group.egress.push(rule) }
+                    let any_tcp = Rule { protocol: "tcp".into(), ..Rule::all()[0].clone() };
+                    if *ingress { group.ingress.push(any_tcp) } else { group.egress.push(any_tcp) }
                 }
             }
             NetworkAttack::Close(role) => {
