@@ -27,8 +27,6 @@ pub struct Look {
 #[serde(rename_all = "camelCase")]
 struct Original {
     active: bool,
-    /// Made after the containment began: never the owner's.
-    made_during_containment: bool,
 }
 
 impl Action for Keys {
@@ -86,16 +84,20 @@ impl Action for Keys {
     }
 }
 
-/// Records a key once, when it is first seen.
+/// Records a key once, when it is first seen. Not one that was made during the containment: it was never the owner's, and an
+/// attacker who makes keys all day must not fill the record.
 fn record(plan: &mut Plan, case: &Case, key: &AccessKey) {
-    if !case.original.contains_key(&record_key(key)) {
-        let made_during_containment = key.created.is_some_and(|at| at > case.since);
-        plan.record(record_key(key), &Original { active: key.active, made_during_containment });
+    if !case.original.contains_key(&record_key(key)) && !made_during_containment(case, key) {
+        plan.record(record_key(key), &Original { active: key.active });
     }
 }
 
+fn made_during_containment(case: &Case, key: &AccessKey) -> bool {
+    key.created.is_some_and(|at| at > case.since)
+}
+
 fn was_active(case: &Case, key: &AccessKey) -> bool {
-    case.recorded::<Original>(&record_key(key)).is_some_and(|o| o.active && !o.made_during_containment)
+    case.recorded::<Original>(&record_key(key)).is_some_and(|o| o.active)
 }
 
 fn record_key(key: &AccessKey) -> String {

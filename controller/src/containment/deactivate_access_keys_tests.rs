@@ -19,8 +19,8 @@ fn look(keys: Vec<AccessKey>) -> Look {
     Look { keys, user: Some(User::default()) }
 }
 
-fn recorded(id: &str, active: bool, made_during_containment: bool) -> Case {
-    example::recorded(case(), &format!("deactivateAccessKeys/{id}"), &Original { active, made_during_containment })
+fn recorded(id: &str, active: bool) -> Case {
+    example::recorded(case(), &format!("deactivateAccessKeys/{id}"), &Original { active })
 }
 
 fn switches(key: &str, active: bool) -> Call {
@@ -28,23 +28,20 @@ fn switches(key: &str, active: bool) -> Call {
 }
 
 #[test]
-fn every_active_key_goes_off_and_every_key_is_recorded() {
+fn every_active_key_goes_off_and_the_owners_keys_are_recorded() {
     let look = look(vec![key("A", true, -60), key("B", false, -60), key("C", true, 30)]);
     let plan = Keys::contain(&case(), &Empty {}, &look);
     assert_eq!(plan.calls, [switches("A", false), switches("C", false)]);
-    let recorded: Vec<(bool, bool)> = plan
-        .record
-        .values()
-        .map(|v| serde_json::from_value::<Original>(v.clone()).unwrap())
-        .map(|o| (o.active, o.made_during_containment))
-        .collect();
-    assert_eq!(recorded, [(true, false), (false, false), (true, true)]);
+    let recorded: Vec<(&str, Original)> =
+        plan.record.iter().map(|(k, v)| (k.as_str(), serde_json::from_value(v.clone()).unwrap())).collect();
+    let original = |active| Original { active };
+    assert_eq!(recorded, [("deactivateAccessKeys/A", original(true)), ("deactivateAccessKeys/B", original(false))]);
     assert_eq!(plan.verdict.drift.len(), 2);
 }
 
 #[test]
 fn a_key_that_was_switched_on_again_goes_off_and_keeps_its_first_record() {
-    let plan = Keys::contain(&recorded("A", true, false), &Empty {}, &look(vec![key("A", true, -60)]));
+    let plan = Keys::contain(&recorded("A", true), &Empty {}, &look(vec![key("A", true, -60)]));
     assert_eq!(plan.calls, [switches("A", false)]);
     assert!(plan.record.is_empty());
     assert_eq!(plan.verdict.drift, ["access key A was active"]);
@@ -53,7 +50,7 @@ fn a_key_that_was_switched_on_again_goes_off_and_keeps_its_first_record() {
 #[test]
 fn with_all_keys_off_or_none_there_it_is_in_force() {
     for (keys, says) in [(vec![], "the user has no access keys"), (vec![key("A", false, -60)], "1 of 1 access keys off")] {
-        let plan = Keys::contain(&recorded("A", true, false), &Empty {}, &look(keys));
+        let plan = Keys::contain(&recorded("A", true), &Empty {}, &look(keys));
         assert!(plan.is_done() && plan.verdict.state == ActionState::InForce);
         assert_eq!(plan.verdict.message, says);
     }
@@ -88,13 +85,12 @@ fn firebreaks_own_mark_on_a_user_without_keys_says_nothing() {
 #[test]
 fn keys_come_back_only_where_the_policy_says_so_in_so_many_words() {
     let yes = ReleasePolicy { reactivate_access_keys: true };
-    for (what, release, active, made, back) in [
-        ("by default", ReleasePolicy::default(), true, false, false),
-        ("where the policy says so", yes.clone(), true, false, true),
-        ("that were off before", yes.clone(), false, false, false),
-        ("made during the containment", yes, true, true, false),
+    for (what, release, active, back) in [
+        ("by default", ReleasePolicy::default(), true, false),
+        ("where the policy says so", yes.clone(), true, true),
+        ("that were off before", yes, false, false),
     ] {
-        let case = Case { release, ..recorded("A", active, made) };
+        let case = Case { release, ..recorded("A", active) };
         let plan = Keys::release(&case, &look(vec![key("A", false, -60)]));
         assert_eq!(!plan.calls.is_empty(), back, "{what}");
         assert_eq!(plan.verdict.state == ActionState::Released, !back, "{what}");
@@ -103,6 +99,7 @@ fn keys_come_back_only_where_the_policy_says_so_in_so_many_words() {
 
 #[test]
 fn a_key_that_is_not_on_record_does_not_come_back() {
+    // as one that was made during the containment
     let case = Case { release: ReleasePolicy { reactivate_access_keys: true }, ..case() };
     assert!(Keys::release(&case, &look(vec![key("A", false, -60)])).is_done());
 }
@@ -110,10 +107,10 @@ fn a_key_that_is_not_on_record_does_not_come_back() {
 #[test]
 fn what_somebody_switched_on_since_the_last_look_goes_off_before_the_release_ends() {
     let look = look(vec![key("A", true, -60), key("B", true, 90)]);
-    let plan = Keys::release(&recorded("A", true, false), &look);
+    let plan = Keys::release(&recorded("A", true), &look);
     assert_eq!(plan.calls, [switches("A", false), switches("B", false)]);
-    assert_eq!(plan.record.keys().collect::<Vec<_>>(), ["deactivateAccessKeys/B"], "recorded before it is touched");
-    let kept = Case { decision: Some(OnConflict::KeepTheirs), ..recorded("A", true, false) };
+    assert!(plan.record.is_empty(), "B was made during the containment: never the owner's");
+    let kept = Case { decision: Some(OnConflict::KeepTheirs), ..recorded("A", true) };
     assert!(Keys::release(&kept, &look).is_done(), "unless a person decides to keep it");
 }
 

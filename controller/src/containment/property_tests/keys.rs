@@ -20,14 +20,14 @@ pub enum KeyAttack {
     Mark,
 }
 
-fn key_original(case: &Case, key: &str) -> Option<(bool, bool)> {
+fn was_active(case: &Case, key: &str) -> Option<bool> {
     let value: serde_json::Value = serde_json::from_str(case.original.get(&format!("deactivateAccessKeys/{key}"))?).unwrap();
-    Some((value["active"].as_bool()?, value["madeDuringContainment"].as_bool()?))
+    value["active"].as_bool()
 }
 
 /// Whether the policy gives this key back in so many words.
 fn comes_back(case: &Case, key: &str) -> bool {
-    case.release.reactivate_access_keys && key_original(case, key) == Some((true, false))
+    case.release.reactivate_access_keys && was_active(case, key) == Some(true)
 }
 
 impl Simulated for Keys {
@@ -60,12 +60,13 @@ impl Simulated for Keys {
         }
     }
 
-    fn check_contain(case: &Case, _: &Look, plan: &Plan) {
+    fn check_contain(case: &Case, look: &Look, plan: &Plan) {
         for call in &plan.calls {
             let Call::UpdateAccessKey { key, active: false, .. } = call else { panic!("not a call that contains: {call}") };
             let recorded =
-                key_original(case, key).is_some() || plan.record.contains_key(&format!("deactivateAccessKeys/{key}"));
-            assert!(recorded || plan.verdict.unknown, "{key}: record before touch");
+                was_active(case, key).is_some() || plan.record.contains_key(&format!("deactivateAccessKeys/{key}"));
+            let made_since = look.keys.iter().any(|k| k.id == *key && k.created.is_some_and(|at| at > case.since));
+            assert!(recorded || made_since || plan.verdict.unknown, "{key}: record before touch");
         }
     }
 
