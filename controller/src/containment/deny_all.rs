@@ -167,13 +167,14 @@ fn conflict(theirs: bool, detached: bool) -> String {
 
 /// Nothing was recorded: either nothing was done, or the record is lost.
 fn release_unknown(case: &Case, look: &Look) -> Plan {
-    if look.inline.is_none() || case.decision.is_some() {
+    let left = look.inline.is_some() || (case.is_unknown(DenyAll::NAME) && look.attached(case));
+    if !left || case.decision == Some(OnConflict::KeepTheirs) {
         return Plan::done(ActionState::Released, "");
     }
     Plan::done(
         ActionState::Conflict,
         format!(
-            "inline policy {POLICY} was there before this record began: the original is not known. Remove it by hand, then set spec.release.onConflict: KeepTheirs"
+            "the user was denied before this record began: the original is not known. Remove {POLICY} and AWSDenyAll by hand as they should be, then set spec.release.onConflict: KeepTheirs"
         ),
     )
 }

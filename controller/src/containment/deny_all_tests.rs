@@ -162,6 +162,15 @@ fn a_user_made_again_under_the_same_name_is_a_conflict() {
 fn an_unknown_original_is_released_by_hand() {
     assert_eq!(DenyAll::release(&case(), &look(Some(DOCUMENT), &[])).verdict.state, ActionState::Conflict);
     assert_eq!(DenyAll::release(&case(), &look(None, &[])).verdict.state, ActionState::Released);
+    let noted = example::recorded(case(), "denyAll/unknown", &case().now);
+    assert_eq!(DenyAll::release(&noted, &look(None, &[AWS])).verdict.state, ActionState::Conflict, "half is still there");
+    for (decision, state) in [
+        (OnConflict::KeepTheirs, ActionState::Released),
+        (OnConflict::RestoreOriginal, ActionState::Conflict), // there is none to restore
+    ] {
+        let decided = Case { decision: Some(decision), ..noted.clone() };
+        assert_eq!(DenyAll::release(&decided, &look(Some(DOCUMENT), &[AWS])).verdict.state, state);
+    }
 }
 
 #[test]

@@ -96,7 +96,7 @@ impl Action for Isolation {
                 },
             }
         }
-        theirs.extend(unknown(case, look).filter(|_| case.decision.is_none()).map(|i| {
+        theirs.extend(unknown(case, look).filter(|_| case.decision != Some(OnConflict::KeepTheirs)).map(|i| {
             format!(
                 "{}: what was there before is not known. Set its groups by hand, then spec.release.onConflict: KeepTheirs",
                 i.id

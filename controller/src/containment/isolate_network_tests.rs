@@ -277,8 +277,13 @@ fn an_unknown_or_unreadable_original_waits_for_a_person() {
     for case in [case(), unreadable] {
         let isolated = look(vec![interface("eni-1", &[ISOLATION])]);
         assert_eq!(Isolation::release(&case, &isolated).verdict.state, ActionState::Conflict);
-        let decided = Case { decision: Some(OnConflict::KeepTheirs), ..case };
-        assert_eq!(Isolation::release(&decided, &isolated).verdict.state, ActionState::Released);
+        for (decision, state) in [
+            (OnConflict::KeepTheirs, ActionState::Released),
+            (OnConflict::RestoreOriginal, ActionState::Conflict), // there is none to restore
+        ] {
+            let decided = Case { decision: Some(decision), ..case.clone() };
+            assert_eq!(Isolation::release(&decided, &isolated).verdict.state, state);
+        }
     }
 }
 

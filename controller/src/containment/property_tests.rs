@@ -246,7 +246,11 @@ impl<A: Simulated> Simulation<A> {
             return verdict;
         }
         self.decide(decision);
-        let verdict = self.release();
+        let mut verdict = self.release();
+        if decision == Some(OnConflict::RestoreOriginal) && verdict.message.contains("not known") {
+            self.decide(Some(OnConflict::KeepTheirs)); // there is none to restore
+            verdict = self.release();
+        }
         assert_eq!(verdict.state, ActionState::Released, "a decision ends the conflict: {}", verdict.message);
         verdict
     }

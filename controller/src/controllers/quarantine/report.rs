@@ -9,7 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use crate::aws::Class;
 use crate::clock;
 use crate::conditions::{Conditions, bounded};
-use crate::containment::{Report, TAG_RESOURCE};
+use crate::containment::{LedgerError, Report, TAG_RESOURCE};
 use crate::controllers::reconcile_requested;
 use crate::events::{self, Events};
 
@@ -219,7 +219,7 @@ fn stalled(c: &mut Conditions<'_>, reason: &str, message: &str) {
 
 fn needs_a_person(report: &Report) -> bool {
     match (&report.error, &report.ledger) {
-        (_, Some(_)) => true,
+        (_, Some(ledger)) => matches!(ledger, LedgerError::Pruned(_)),
         (Some(e), _) => matches!(e.class, Class::Denied | Class::Terminal | Class::NotFound),
         _ => report.verdict.unknown || matches!(report.verdict.state, ActionState::Failed | ActionState::Conflict),
     }
