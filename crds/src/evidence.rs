@@ -20,11 +20,11 @@ use crate::{EvidenceAction, IncidentRef, Resource};
     doc = "One piece of evidence: what was asked for, where it is, its digest and its custody log. Outlives the Incident.",
     selectable = ".spec.incidentRef.uid",
     selectable = ".spec.resource.id",
-    printcolumn(name = "RESOURCE", type_ = "string", json_path = ".spec.resource.id"),
     printcolumn(name = "INCIDENT", type_ = "string", json_path = ".spec.incidentRef.name"),
     printcolumn(name = "PROGRESS", type_ = "string", json_path = ".status.progress"),
     printcolumn(name = "READY", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "RESOURCE", type_ = "string", json_path = ".spec.resource.id", priority = 1),
     printcolumn(
         name = "MESSAGE",
         type_ = "string",

@@ -81,8 +81,8 @@ fn columns_say_whether_it_is_contained() {
         ("AwsAccount", "ACCOUNT READY REASON AGE"),
         ("ContainmentPolicy", "AGE"),
         ("Incident", "MODE CONTAINED EVIDENCE SEVERITY READY AGE"),
-        ("Quarantine", "KIND RESOURCE CONTAINED REASON REPAIRS AGE"),
-        ("Evidence", "RESOURCE INCIDENT PROGRESS READY AGE"),
+        ("Quarantine", "CONTAINED REASON REPAIRS AGE"),
+        ("Evidence", "INCIDENT PROGRESS READY AGE"),
     ] {
         let columns = version(&crd(kind)).additional_printer_columns.clone().unwrap();
         let shown: Vec<_> = columns.iter().filter(|c| c.priority.unwrap_or(0) == 0).map(|c| c.name.as_str()).collect();

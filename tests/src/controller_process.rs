@@ -76,6 +76,16 @@ impl ControllerProcess {
         self.process.as_mut()?.exited()
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> Option<u32> {
+        Some(self.process.as_ref()?.pid())
+    }
+
+    /// The file that it logs to.
+    pub fn log_path(&self) -> &Path {
+        &self.log
+    }
+
     /// All that it has logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()

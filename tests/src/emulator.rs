@@ -142,6 +142,16 @@ impl Aws {
         }
     }
 
+    /// The credentials, as environment variables that every AWS tool knows.
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("AWS_ACCESS_KEY_ID", self.credentials.access_key_id().to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", self.credentials.secret_access_key().to_owned()),
+            ("AWS_SESSION_TOKEN", self.credentials.session_token().unwrap_or_default().to_owned()),
+            ("AWS_REGION", REGION.to_owned()),
+        ]
+    }
+
     /// The same account, reached through a proxy as the controller does.
     #[must_use]
     pub fn through(&self, proxy: &Proxy) -> Self {

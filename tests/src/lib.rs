@@ -11,6 +11,7 @@
 //! - [`shared`]: the plane and the emulator that ordinary tests share
 //! - [`world`]: Firebreak installed, and what each test has for itself
 //! - [`sight`]: what AWS shows
+//! - [`milestones`]: when the attacker was cut off
 
 // This is test code: what is not as it should be ends the test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc, clippy::missing_errors_doc)]
@@ -21,6 +22,7 @@ pub mod controller_process;
 pub mod emulator;
 pub mod eventually;
 pub mod kept;
+pub mod milestones;
 pub mod plane;
 pub mod proxy;
 pub mod scene;

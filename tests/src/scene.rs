@@ -2,8 +2,8 @@
 
 use anyhow::{Context, ensure};
 use aws_sdk_ec2::types::{
-    BlockDeviceMapping, EbsBlockDevice, Instance, InstanceNetworkInterfaceAttachment, InstanceNetworkInterfaceSpecification,
-    InstanceType,
+    BlockDeviceMapping, EbsBlockDevice, Filter, Instance, InstanceNetworkInterfaceAttachment,
+    InstanceNetworkInterfaceSpecification, InstanceType,
 };
 
 use crate::emulator::Aws;
@@ -55,6 +55,19 @@ impl Scene {
             instances.push(instance(aws, &subnet, &groups).await?);
         }
         Ok(Self { vpc, subnet, groups, instances, access_keys: user(aws).await? })
+    }
+
+    /// A route to the internet: now flows from outside may be tracked, and isolating cuts them too.
+    pub async fn open_to_internet(&self, aws: &Aws) -> anyhow::Result<()> {
+        let gateway = aws.ec2.create_internet_gateway().send().await?.internet_gateway;
+        let gateway = gateway.and_then(|gateway| gateway.internet_gateway_id).context("a gateway")?;
+        aws.ec2.attach_internet_gateway().internet_gateway_id(&gateway).vpc_id(&self.vpc).send().await?;
+        let of_the_vpc = Filter::builder().name("vpc-id").values(&self.vpc).build();
+        let tables = aws.ec2.describe_route_tables().filters(of_the_vpc).send().await?;
+        let table = tables.route_tables().first().and_then(|table| table.route_table_id.clone()).context("a route table")?;
+        let route = aws.ec2.create_route().route_table_id(table).destination_cidr_block("0.0.0.0/0");
+        route.gateway_id(gateway).send().await?;
+        Ok(())
     }
 }
 

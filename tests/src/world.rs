@@ -31,6 +31,11 @@ pub async fn install(plane: &Plane, binary: impl AsRef<Path>, drift_interval: &s
     let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/firebreak");
     let chart = chart.to_str().context("a path")?;
     plane.helm(&["install", "firebreak", chart, "--namespace", NAMESPACE, "--create-namespace"]).await?;
+    controller(plane, binary, drift_interval).await
+}
+
+/// The controller of an installed chart, as a process with the token of the chart's ServiceAccount. Not started yet.
+pub async fn controller(plane: &Plane, binary: impl AsRef<Path>, drift_interval: &str) -> anyhow::Result<ControllerProcess> {
     let kubeconfig = plane.service_account_kubeconfig(NAMESPACE, "firebreak").await?;
     let controller = ControllerProcess::new(binary, &kubeconfig).arg("run").arg("--http-addr=127.0.0.1:0");
     let controller = controller.arg(&format!("--drift-interval={drift_interval}"));
@@ -209,7 +214,11 @@ impl<'p> World<'p> {
             let regarding = e.regarding.clone().unwrap_or_default();
             regarding.name.as_deref() == Some(name) && regarding.namespace.as_deref().is_none_or(|n| n == self.namespace)
         };
-        all.items.iter().filter(|e| about(e)).map(|e| format!("{}: {}", e.reason.clone().unwrap_or_default(), e.note.clone().unwrap_or_default())).collect()
+        all.items
+            .iter()
+            .filter(|e| about(e))
+            .map(|e| format!("{}: {}", e.reason.clone().unwrap_or_default(), e.note.clone().unwrap_or_default()))
+            .collect()
     }
 }
 
