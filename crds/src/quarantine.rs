@@ -47,6 +47,9 @@ pub struct QuarantineSpec {
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["uid".into()]))]
     pub holders: Vec<Holder>,
+    /// What those who have let go give back beyond the default: only what every one of them said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub let_go: Option<ReleasePolicy>,
     /// What was there before Firebreak changed anything: per action and sub-resource, as JSON. Written once per key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxProperties" = 256))]
@@ -58,6 +61,10 @@ pub struct QuarantineSpec {
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["interfaceId".into()]))]
     pub conversions: Vec<Conversion>,
+    /// What the policies of the Incidents that let go give back beyond the default: their entries in `holders` are gone when the
+    /// resource is given back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub let_go: Option<ReleasePolicy>,
     /// How a release conflict is resolved. A person writes this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<ReleaseDecision>,
@@ -124,6 +131,8 @@ pub enum ConversionState {
     Open,
     /// The interface is back in the isolation group.
     Closed,
+    /// Somebody moved the interface out of isolation after that: flows may have begun, so it is converted again.
+    Due,
     /// Not needed: nothing from outside can have a tracked flow to this interface, or its flows were never tracked.
     Skipped,
 }

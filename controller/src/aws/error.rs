@@ -4,7 +4,11 @@ use std::fmt::{Display, Formatter};
 use std::time::Duration;
 
 use aws_sdk_ec2::error::SdkError;
+use aws_sdk_sts::operation::assume_role::AssumeRoleError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+
+/// Our code where AWS gave no answer.
+const NO_ANSWER: &str = "NoAnswer";
 
 /// What kind of failure it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,7 +70,16 @@ impl Display for AwsError {
     fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         let Self { operation, code, message, .. } = self;
         match self.class {
+            Class::Denied if operation == "sts:AssumeRole" => {
+                write!(
+                    f,
+                    "AWS denied {operation} ({code}): grant it to the controller, and let the role trust it. {message}"
+                )
+            }
             Class::Denied => write!(f, "AWS denied {operation} ({code}): grant it to the role. {message}"),
+            _ if code == NO_ANSWER => {
+                write!(f, "{operation}: no answer: check the network, and spec.endpointUrl of the AwsAccount. {message}")
+            }
             _ => write!(f, "{operation}: {code}: {message}"),
         }
     }
@@ -79,6 +92,9 @@ impl AwsError {
         E: ProvideErrorMetadata + std::error::Error + 'static,
         R: std::fmt::Debug + 'static,
     {
+        if let Some(refused) = assume_role_refused(error) {
+            return Self::from_role(refused);
+        }
         let code = error.meta().code();
         let class = match (code, error) {
             (Some(code), _) => class_of(code),
@@ -88,7 +104,13 @@ impl AwsError {
             (None, _) => Class::Unknown,
         };
         let message = error.meta().message().map_or_else(|| chain(error), str::to_owned);
-        Self { class, operation: operation.into(), code: code.unwrap_or("NoAnswer").into(), message }
+        Self { class, operation: operation.into(), code: code.unwrap_or(NO_ANSWER).into(), message }
+    }
+
+    /// Whatever was to be called: the role could not be assumed, and that is what must be mended.
+    fn from_role(refused: &AssumeRoleError) -> Self {
+        let (code, message) = (refused.meta().code().unwrap_or(NO_ANSWER), refused.meta().message().unwrap_or_default());
+        Self { class: class_of(code), operation: "sts:AssumeRole".into(), code: code.into(), message: message.into() }
     }
 
     /// For reads where "not found" means that there is nothing.
@@ -107,8 +129,14 @@ impl AwsError {
 
 impl From<super::batch::Lost> for AwsError {
     fn from(lost: super::batch::Lost) -> Self {
-        Self { class: Class::Transient, operation: "read".into(), code: "NoAnswer".into(), message: lost.to_string() }
+        Self { class: Class::Transient, operation: "read".into(), code: NO_ANSWER.into(), message: lost.to_string() }
     }
+}
+
+/// What STS said where it refused the role: the SDK hides that among the causes of some other call's failure.
+fn assume_role_refused<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e AssumeRoleError> {
+    let causes = std::iter::successors(Some(error), |e| e.source());
+    causes.filter_map(|e| e.downcast_ref::<AssumeRoleError>()).next()
 }
 
 /// The error and what caused it, in one line: "dispatch failure" alone helps nobody.

@@ -16,7 +16,7 @@ pub struct Case {
     pub conversions: Vec<Conversion>,
     /// What a person decided about conflicts.
     pub decision: Option<OnConflict>,
-    /// What every holder's policy gives back beyond the default.
+    /// What the policy of every holder, and of all that let go, gives back beyond the default.
     pub release: ReleasePolicy,
     /// When the containment began.
     pub since: Timestamp,
@@ -39,10 +39,7 @@ impl Case {
             original: texts.collect(),
             conversions: spec.conversions.clone(),
             decision: spec.release.as_ref().map(|r| r.on_conflict),
-            release: ReleasePolicy {
-                reactivate_access_keys: !spec.holders.is_empty()
-                    && spec.holders.iter().all(|h| h.release.reactivate_access_keys),
-            },
+            release: merge_release(spec.holders.iter().map(|h| &h.release).chain(&spec.let_go)).unwrap_or_default(),
             since: quarantine.metadata.creation_timestamp.as_ref().map_or(now, |t| t.0),
             incident: spec.holders.first().map(|h| format!("{}/{}", h.namespace, h.name)).unwrap_or_default(),
             partition: partition.to_owned(),
@@ -84,9 +81,45 @@ impl Case {
     }
 }
 
+/// What everybody gives back beyond the default; None where there is nobody.
+#[must_use]
+pub fn merge_release<'a>(all: impl Iterator<Item = &'a ReleasePolicy>) -> Option<ReleasePolicy> {
+    all.cloned()
+        .reduce(|a, b| ReleasePolicy { reactivate_access_keys: a.reactivate_access_keys && b.reactivate_access_keys })
+}
+
 /// Under this key it is noted that what was there before is not known. So a release looks at the action too, and asks a person
 /// instead of finding nothing to give back.
 #[must_use]
 pub fn unknown_key(action: &str) -> String {
     format!("{action}/unknown")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::containment::example;
+
+    /// Whether keys come back where the last to let go, and those before, said so.
+    fn keys_come_back(let_go: Option<bool>, holding: &[bool]) -> bool {
+        let policy = |reactivate_access_keys| ReleasePolicy { reactivate_access_keys };
+        let mut quarantine = example::quarantine(example::instance(), vec![]);
+        quarantine.spec.let_go = let_go.map(policy);
+        let holder = |(n, back): (usize, &bool)| firebreak_crds::Holder {
+            release: policy(*back),
+            ..example::holder(&format!("u-{n}"), "inc", vec![])
+        };
+        quarantine.spec.holders = holding.iter().enumerate().map(holder).collect();
+        Case::of(&quarantine, "aws", Timestamp::UNIX_EPOCH).release.reactivate_access_keys
+    }
+
+    #[test]
+    fn more_than_the_default_is_given_back_only_if_everyone_said_so_who_held() {
+        assert!(!keys_come_back(None, &[]));
+        assert!(keys_come_back(Some(true), &[]));
+        assert!(keys_come_back(Some(true), &[true]));
+        assert!(!keys_come_back(Some(false), &[]));
+        assert!(!keys_come_back(Some(false), &[true]));
+        assert!(!keys_come_back(Some(true), &[true, false]));
+    }
 }

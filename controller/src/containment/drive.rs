@@ -252,11 +252,7 @@ fn note(case: &mut Case, plan: &Plan) {
     for (interface, state) in &plan.conversions {
         case.conversions.retain(|c| c.interface_id != *interface);
         let since = clock::time(Timestamp::UNIX_EPOCH);
-        case.conversions.extend(state.map(|state| Conversion {
-            interface_id: interface.clone(),
-            state,
-            since: since.clone(),
-        }));
+        case.conversions.push(Conversion { interface_id: interface.clone(), state: *state, since });
     }
 }
 

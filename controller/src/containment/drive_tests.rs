@@ -10,13 +10,13 @@ fn a_dry_run_goes_on_as_if_the_plan_had_been_recorded() {
     let mut case = example::case(example::instance());
     let mut plan = Plan::default();
     plan.record("isolateNetwork/eni-1", &json!({ "groups": ["sg-1"] }));
-    plan.conversions.insert("eni-1".into(), Some(ConversionState::Open));
+    plan.conversions.insert("eni-1".into(), ConversionState::Open);
     note(&mut case, &plan);
     assert_eq!(case.original["isolateNetwork/eni-1"], r#"{"groups":["sg-1"]}"#);
     assert_eq!(case.conversion("eni-1"), Some(ConversionState::Open));
-    plan.conversions.insert("eni-1".into(), None);
+    plan.conversions.insert("eni-1".into(), ConversionState::Closed);
     note(&mut case, &plan);
-    assert_eq!(case.conversion("eni-1"), None);
+    assert_eq!(case.conversion("eni-1"), Some(ConversionState::Closed));
 }
 
 #[test]

@@ -1,23 +1,23 @@
 //! `isolateNetwork`: every network interface of an instance goes to a security group without rules.
 //!
 //! The swap stops new flows at once; that is the cut. Flows that the VPC already tracks go on, so where it helps each
-//! interface then passes once through a group that allows everything, which makes its flows untracked, and back. The window
-//! is recorded before it opens, and a crash inside it resumes to isolation.
+//! interface then passes once through a group that allows everything: see `conversion`.
 //! <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/security-group-connection-tracking.html>
 
+mod conversion;
+
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use firebreak_crds::{ActionState, ConversionState, IsolateNetwork, OnConflict, SeverTrackedConnections};
+
 use serde::{Deserialize, Serialize};
 
+pub(in crate::containment) use self::conversion::Paths;
+use self::conversion::{close, convert, paths, undecided};
 use super::case::Case;
 use super::drive::Action;
 use super::plan::Plan;
 use crate::aws::{AwsError, Call, Change, Group, GroupRole, Instance, Interface, Outcome, RouteTable, Rule, Session};
-
-/// How long an interface stays in the conversion group. AWS does not document how long it needs.
-const CONVERSION: Duration = Duration::from_secs(3);
 
 /// The action.
 pub struct Isolation;
@@ -31,13 +31,6 @@ pub struct Look {
     pub(super) groups: Vec<Group>,
     /// Read once the conversion must be decided.
     pub(super) paths: Option<Paths>,
-}
-
-/// What decides whether tracked flows can come from outside.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Paths {
-    pub(super) routes: Vec<RouteTable>,
-    pub(super) originals: Vec<Group>,
 }
 
 /// What is recorded per interface.
@@ -238,23 +231,6 @@ fn unknown<'a>(case: &'a Case, look: &'a Look) -> impl Iterator<Item = &'a Inter
     look.own().filter(move |i| look.touched(i) && case.recorded::<Original>(&key(&i.id)).is_none())
 }
 
-/// Whether a conversion depends on what is not read yet: some interface is recorded and has no window.
-fn undecided(case: &Case, params: &IsolateNetwork, look: &Look) -> bool {
-    let auto = params.sever_tracked_connections == SeverTrackedConnections::Auto;
-    auto && look.own().any(|i| case.original.contains_key(&key(&i.id)) && case.conversion(&i.id).is_none())
-}
-
-async fn paths(aws: &Session, case: &Case, region: &str, look: &Look) -> Result<Paths, AwsError> {
-    let vpcs: BTreeSet<String> = look.own().map(|i| i.vpc.clone()).collect();
-    let records = case.records_of(Isolation::NAME).filter_map(|id| case.recorded::<Original>(&key(id)));
-    let groups: BTreeSet<String> = records.flat_map(|o| o.groups).collect();
-    let reads = futures::join!(
-        aws.route_tables(region, vpcs.into_iter().collect()),
-        aws.groups(region, groups.into_iter().collect())
-    );
-    Ok(Paths { routes: reads.0?, originals: reads.1? })
-}
-
 fn not_seen(case: &Case) -> Plan {
     let region = case.resource.region.as_deref().unwrap_or_default();
     let what = format!("AWS shows no instance {} in {region}: check the id, the region and the account", case.resource.id);
@@ -287,8 +263,8 @@ fn isolate(plan: &mut Plan, case: &Case, look: &Look) {
         } else {
             plan.verdict.drift.push(format!("{} was in [{}]", interface.id, interface.groups.join(", ")));
         }
-        if case.conversion(&interface.id).is_some() {
-            plan.conversions.insert(interface.id.clone(), None); // flows may have started meanwhile: convert again
+        if case.conversion(&interface.id).is_some_and(|state| state != ConversionState::Due) {
+            plan.conversions.insert(interface.id.clone(), ConversionState::Due); // flows may have started meanwhile
         }
         if let Some(group) = look.group(&interface.vpc, GroupRole::Isolation).filter(|g| g.is_empty() && g.read) {
             plan.calls.push(swap(&interface.id, &group.id, Change::Isolate));
@@ -314,87 +290,6 @@ fn conflict(id: &str, now: &Interface, original: &Original) -> String {
         now.groups.join(", "),
         original.groups.join(", ")
     )
-}
-
-/// The conversion of tracked flows, only once everything is isolated: close what is open, then open what is due.
-fn convert(plan: &mut Plan, case: &Case, params: &IsolateNetwork, look: &Look) {
-    for interface in look.own() {
-        match case.conversion(&interface.id) {
-            Some(ConversionState::Open) => close(plan, interface, look),
-            Some(ConversionState::Closed) => {}
-            before => match due(case, params, interface, look) {
-                Some(true) => open(plan, interface, look),
-                Some(false) if before.is_none() => skip(plan, interface),
-                _ => {}
-            },
-        }
-    }
-}
-
-/// Back to isolation; an interface found isolated with its window open was never opened, or its closing was not recorded:
-/// attempted either way.
-fn close(plan: &mut Plan, interface: &Interface, look: &Look) {
-    if look.isolated(interface) {
-        plan.conversions.insert(interface.id.clone(), Some(ConversionState::Closed));
-    } else if let Some(group) = look.group(&interface.vpc, GroupRole::Isolation) {
-        plan.calls.push(swap(&interface.id, &group.id, Change::Isolate));
-    }
-}
-
-fn open(plan: &mut Plan, interface: &Interface, look: &Look) {
-    let Some(group) = look.group(&interface.vpc, GroupRole::Conversion) else {
-        let create = Call::CreateSecurityGroup { vpc: interface.vpc.clone(), role: GroupRole::Conversion };
-        if !plan.calls.contains(&create) {
-            plan.calls.push(create);
-        }
-        return;
-    };
-    let missing = |rules: &[Rule]| Rule::all().into_iter().filter(|r| !rules.contains(r)).collect::<Vec<_>>();
-    let (ingress, egress, id) = (missing(&group.ingress), missing(&group.egress), &group.id);
-    if group.allows_all() {
-        plan.conversions.insert(interface.id.clone(), Some(ConversionState::Open));
-        plan.calls.push(swap(&interface.id, id, Change::Convert));
-        plan.wait = Some(CONVERSION);
-        return;
-    }
-    let calls = [
-        (!ingress.is_empty()).then(|| Call::AuthorizeSecurityGroupIngress { group: id.clone(), rules: ingress }),
-        (!egress.is_empty()).then(|| Call::AuthorizeSecurityGroupEgress { group: id.clone(), rules: egress }),
-    ];
-    for call in calls.into_iter().flatten().filter(|c| !plan.calls.contains(c)).collect::<Vec<_>>() {
-        plan.calls.push(call);
-    }
-}
-
-/// Notes that no conversion is needed, so that what decides it is not read again at every look.
-fn skip(plan: &mut Plan, interface: &Interface) {
-    plan.conversions.insert(interface.id.clone(), Some(ConversionState::Skipped));
-}
-
-/// Whether the interface's tracked flows are to be cut; None where that cannot be said from this look.
-fn due(case: &Case, params: &IsolateNetwork, interface: &Interface, look: &Look) -> Option<bool> {
-    match params.sever_tracked_connections {
-        SeverTrackedConnections::Never => None,
-        SeverTrackedConnections::Always => Some(true),
-        SeverTrackedConnections::Auto => {
-            look.paths.as_ref().map(|p| (interface.public || p.internet(interface)) && !p.was_open(case, interface))
-        }
-    }
-}
-
-impl Paths {
-    /// Whether the interface's subnet has a route to an internet gateway.
-    fn internet(&self, interface: &Interface) -> bool {
-        let own = self.routes.iter().find(|t| t.subnets.contains(&interface.subnet));
-        own.or_else(|| self.routes.iter().find(|t| t.main && t.vpc == interface.vpc)).is_some_and(|t| t.internet)
-    }
-
-    /// Whether the original groups allowed everything both ways: AWS does not track such flows, so the swap cut them.
-    fn was_open(&self, case: &Case, interface: &Interface) -> bool {
-        let original = case.recorded::<Original>(&key(&interface.id));
-        let groups = original.map(|o| o.groups).unwrap_or_default();
-        self.originals.iter().any(|g| groups.contains(&g.id) && g.allows_all())
-    }
 }
 
 /// How it stands, in one sentence.

@@ -101,7 +101,7 @@ fn an_interface_that_was_moved_away_is_put_back_and_converted_anew() {
     let plan = Isolation::contain(&case, &params(Auto), &look(vec![interface("eni-1", &["sg-attacker"])]));
     assert_eq!(plan.calls, [isolates("eni-1")]);
     assert_eq!(plan.verdict.drift, ["eni-1 was in [sg-attacker]"]);
-    assert_eq!(plan.conversions["eni-1"], None);
+    assert_eq!(plan.conversions["eni-1"], ConversionState::Due);
     assert!(plan.record.is_empty(), "the first value stays");
 }
 
@@ -166,9 +166,19 @@ fn auto_converts_what_can_have_tracked_flows_from_outside() {
         look.groups.push(group(GroupRole::Conversion, &Rule::all()));
         look.paths = Some(Paths { routes, originals });
         let plan = Isolation::contain(&recorded(), &params(Auto), &look);
-        assert_eq!(plan.conversions.get("eni-1"), Some(&Some(state)), "{what}");
+        assert_eq!(plan.conversions.get("eni-1"), Some(&state), "{what}");
         assert_eq!(!plan.calls.is_empty(), state == ConversionState::Open, "{what}");
     }
+}
+
+#[test]
+fn an_interface_that_was_moved_out_is_converted_again_whatever_its_own_groups_were() {
+    let open = Group { id: "sg-web".into(), ..group(GroupRole::Conversion, &Rule::all()) };
+    let mut look = look(vec![Interface { public: true, ..interface("eni-1", &[ISOLATION]) }]);
+    look.groups.push(group(GroupRole::Conversion, &Rule::all()));
+    look.paths = Some(Paths { routes: vec![], originals: vec![open] });
+    let plan = Isolation::contain(&window(recorded(), ConversionState::Due), &params(Auto), &look);
+    assert_eq!(plan.conversions["eni-1"], ConversionState::Open);
 }
 
 #[test]
@@ -181,8 +191,8 @@ fn a_conversion_opens_after_everything_is_isolated_recorded_and_for_seconds() {
     let plan = Isolation::contain(&both, &params(Always), &look);
     let opens = |id| swap(id, CONVERSION_GROUP, Change::Convert);
     assert_eq!(plan.calls, [opens("eni-1"), opens("eni-2")]);
-    assert_eq!(plan.conversions.values().collect::<Vec<_>>(), [&Some(ConversionState::Open); 2]);
-    assert_eq!(plan.wait, Some(CONVERSION));
+    assert_eq!(plan.conversions.values().collect::<Vec<_>>(), [&ConversionState::Open; 2]);
+    assert_eq!(plan.wait, Some(conversion::CONVERSION));
 }
 
 #[test]
@@ -215,7 +225,7 @@ fn a_crash_inside_a_window_resumes_to_isolation() {
     }
     look.interfaces = vec![interface("eni-1", &[ISOLATION])];
     let plan = Isolation::contain(&case, &params(Never), &look);
-    assert_eq!(plan.conversions["eni-1"], Some(ConversionState::Closed));
+    assert_eq!(plan.conversions["eni-1"], ConversionState::Closed);
     assert!(plan.calls.is_empty());
 }
 

@@ -22,7 +22,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Change {
     pub(super) record: BTreeMap<String, Value>,
-    pub(super) conversions: BTreeMap<String, Option<ConversionState>>,
+    pub(super) conversions: BTreeMap<String, ConversionState>,
 }
 
 /// Why it was not stored. Nothing may be changed in AWS then.
@@ -71,7 +71,7 @@ impl Ledger {
     pub async fn store(
         &self,
         record: BTreeMap<String, Value>,
-        conversions: BTreeMap<String, Option<ConversionState>>,
+        conversions: BTreeMap<String, ConversionState>,
     ) -> Result<(), LedgerError> {
         if record.is_empty() && conversions.is_empty() {
             return Ok(());
@@ -115,8 +115,7 @@ pub(super) fn apply(spec: &mut QuarantineSpec, change: &Change, now: Timestamp) 
     }
     for (interface, state) in &change.conversions {
         spec.conversions.retain(|c| c.interface_id != *interface);
-        let window = |state| Conversion { interface_id: interface.clone(), state, since: clock::time(now) };
-        spec.conversions.extend(state.map(window));
+        spec.conversions.push(Conversion { interface_id: interface.clone(), state: *state, since: clock::time(now) });
     }
 }
 

@@ -13,7 +13,7 @@ mod residual;
 mod tag_resource;
 mod wanted;
 
-pub use case::Case;
+pub use case::{Case, merge_release};
 pub use drive::{DryRun, Pass, Report};
 pub use ledger::{Ledger, LedgerError};
 #[cfg(test)]

@@ -14,8 +14,8 @@ use crate::aws::Call;
 pub struct Plan {
     /// What must be stored in the Quarantine before any of the calls goes out: key to recorded state.
     pub record: BTreeMap<String, Value>,
-    /// Changes of conversion windows, stored with the record. `None` forgets the interface's window.
-    pub conversions: BTreeMap<String, Option<ConversionState>>,
+    /// Changes of conversion windows, stored with the record.
+    pub conversions: BTreeMap<String, ConversionState>,
     /// The calls that may go out now, side by side.
     pub calls: Vec<Call>,
     /// How long to wait after the calls before the next step.

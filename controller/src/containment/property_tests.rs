@@ -98,8 +98,10 @@ impl<A: Simulated> Simulation<A> {
         let spec = QuarantineSpec {
             resource,
             holders: vec![holder],
+            let_go: None,
             original: None,
             conversions: Vec::new(),
+            let_go: None,
             release: None,
             suspend: false,
         };
@@ -195,11 +197,7 @@ impl<A: Simulated> Simulation<A> {
         plan
     }
 
-    fn store(
-        &mut self,
-        record: BTreeMap<String, serde_json::Value>,
-        conversions: BTreeMap<String, Option<ConversionState>>,
-    ) {
+    fn store(&mut self, record: BTreeMap<String, serde_json::Value>, conversions: BTreeMap<String, ConversionState>) {
         let before = self.quarantine.spec.original.clone().unwrap_or_default();
         ledger::apply(&mut self.quarantine.spec, &Change { record, conversions }, at(self.now));
         let after = self.quarantine.spec.original.clone().unwrap_or_default();

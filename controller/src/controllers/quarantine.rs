@@ -183,10 +183,11 @@ impl Turn<'_> {
     /// When to look again: soon while something is open, after a change at growing distances, else with the next sweep.
     fn next(&self, quarantine: &Quarantine, seen: &Seen, memo: &Memo) -> Duration {
         let sweep = next_sweep(self.ctx.drift_interval, clock::now());
-        let soon = seen.reports.iter().filter_map(|r| retry_after(r, seen.suspended)).min();
+        let retry = seen.reports.iter().filter_map(|r| retry_after(r, seen.suspended)).min();
         let iam = quarantine.spec.resource.region.is_none();
         let look = if iam { memo.next_look() } else { None };
-        soon.or_else(|| look.map(|look| look.min(sweep))).unwrap_or(sweep)
+        // What failed may be tried again later than that; what is in force is watched all the same.
+        retry.into_iter().chain(look).fold(sweep, Duration::min)
     }
 }
 

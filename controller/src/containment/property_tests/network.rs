@@ -86,7 +86,9 @@ impl Simulated for Isolation {
         Isolation::trust(&mut look);
         let auto = params.is_some_and(|p| p.sever_tracked_connections == SeverTrackedConnections::Auto);
         let undecided = look.interfaces.iter().filter(|i| !i.managed).any(|i| {
-            original_groups(case, &i.id).is_some() && case.conversion(&i.id).is_none() // as `undecided` has it
+            // as `undecided` has it
+            let open = matches!(case.conversion(&i.id), None | Some(ConversionState::Due));
+            original_groups(case, &i.id).is_some() && open
         });
         look.paths = aws.paths.clone().filter(|_| auto && undecided);
         look
@@ -233,7 +235,7 @@ fn check_swap(case: &Case, look: &Look, plan: &Plan, now: &Interface, groups: &[
         }
         Change::Convert => {
             assert_eq!(group.name, GroupRole::Conversion.group_name());
-            assert_eq!(plan.conversions.get(&now.id), Some(&Some(ConversionState::Open)), "recorded in the same plan");
+            assert_eq!(plan.conversions.get(&now.id), Some(&ConversionState::Open), "recorded in the same plan");
             assert!(plan.wait.is_some());
             let open = look.interfaces.iter().filter(|i| !i.managed && !in_role(i, GroupRole::Isolation));
             assert_eq!(open.count(), 0, "everything is isolated before anything is opened");
@@ -291,8 +293,8 @@ pub fn isolations() -> impl Strategy<Value = IsolateNetwork> {
 
 /// What an earlier process left behind: records, and windows in any state.
 fn left_behind() -> impl Strategy<Value = Vec<(usize, BTreeSet<usize>, Option<ConversionState>)>> {
-    use ConversionState::{Closed, Open, Skipped};
-    let window = prop_oneof![Just(None), Just(Some(Open)), Just(Some(Closed)), Just(Some(Skipped))];
+    use ConversionState::{Closed, Due, Open, Skipped};
+    let window = prop_oneof![Just(None), Just(Some(Open)), Just(Some(Closed)), Just(Some(Skipped)), Just(Some(Due))];
     vec((0..5_usize, btree_set(0..4_usize, 1..3), window), 0..4)
 }
 

@@ -7,7 +7,7 @@ use kube::{Api, ResourceExt};
 
 use super::protection;
 use super::resolve::{Refusal, Resolved};
-use crate::containment::grow;
+use crate::containment::{grow, merge_release};
 use crate::controllers::{Ctx, Error, kube};
 use crate::stores::Stores;
 
@@ -71,8 +71,10 @@ async fn create(
     let spec = QuarantineSpec {
         resource: target.resource.clone(),
         holders: vec![holder],
+        let_go: None,
         original: None,
         conversions: Vec::new(),
+        let_go: None,
         release: None,
         suspend: false,
     };
@@ -140,9 +142,13 @@ fn ends(quarantine: &Quarantine, uid: &str, end: End) -> bool {
 }
 
 async fn finish(api: &Api<Quarantine>, mut quarantine: Quarantine, uid: &str, end: End) -> Result<(), Error> {
-    let holders = &mut quarantine.spec.holders;
+    let QuarantineSpec { holders, let_go, .. } = &mut quarantine.spec;
     match end {
-        End::LetGo => holders.retain(|h| h.uid != uid),
+        End::LetGo => {
+            let mine = holders.iter().filter(|h| h.uid == uid).map(|h| &h.release);
+            *let_go = merge_release(let_go.iter().chain(mine));
+            holders.retain(|h| h.uid != uid);
+        }
         End::Retain => holders.iter_mut().filter(|h| h.uid == uid).for_each(|h| h.state = HolderState::Retained),
     }
     let name = quarantine.name_any();

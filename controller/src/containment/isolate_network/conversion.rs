@@ -1,0 +1,127 @@
+//! The conversion of tracked flows. An interface that is isolated already goes once through a group that allows everything,
+//! which makes its flows untracked, and back. The window is recorded before it opens; a crash inside it resumes to isolation.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use firebreak_crds::{ConversionState, IsolateNetwork, SeverTrackedConnections};
+
+use super::{Isolation, Look, Original, key, swap};
+use crate::aws::{AwsError, Call, Change, Group, GroupRole, Interface, RouteTable, Rule, Session};
+use crate::containment::case::Case;
+use crate::containment::drive::Action;
+use crate::containment::plan::Plan;
+
+/// How long an interface stays in the conversion group. AWS does not document how long it needs.
+pub(super) const CONVERSION: Duration = Duration::from_secs(3);
+
+/// What decides whether tracked flows can come from outside.
+#[derive(Clone, Debug, Default)]
+pub(in crate::containment) struct Paths {
+    pub(in crate::containment) routes: Vec<RouteTable>,
+    pub(in crate::containment) originals: Vec<Group>,
+}
+
+/// Whether a conversion depends on what is not read yet: some interface is recorded and has no window.
+pub(super) fn undecided(case: &Case, params: &IsolateNetwork, look: &Look) -> bool {
+    let auto = params.sever_tracked_connections == SeverTrackedConnections::Auto;
+    auto && look.own().any(|i| {
+        case.original.contains_key(&key(&i.id)) && matches!(case.conversion(&i.id), None | Some(ConversionState::Due))
+    })
+}
+
+/// Reads what decides it.
+pub(super) async fn paths(aws: &Session, case: &Case, region: &str, look: &Look) -> Result<Paths, AwsError> {
+    let vpcs: BTreeSet<String> = look.own().map(|i| i.vpc.clone()).collect();
+    let records = case.records_of(Isolation::NAME).filter_map(|id| case.recorded::<Original>(&key(id)));
+    let groups: BTreeSet<String> = records.flat_map(|o| o.groups).collect();
+    let reads = futures::join!(
+        aws.route_tables(region, vpcs.into_iter().collect()),
+        aws.groups(region, groups.into_iter().collect())
+    );
+    Ok(Paths { routes: reads.0?, originals: reads.1? })
+}
+
+/// The conversion of tracked flows, only once everything is isolated: close what is open, then open what is due.
+pub(super) fn convert(plan: &mut Plan, case: &Case, params: &IsolateNetwork, look: &Look) {
+    for interface in look.own() {
+        match case.conversion(&interface.id) {
+            Some(ConversionState::Open) => close(plan, interface, look),
+            Some(ConversionState::Closed) => {}
+            before => match due(case, params, interface, look) {
+                Some(true) => open(plan, interface, look),
+                Some(false) if before != Some(ConversionState::Skipped) => skip(plan, interface),
+                _ => {}
+            },
+        }
+    }
+}
+
+/// Back to isolation; an interface found isolated with its window open was never opened, or its closing was not recorded:
+/// attempted either way.
+pub(super) fn close(plan: &mut Plan, interface: &Interface, look: &Look) {
+    if look.isolated(interface) {
+        plan.conversions.insert(interface.id.clone(), ConversionState::Closed);
+    } else if let Some(group) = look.group(&interface.vpc, GroupRole::Isolation) {
+        plan.calls.push(swap(&interface.id, &group.id, Change::Isolate));
+    }
+}
+
+fn open(plan: &mut Plan, interface: &Interface, look: &Look) {
+    let Some(group) = look.group(&interface.vpc, GroupRole::Conversion) else {
+        let create = Call::CreateSecurityGroup { vpc: interface.vpc.clone(), role: GroupRole::Conversion };
+        if !plan.calls.contains(&create) {
+            plan.calls.push(create);
+        }
+        return;
+    };
+    let missing = |rules: &[Rule]| Rule::all().into_iter().filter(|r| !rules.contains(r)).collect::<Vec<_>>();
+    let (ingress, egress, id) = (missing(&group.ingress), missing(&group.egress), &group.id);
+    if group.allows_all() {
+        plan.conversions.insert(interface.id.clone(), ConversionState::Open);
+        plan.calls.push(swap(&interface.id, id, Change::Convert));
+        plan.wait = Some(CONVERSION);
+        return;
+    }
+    let calls = [
+        (!ingress.is_empty()).then(|| Call::AuthorizeSecurityGroupIngress { group: id.clone(), rules: ingress }),
+        (!egress.is_empty()).then(|| Call::AuthorizeSecurityGroupEgress { group: id.clone(), rules: egress }),
+    ];
+    for call in calls.into_iter().flatten().filter(|c| !plan.calls.contains(c)).collect::<Vec<_>>() {
+        plan.calls.push(call);
+    }
+}
+
+/// Notes that no conversion is needed, so that what decides it is not read again at every look.
+fn skip(plan: &mut Plan, interface: &Interface) {
+    plan.conversions.insert(interface.id.clone(), ConversionState::Skipped);
+}
+
+/// Whether the interface's tracked flows are to be cut; None where that cannot be said from this look.
+fn due(case: &Case, params: &IsolateNetwork, interface: &Interface, look: &Look) -> Option<bool> {
+    match params.sever_tracked_connections {
+        SeverTrackedConnections::Never => None,
+        SeverTrackedConnections::Always => Some(true),
+        SeverTrackedConnections::Auto => {
+            // Since somebody moved it out of isolation, flows may be tracked whatever its own groups were.
+            let moved = case.conversion(&interface.id) == Some(ConversionState::Due);
+            let reachable = |p: &Paths| interface.public || p.internet(interface);
+            look.paths.as_ref().map(|p| reachable(p) && (moved || !p.was_open(case, interface)))
+        }
+    }
+}
+
+impl Paths {
+    /// Whether the interface's subnet has a route to an internet gateway.
+    fn internet(&self, interface: &Interface) -> bool {
+        let own = self.routes.iter().find(|t| t.subnets.contains(&interface.subnet));
+        own.or_else(|| self.routes.iter().find(|t| t.main && t.vpc == interface.vpc)).is_some_and(|t| t.internet)
+    }
+
+    /// Whether the original groups allowed everything both ways: AWS does not track such flows, so the swap cut them.
+    fn was_open(&self, case: &Case, interface: &Interface) -> bool {
+        let original = case.recorded::<Original>(&key(&interface.id));
+        let groups = original.map(|o| o.groups).unwrap_or_default();
+        self.originals.iter().any(|g| groups.contains(&g.id) && g.allows_all())
+    }
+}
