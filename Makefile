@@ -28,7 +28,7 @@ tools: ## Get the control plane and the AWS emulator that the tests run on (once
 
 .PHONY: demo
 demo: tools ## Contain an instance and a user, on a control plane and an AWS emulator of its own; KEEP=1 leaves it up
-	cargo build --locked --quiet -p firebreak-controller -p firebreak-tests --bins
+	cargo build --locked --quiet --workspace --bins
 	@KEEP=$(KEEP) $(CARGO_TARGET_DIR)/debug/demo
 
 .PHONY: test
@@ -53,12 +53,12 @@ advisories: ## Check the dependencies for known vulnerabilities (fetches a git r
 
 .PHONY: generate
 generate: ## Write the files that are made from code: CRDs, docs/api.md, docs/iam-policy.json
-	cargo run --locked --quiet -p firebreak-crds --bin firebreak-crdgen -- .
-	cargo build --locked --quiet -p firebreak-controller
+	cargo build --locked --quiet --workspace --bins
+	$(CARGO_TARGET_DIR)/debug/firebreak-crdgen .
 	$(CARGO_TARGET_DIR)/debug/firebreak-controller iam-policy > docs/iam-policy.json.new
 	mv docs/iam-policy.json.new docs/iam-policy.json
 
 .PHONY: bench
 bench: tools ## Measure how fast attackers are cut off, next to a sequential script; PROFILE=release for an optimized build
-	cargo build --locked --quiet --profile $(PROFILE) -p firebreak-controller -p firebreak-tests --bins
+	cargo build --locked --quiet --profile $(PROFILE) --workspace --bins
 	@$(CARGO_TARGET_DIR)/$(PROFILE:dev=debug)/bench

@@ -61,10 +61,6 @@ pub struct QuarantineSpec {
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["interfaceId".into()]))]
     pub conversions: Vec<Conversion>,
-    /// What the policies of the Incidents that let go give back beyond the default: their entries in `holders` are gone when the
-    /// resource is given back.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub let_go: Option<ReleasePolicy>,
     /// How a release conflict is resolved. A person writes this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<ReleaseDecision>,

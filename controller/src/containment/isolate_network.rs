@@ -17,7 +17,7 @@ use self::conversion::{close, convert, paths, undecided};
 use super::case::Case;
 use super::drive::Action;
 use super::plan::Plan;
-use crate::aws::{AwsError, Call, Change, Group, GroupRole, Instance, Interface, Outcome, RouteTable, Rule, Session};
+use crate::aws::{AwsError, Call, Change, Group, GroupRole, Instance, Interface, Outcome, Rule, Session};
 
 /// The action.
 pub struct Isolation;

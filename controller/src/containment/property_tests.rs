@@ -101,7 +101,6 @@ impl<A: Simulated> Simulation<A> {
             let_go: None,
             original: None,
             conversions: Vec::new(),
-            let_go: None,
             release: None,
             suspend: false,
         };

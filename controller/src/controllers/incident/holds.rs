@@ -74,7 +74,6 @@ async fn create(
         let_go: None,
         original: None,
         conversions: Vec::new(),
-        let_go: None,
         release: None,
         suspend: false,
     };
