@@ -1,6 +1,7 @@
 use firebreak_crds::{Conversion, Empty};
 
 use super::*;
+use crate::aws::RouteTable;
 use crate::clock;
 use crate::containment::example;
 use SeverTrackedConnections::{Always, Auto, Never};
