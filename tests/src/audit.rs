@@ -1,23 +1,26 @@
-//! Who wrote what, from the API server's audit log.
+//! Who called what, from the API server's audit log.
 
 use serde_json::Value;
 
-/// Metadata of finished writes, but for leases, which are renewed for ever.
+/// Metadata of finished calls: all of the controller's, which must be granted just what it uses; of others their writes.
 pub const POLICY: &str = "
 apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived, ResponseStarted]
 rules:
+  - { level: Metadata, users: ['system:serviceaccount:firebreak-system:firebreak'] }
   - { level: None, resources: [{ group: coordination.k8s.io, resources: [leases] }] }
   - { level: Metadata, verbs: [create, update, patch, delete, deletecollection] }
   - { level: None }
 ";
 
-/// One write, tried or done.
+/// One call, tried or done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditLine {
-    /// `create`, `update`, `patch`, `delete` or `deletecollection`
+    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete` or `deletecollection`
     pub verb: String,
+    /// Such as `firebreak.dev`; empty for the core group
+    pub group: String,
     /// The plural, such as `incidents`
     pub resource: String,
     /// Empty for what is cluster-scoped
@@ -32,6 +35,13 @@ pub struct AuditLine {
     pub user: String,
 }
 
+impl AuditLine {
+    /// Whether it writes; leases aside, which are renewed for ever.
+    pub fn is_write(&self) -> bool {
+        !matches!(self.verb.as_str(), "get" | "list" | "watch") && self.resource != "leases"
+    }
+}
+
 /// The lines of `user` in the text of an audit log. A line still being written is left for the next look.
 pub fn lines_of(log: &str, user: &str) -> Vec<AuditLine> {
     let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -43,6 +53,7 @@ fn line_of(event: &Value) -> AuditLine {
     let object = &event["objectRef"];
     AuditLine {
         verb: text(&event["verb"]),
+        group: text(&object["apiGroup"]),
         resource: text(&object["resource"]),
         namespace: text(&object["namespace"]),
         name: text(&object["name"]),

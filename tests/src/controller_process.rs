@@ -5,6 +5,8 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::kept::{self, KeptProcess};
 
@@ -56,7 +58,7 @@ impl ControllerProcess {
 
     /// Starts it, for the first time or again. The log goes on.
     pub fn start(&mut self) -> anyhow::Result<()> {
-        assert!(self.process.is_none(), "it runs already");
+        assert!(self.process.is_none() || self.exited().is_some(), "it runs already");
         self.process = Some(KeptProcess::start(&self.binary, &self.arguments, &self.environment, &self.log)?);
         Ok(())
     }
@@ -69,6 +71,39 @@ impl ControllerProcess {
     /// SIGTERM, and waits for it to end.
     pub fn stop(&mut self) -> anyhow::Result<ExitStatus> {
         self.process.take().context("it runs")?.terminate(STOPS_WITHIN)
+    }
+
+    /// SIGSTOP: it does nothing until it goes on.
+    pub fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// SIGCONT.
+    pub fn go_on(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = self.process.as_ref().expect("it runs").signal(name).unwrap();
+        assert!(sent.success(), "SIG{name}: {sent}");
+    }
+
+    /// What it answers at this path of its web server: the status, and the body.
+    pub async fn http(&self, path: &str) -> anyhow::Result<(u16, String)> {
+        let log = self.log();
+        let address = log.rsplit_once("http=").context("it has not said its address yet")?.1;
+        let mut connection = TcpStream::connect(address.split_whitespace().next().unwrap_or_default()).await?;
+        connection.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await?;
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await?;
+        let (head, body) = answer.split_once("\r\n\r\n").context("an answer")?;
+        Ok((head.split(' ').nth(1).context("a status")?.parse()?, body.to_owned()))
+    }
+
+    /// The changing AWS calls that it has sent, from its audit lines.
+    pub fn sent(&self) -> Vec<String> {
+        let log = self.log();
+        log.lines().filter(|line| line.contains(" audit: ")).map(str::to_owned).collect()
     }
 
     /// How it ended, if it did by itself.

@@ -59,9 +59,14 @@ impl KeptProcess {
         self.child.wait().unwrap();
     }
 
+    /// Sends it a signal, such as `STOP`.
+    pub fn signal(&self, name: &str) -> io::Result<ExitStatus> {
+        Command::new("sh").args(["-c", "kill -\"$1\" \"$2\"", "sh", name, &self.pid().to_string()]).status()
+    }
+
     /// SIGTERM, then waits for it to end; an error after `deadline`.
     pub fn terminate(&mut self, deadline: Duration) -> anyhow::Result<ExitStatus> {
-        Command::new("sh").args(["-c", "kill -TERM \"$1\"", "sh", &self.pid().to_string()]).status()?;
+        self.signal("TERM")?;
         let started = Instant::now();
         loop {
             if let Some(status) = self.exited() {

@@ -7,8 +7,10 @@
 //! - [`scene`]: an account with something to contain
 //! - [`controller_process`]: the controller's binary
 //! - [`eventually`]: waiting for a condition
+//! - [`judge`]: whether any call gives access where none is to be given
 //! - [`kept`]: processes and folders that go when the test process goes, however it does
 //! - [`shared`]: the plane and the emulator that ordinary tests share
+//! - [`watching`]: what tests wait for
 //! - [`world`]: Firebreak installed, and what each test has for itself
 //! - [`sight`]: what AWS shows
 //! - [`milestones`]: when the attacker was cut off
@@ -21,6 +23,7 @@ pub mod audit;
 pub mod controller_process;
 pub mod emulator;
 pub mod eventually;
+pub mod judge;
 pub mod kept;
 pub mod milestones;
 pub mod plane;
@@ -29,4 +32,5 @@ pub mod scene;
 pub mod shared;
 pub mod sight;
 pub mod tools;
+pub mod watching;
 pub mod world;

@@ -99,9 +99,7 @@ impl Plane {
     }
 
     async fn try_client(&self) -> anyhow::Result<Client> {
-        let file = Kubeconfig::read_from(self.kubeconfig())?;
-        let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
-        Ok(Client::try_from(config)?)
+        client_of(&self.kubeconfig()).await
     }
 
     /// Runs kubectl as a cluster admin; gives what it printed, or an error with what it printed as one.
@@ -161,6 +159,11 @@ impl Plane {
     /// What this user has written, or tried to; leases aside. A `ServiceAccount` is
     /// `system:serviceaccount:<namespace>:<name>`.
     pub fn writes_of(&self, user: &str) -> Vec<AuditLine> {
+        self.calls_of(user).into_iter().filter(AuditLine::is_write).collect()
+    }
+
+    /// The finished calls of this user: of the controller all, of others their writes. A watch is finished when it ends.
+    pub fn calls_of(&self, user: &str) -> Vec<AuditLine> {
         let log = fs::read_to_string(self.folder.path().join("audit.log")).unwrap_or_default();
         audit::lines_of(&log, user)
     }
@@ -170,6 +173,12 @@ impl Plane {
         let others = [&self.controller_manager, &self.etcd];
         others.into_iter().flatten().chain([&self.api_server]).map(KeptProcess::pid).collect()
     }
+}
+
+/// A client as a kubeconfig says.
+pub(crate) async fn client_of(kubeconfig: &Path) -> anyhow::Result<Client> {
+    let config = Config::from_custom_kubeconfig(Kubeconfig::read_from(kubeconfig)?, &KubeConfigOptions::default()).await?;
+    Ok(Client::try_from(config)?)
 }
 
 fn http_get(path: &str) -> hyper::Request<Vec<u8>> {

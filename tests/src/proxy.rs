@@ -7,6 +7,7 @@ mod aws_request;
 mod faults;
 mod hold;
 mod log;
+mod observer;
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -30,6 +31,8 @@ use faults::Faults;
 pub use hold::{HeldCall, When};
 pub use log::Call;
 use log::Log;
+use observer::Observed;
+pub use observer::Observer;
 
 /// A running proxy, stopped when dropped.
 #[derive(Debug)]
@@ -46,6 +49,7 @@ struct Inner {
     client: Client<HttpConnector, Full<Bytes>>,
     log: Log,
     faults: Faults,
+    observed: Observed,
 }
 
 /// An answer of AWS, whole.
@@ -67,6 +71,7 @@ impl Proxy {
             client: Client::builder(TokioExecutor::new()).build_http(),
             log: Log::default(),
             faults: Faults::default(),
+            observed: Observed::default(),
         });
         let (stop, stopped) = oneshot::channel();
         let serving = serve(listener, inner.clone(), stopped);
@@ -130,6 +135,11 @@ impl Proxy {
     pub fn hold_changing(&self, nth: usize, when: When) -> HeldCall {
         self.inner.faults.hold_changing(nth, when)
     }
+
+    /// From now on every changing call waits until this observer has looked. There can be one.
+    pub fn observe(&self, observer: Observer) {
+        self.inner.observed.by(observer);
+    }
 }
 
 impl Drop for Proxy {
@@ -176,6 +186,9 @@ impl Inner {
         self.faults.wait(&request.action).await;
         if let Some(answer) = self.faults.answer_for(request) {
             return Ok(answer);
+        }
+        if request.is_changing() {
+            self.observed.tell(self.log.call(call)).await;
         }
         let hold = if request.is_changing() { self.faults.take_hold() } else { None };
         if let Some(hold) = hold {

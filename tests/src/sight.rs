@@ -28,7 +28,8 @@ pub async fn isolated(aws: &Aws, interfaces: &[String]) -> anyhow::Result<()> {
 /// The status of each access key of the scene's user.
 pub async fn keys(aws: &Aws) -> anyhow::Result<BTreeMap<String, String>> {
     let answer = aws.iam.list_access_keys().user_name(USER).send().await?;
-    let status = |k: &aws_sdk_iam::types::AccessKeyMetadata| k.status.as_ref().map(|s| s.as_str().to_owned()).unwrap_or_default();
+    let status =
+        |k: &aws_sdk_iam::types::AccessKeyMetadata| k.status.as_ref().map(|s| s.as_str().to_owned()).unwrap_or_default();
     Ok(answer.access_key_metadata.iter().map(|k| (k.access_key_id.clone().unwrap_or_default(), status(k))).collect())
 }
 

@@ -2,21 +2,35 @@
 
 use firebreak_tests::controller_process::{ControllerProcess, LogOnFailure};
 use firebreak_tests::shared;
+use firebreak_tests::watching::Sweeper;
 use firebreak_tests::world::{World, install};
 use tokio::sync::{Mutex, OnceCell};
 
 /// The controller's binary.
 pub const CONTROLLER: &str = env!("CARGO_BIN_EXE_controller-under-test");
 
-/// A world on the shared plane, where the shared controller runs. Hold the guard: it prints the controller's log on failure.
-pub async fn world() -> (World<'static>, LogOnFailure) {
+/// Hold it as long as the test runs: it prints the controller's log on failure, and takes away what the test declared.
+pub type Guard = (LogOnFailure, Sweeper);
+
+/// A world on the shared plane, where the shared controller runs.
+pub async fn world() -> (World<'static>, Guard) {
     worlds(1).await
 }
 
 /// The same with so many instances.
-pub async fn worlds(instances: usize) -> (World<'static>, LogOnFailure) {
+pub async fn worlds(instances: usize) -> (World<'static>, Guard) {
     let log = controller().await.lock().await.log_on_failure();
-    (World::with_instances(shared::plane().await, instances).await, log)
+    let world = World::with_instances(shared::plane().await, instances).await;
+    let sweeper = world.sweeper();
+    (world, (log, sweeper))
+}
+
+/// A namespace and a scene, of which no `AwsAccount` and no policy speaks yet.
+pub async fn unannounced() -> (World<'static>, Guard) {
+    let log = controller().await.lock().await.log_on_failure();
+    let world = World::unannounced(shared::plane().await, 1).await;
+    let sweeper = world.sweeper();
+    (world, (log, sweeper))
 }
 
 /// The shared controller, started by the first test that asks.

@@ -1,6 +1,9 @@
 //! End to end: the controller's binary, a real control plane, an AWS emulator.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod conversion;
 mod ground;
 mod ground_up;
+mod holders;
 mod main_job;
+mod modes;

@@ -9,7 +9,7 @@ use crate::ground_up::world;
 
 #[tokio::test]
 async fn an_incident_is_contained_and_given_back_exactly() {
-    let (world, _log) = world().await;
+    let (world, _guard) = world().await;
     let interfaces = &world.scene.instances[0].interfaces;
     let before = sight::groups(&world.aws, interfaces).await.unwrap();
     world.declare("inc", "Contain", json!({})).await;

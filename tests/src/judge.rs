@@ -1,0 +1,270 @@
+//! Whether any call gives access where none is to be given.
+//!
+//! The judge stands in the proxy: when a changing call comes, and before it goes on, it reads what the cluster has on record
+//! at that moment. Allowed are calls that narrow, the way into the conversion group while that window is on record as open,
+//! and the way back to the original while nobody holds. All else that it sees, it remembers.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use anyhow::ensure;
+use firebreak_crds::{ConversionState, HolderState, Quarantine};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::ListParams;
+use kube::{Api, Client};
+use tokio::sync::OnceCell;
+
+use crate::emulator::Aws;
+use crate::plane;
+use crate::proxy::Call;
+use crate::shared;
+use crate::world::World;
+
+/// What a call needs to be right.
+#[derive(Debug, PartialEq, Eq)]
+enum Needs {
+    /// Nothing: it narrows, or changes no access.
+    Nothing,
+    /// A window on record as open for this interface.
+    OpenWindow(String),
+    /// That nobody holds the Quarantine of this user, or of the instance with this interface.
+    Release(String),
+    /// It is never right.
+    Never(&'static str),
+}
+
+/// Judges every changing call of one world's account.
+#[derive(Debug, Clone)]
+pub struct Judge(Arc<Bench>);
+
+#[derive(Debug)]
+struct Bench {
+    kubeconfig: PathBuf,
+    /// Not used before the first call, on the proxy's runtime, where its connections live.
+    aws: Aws,
+    kube: OnceCell<Kube>,
+    judged: Mutex<Vec<Judged>>,
+}
+
+#[derive(Debug)]
+struct Judged {
+    #[allow(dead_code)] // shown where it was wrong
+    call: Call,
+    needs: Option<Needs>,
+    wrong: Option<String>,
+}
+
+/// A client lives on the runtime that it was made on: the proxy's.
+struct Kube(Client);
+
+impl std::fmt::Debug for Kube {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "a client")
+    }
+}
+
+impl Judge {
+    /// Begins to judge. A world has one judge.
+    pub async fn of(world: &World<'_>) -> Self {
+        let judge = Self(Arc::new(Bench {
+            kubeconfig: world.plane.kubeconfig(),
+            aws: shared::emulator().await.account(&world.aws.account).await.expect("an account"),
+            kube: OnceCell::new(),
+            judged: Mutex::default(),
+        }));
+        let bench = judge.0.clone();
+        world.proxy.observe(Arc::new(move |call| {
+            let bench = bench.clone();
+            Box::pin(async move { bench.judge(call).await })
+        }));
+        judge
+    }
+
+    /// Fails the test where a call was wrong. Returns how many opened something, and rightly so.
+    pub fn assert_no_call_was_wrong(&self) -> usize {
+        let judged = self.0.judged.lock().unwrap();
+        let wrong: Vec<_> = judged.iter().filter(|j| j.wrong.is_some()).collect();
+        assert!(wrong.is_empty(), "{wrong:#?}");
+        judged.iter().filter(|j| matches!(j.needs, Some(Needs::OpenWindow(_) | Needs::Release(_)))).count()
+    }
+}
+
+impl Bench {
+    async fn judge(&self, call: Call) {
+        let (needs, wrong) = match self.groups().await {
+            Ok(groups) => {
+                let needs = needs(&call, &groups, Timestamp::now());
+                let wrong = self.meets(&needs).await.err();
+                (Some(needs), wrong)
+            }
+            Err(blind) => (None, Some(blind)),
+        };
+        let wrong = wrong.map(|wrong| format!("{wrong:#}"));
+        self.judged.lock().unwrap().push(Judged { call, needs, wrong });
+    }
+
+    async fn meets(&self, needs: &Needs) -> anyhow::Result<()> {
+        match needs {
+            Needs::Nothing => {}
+            Needs::Never(why) => anyhow::bail!("{why}"),
+            Needs::OpenWindow(interface) => {
+                let quarantines = self.quarantines().await?;
+                let open = quarantines.iter().any(|q| is_open(q, interface));
+                ensure!(open, "no window is open for {interface}: {quarantines:#?}");
+            }
+            Needs::Release(what) => {
+                let quarantines = self.quarantines().await?;
+                let let_go = quarantines.iter().any(|q| is_of(q, what) && is_let_go(q));
+                ensure!(let_go, "{what} is held: {quarantines:#?}");
+            }
+        }
+        Ok(())
+    }
+
+    async fn quarantines(&self) -> anyhow::Result<Vec<Quarantine>> {
+        let Kube(client) = self.kube.get_or_try_init(|| self.client()).await?;
+        let all = Api::<Quarantine>::all(client.clone()).list(&ListParams::default()).await?;
+        Ok(all.items.into_iter().filter(|q| q.spec.resource.account_id == self.aws.account).collect())
+    }
+
+    async fn client(&self) -> anyhow::Result<Kube> {
+        Ok(Kube(plane::client_of(&self.kubeconfig).await?))
+    }
+
+    /// The names of Firebreak's own security groups, by id.
+    async fn groups(&self) -> anyhow::Result<BTreeMap<String, String>> {
+        let answer = self.aws.ec2.describe_security_groups().send().await?;
+        let all = answer.security_groups().iter();
+        let named = all.map(|g| (g.group_id.clone().unwrap_or_default(), g.group_name.clone().unwrap_or_default()));
+        Ok(named.filter(|(_, name)| name.starts_with("firebreak-")).collect())
+    }
+}
+
+fn is_open(quarantine: &Quarantine, interface: &str) -> bool {
+    let mut windows = quarantine.spec.conversions.iter();
+    windows.any(|c| c.interface_id == interface && c.state == ConversionState::Open)
+}
+
+/// Whether the record is of this user, or of the instance with this interface.
+fn is_of(quarantine: &Quarantine, what: &str) -> bool {
+    let recorded = |keys: &BTreeMap<String, _>| keys.contains_key(&format!("isolateNetwork/{what}"));
+    quarantine.spec.resource.id == what || quarantine.spec.original.as_ref().is_some_and(recorded)
+}
+
+/// Nobody holds it; and a Retained hold ends only when somebody deletes the Quarantine.
+fn is_let_go(quarantine: &Quarantine) -> bool {
+    let holders = &quarantine.spec.holders;
+    let deleted = quarantine.metadata.deletion_timestamp.is_some();
+    holders.iter().all(|h| h.state != HolderState::Holding) && (holders.is_empty() || deleted)
+}
+
+/// Pure. `groups`: Firebreak's own, by id.
+fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Needs {
+    let param = |name: &str| call.params.get(name).map(String::as_str).unwrap_or_default();
+    let group = groups.get(param("GroupId")).map(String::as_str);
+    match call.action.as_str() {
+        "ModifyNetworkInterfaceAttribute" => swap(call, groups),
+        "AuthorizeSecurityGroupIngress" | "AuthorizeSecurityGroupEgress" => match group {
+            Some("firebreak-conversion") => Needs::Nothing,
+            _ => Needs::Never("opens a group other than the conversion group"),
+        },
+        "RevokeSecurityGroupIngress" | "RevokeSecurityGroupEgress" if group.is_none() => Needs::Never("edits somebody's group"),
+        "CreateSecurityGroup" if !param("GroupName").starts_with("firebreak-") => Needs::Never("a name that is not ours"),
+        "UpdateAccessKey" if param("Status") != "Inactive" => Needs::Release(param("UserName").to_owned()),
+        "DetachUserPolicy" if param("PolicyArn").ends_with(":policy/AWSDenyAll") => {
+            Needs::Release(param("UserName").to_owned())
+        }
+        "DeleteUserPolicy" if param("PolicyName") == "firebreak-deny-all" => Needs::Release(param("UserName").to_owned()),
+        "DeleteUserPolicy" if is_expired(param("PolicyName"), now) => Needs::Nothing,
+        "PutUserPolicy" if !denies(param("PolicyName"), param("PolicyDocument")) => Needs::Never("no deny of ours"),
+        "AttachUserPolicy" if !param("PolicyArn").ends_with(":policy/AWSDenyAll") => Needs::Never("attaches no deny"),
+        "CreateTags" | "DeleteTags" | "TagUser" | "UntagUser" if !tags_are_ours(call) => Needs::Never("somebody's tags"),
+        "RevokeSecurityGroupIngress" | "RevokeSecurityGroupEgress" | "CreateSecurityGroup" | "UpdateAccessKey"
+        | "PutUserPolicy" | "AttachUserPolicy" | "CreateTags" | "DeleteTags" | "TagUser" | "UntagUser" | "CreateSnapshots" => {
+            Needs::Nothing
+        }
+        _ => Needs::Never("Firebreak has no such call"),
+    }
+}
+
+fn swap(call: &Call, groups: &BTreeMap<String, String>) -> Needs {
+    let to: Vec<_> = call.params.iter().filter(|(key, _)| key.starts_with("SecurityGroupId.")).map(|(_, id)| id).collect();
+    let interface = call.params.get("NetworkInterfaceId").cloned().unwrap_or_default();
+    let name = |id: &&String| groups.get(*id).map(String::as_str);
+    match to.as_slice() {
+        [] => Needs::Never("changes something other than groups"),
+        [one] if name(one) == Some("firebreak-isolation") => Needs::Nothing,
+        [one] if name(one) == Some("firebreak-conversion") => Needs::OpenWindow(interface),
+        _ => Needs::Release(interface),
+    }
+}
+
+/// `firebreak-sessions-until-20260303T000030Z` after that time.
+fn is_expired(policy: &str, now: Timestamp) -> bool {
+    let until = policy.strip_prefix("firebreak-sessions-until-");
+    until.is_some_and(|until| until <= now.strftime("%Y%m%dT%H%M%SZ").to_string().as_str())
+}
+
+fn denies(policy: &str, document: &str) -> bool {
+    policy.starts_with("firebreak-") && document.contains(r#""Effect":"Deny""#) && !document.contains(r#""Allow""#)
+}
+
+fn tags_are_ours(call: &Call) -> bool {
+    let keys = call.params.iter().filter(|(key, _)| key.ends_with(".Key") || key.starts_with("TagKeys."));
+    keys.map(|(_, value)| value).all(|key| key.starts_with("firebreak.dev/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    fn judged(action: &str, params: &[(&str, &str)]) -> Needs {
+        let groups = [("sg-i", "firebreak-isolation"), ("sg-c", "firebreak-conversion")];
+        let params = params.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let (service, action) = (String::new(), action.to_owned());
+        let call = Call { seq: 0, started: Instant::now(), finished: None, service, action, params, status: None, error: None };
+        needs(&call, &groups.map(|(k, v)| (k.to_owned(), v.to_owned())).into(), "2026-03-01T12:00:00Z".parse().unwrap())
+    }
+
+    fn swapped(groups: &[(&str, &str)]) -> Needs {
+        judged("ModifyNetworkInterfaceAttribute", &[&[("NetworkInterfaceId", "eni-1")], groups].concat())
+    }
+
+    #[test]
+    fn only_the_isolation_group_alone_needs_no_leave() {
+        assert_eq!(swapped(&[("SecurityGroupId.1", "sg-i")]), Needs::Nothing);
+        assert_eq!(swapped(&[("SecurityGroupId.1", "sg-c")]), Needs::OpenWindow("eni-1".into()));
+        assert_eq!(swapped(&[("SecurityGroupId.1", "sg-web")]), Needs::Release("eni-1".into()));
+        assert_eq!(swapped(&[("SecurityGroupId.1", "sg-i"), ("SecurityGroupId.2", "sg-c")]), Needs::Release("eni-1".into()));
+        assert!(matches!(swapped(&[("SourceDestCheck.Value", "false")]), Needs::Never(_)));
+    }
+
+    #[test]
+    fn somebody_elses_groups_are_not_edited() {
+        assert_eq!(judged("RevokeSecurityGroupEgress", &[("GroupId", "sg-i")]), Needs::Nothing);
+        assert_eq!(judged("AuthorizeSecurityGroupIngress", &[("GroupId", "sg-c")]), Needs::Nothing);
+        assert!(matches!(judged("AuthorizeSecurityGroupIngress", &[("GroupId", "sg-i")]), Needs::Never(_)));
+        assert!(matches!(judged("RevokeSecurityGroupIngress", &[("GroupId", "sg-web")]), Needs::Never(_)));
+    }
+
+    #[test]
+    fn a_users_deny_goes_only_in_a_release_and_a_residual_one_only_when_expired() {
+        let delete = |policy| judged("DeleteUserPolicy", &[("UserName", "m"), ("PolicyName", policy)]);
+        assert_eq!(delete("firebreak-deny-all"), Needs::Release("m".into()));
+        assert_eq!(delete("firebreak-sessions-until-20260301T115959Z"), Needs::Nothing);
+        assert!(matches!(delete("firebreak-sessions-until-20260301T120001Z"), Needs::Never(_)));
+        assert!(matches!(delete("own"), Needs::Never(_)));
+        let key = |status| judged("UpdateAccessKey", &[("UserName", "m"), ("Status", status)]);
+        assert_eq!((key("Inactive"), key("Active")), (Needs::Nothing, Needs::Release("m".into())));
+    }
+
+    #[test]
+    fn what_is_not_on_the_list_is_wrong() {
+        assert!(matches!(judged("TerminateInstances", &[]), Needs::Never(_)));
+        assert!(matches!(judged("DeleteTags", &[("Tag.1.Key", "Name")]), Needs::Never(_)));
+        assert_eq!(judged("TagUser", &[("Tags.member.1.Key", "firebreak.dev/incident")]), Needs::Nothing);
+    }
+}

@@ -1,0 +1,194 @@
+//! The chart: its variants, its life on a real API server, and RBAC with exactly the verbs that are used.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::ensure;
+use aws_sdk_iam::types::StatusType;
+use firebreak_crds::{AwsAccount, FINALIZER, Quarantine};
+use firebreak_tests::eventually::{eventually, gone};
+use firebreak_tests::plane::{ControllerManager, Plane};
+use firebreak_tests::scene::USER;
+use firebreak_tests::tools;
+use firebreak_tests::world::{CONTROLLER_USER, NAMESPACE, SOON, World};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::authorization::v1::{SelfSubjectRulesReview, SelfSubjectRulesReviewSpec};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config, ResourceExt};
+use serde_json::json;
+
+use crate::apart::{Apart, apart, prepared};
+
+fn chart() -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/firebreak").display().to_string()
+}
+
+/// Helm, without a cluster.
+fn helm(arguments: &[&str], values: &[&str]) -> Result<String, String> {
+    let mut helm = Command::new(tools::control_plane().join("helm"));
+    let run = helm.args(arguments).args(values.iter().flat_map(|value| ["--set", value])).output().unwrap();
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    if run.status.success() { Ok(text(&run.stdout)) } else { Err(text(&run.stdout) + &text(&run.stderr)) }
+}
+
+fn template(values: &[&str]) -> String {
+    helm(&["lint", "--strict", &chart()], values).unwrap();
+    helm(&["template", "firebreak", &chart(), "--namespace", NAMESPACE], values).unwrap()
+}
+
+fn count(manifests: &str, kind: &str) -> usize {
+    manifests.lines().filter(|line| *line == format!("kind: {kind}")).count()
+}
+
+#[test]
+fn each_variant_of_the_chart_has_what_it_says() {
+    let all = template(&[]);
+    assert_eq!(count(&all, "CustomResourceDefinition"), 5);
+    assert_eq!(all.matches("helm.sh/resource-policy: keep").count(), 5);
+    assert_eq!((count(&all, "ValidatingAdmissionPolicy"), count(&all, "ValidatingAdmissionPolicyBinding")), (3, 3));
+    assert_eq!((count(&all, "Deployment"), count(&all, "ServiceAccount"), count(&all, "Service")), (1, 1, 0));
+
+    assert_eq!(count(&template(&["crds.enabled=false"]), "CustomResourceDefinition"), 0);
+    assert!(!template(&["crds.keep=false"]).contains("helm.sh/resource-policy"));
+    assert_eq!(count(&template(&["admission.enabled=false"]), "ValidatingAdmissionPolicy"), 0);
+    assert_eq!(count(&template(&["metricsService.enabled=true"]), "Service"), 1);
+    assert_eq!(count(&template(&["rbac.aggregate=false"]), "ClusterRole"), 1);
+    let account = ["serviceAccount.create=false", "serviceAccount.name=ours"];
+    assert_eq!(count(&template(&account), "ServiceAccount"), 0);
+    assert!(template(&account).contains("system:serviceaccount:firebreak-system:ours"), "the admission policies trust it");
+}
+
+#[test]
+fn values_that_cannot_work_are_refused() {
+    let none = ["serviceAccount.create=false"];
+    for wrong in [&["driftInterval=soon"][..], &["driftInterval=0s"], &["crd.keep=false"], &["log.format=xml"], &none] {
+        helm(&["template", "firebreak", &chart()], wrong).unwrap_err();
+    }
+}
+
+#[tokio::test]
+async fn it_installs_and_upgrades_and_its_pods_pass_restricted_pod_security() {
+    let Apart { plane, controller: _not_started, place: _place } = prepared(ControllerManager::Runs, "1s").await;
+    let kube = plane.client().await;
+    let enforce = Patch::Merge(json!({ "metadata": { "labels": { "pod-security.kubernetes.io/enforce": "restricted" } } }));
+    Api::<Namespace>::all(kube.clone()).patch(NAMESPACE, &PatchParams::default(), &enforce).await.unwrap();
+    let values = "driftInterval=7s,metricsService.enabled=true,priorityClassName=";
+    let upgrade = ["upgrade", "firebreak", &chart(), "--namespace", NAMESPACE, "--set", values];
+    plane.helm(&upgrade).await.unwrap();
+
+    let deployment = Api::<Deployment>::namespaced(kube.clone(), NAMESPACE).get("firebreak").await.unwrap();
+    let manifest = serde_json::to_string(&deployment.spec).unwrap();
+    assert!(manifest.contains("--drift-interval=7s"), "{manifest}");
+    plane.kubectl(&["get", "service", "firebreak-metrics", "-n", NAMESPACE]).await.unwrap();
+    eventually("a pod of the upgraded Deployment is admitted", SOON, async || {
+        let pods = Api::<Pod>::namespaced(kube.clone(), NAMESPACE).list(&ListParams::default()).await?.items;
+        ensure!(pods.iter().any(|pod| serde_json::to_string(&pod.spec).unwrap().contains("--drift-interval=7s")), "{pods:#?}");
+        Ok(())
+    })
+    .await;
+    let crds = Api::<CustomResourceDefinition>::all(kube).list(&ListParams::default()).await.unwrap();
+    assert_eq!(crds.items.len(), 5);
+}
+
+/// A verb on a resource: `update quarantines.firebreak.dev/status`.
+type Verbs = BTreeSet<String>;
+
+#[tokio::test]
+async fn the_controller_is_granted_exactly_the_verbs_that_it_uses() {
+    let Apart { plane, mut controller, place: _place } = apart(ControllerManager::Runs, "1s").await;
+    let granted = granted(&plane).await;
+    whole_life(&plane).await;
+    controller.stop().unwrap(); // its watches end, and are in the log
+    let used = eventually("the watches are in the log", SOON, async || {
+        let calls = plane.calls_of(CONTROLLER_USER);
+        ensure!(calls.iter().any(|call| call.verb == "watch" && call.resource == "evidence"));
+        Ok(calls)
+    })
+    .await;
+    let refused: Vec<_> = used.iter().filter(|call| call.code == 403).collect();
+    assert!(refused.is_empty(), "{refused:#?}");
+    let used: Verbs = used.iter().map(|call| verb(&call.verb, &call.group, &call.resource, &call.subresource)).collect();
+    let (unused, missing): (Vec<_>, Vec<_>) = (granted.difference(&used).collect(), used.difference(&granted).collect());
+    assert!(unused.is_empty() && missing.is_empty(), "granted, never used: {unused:#?}\nused, not granted: {missing:#?}");
+}
+
+fn verb(verb: &str, group: &str, resource: &str, subresource: &str) -> String {
+    let subresource = if subresource.is_empty() { String::new() } else { format!("/{subresource}") };
+    format!("{verb} {resource}.{group}{subresource}")
+}
+
+/// What `kubectl auth can-i --list` shows, without what everybody may.
+async fn granted(plane: &Plane) -> Verbs {
+    plane.kubectl(&["create", "serviceaccount", "anybody", "-n", NAMESPACE]).await.unwrap();
+    let (ours, everybodys) = (rules(plane, "firebreak").await, rules(plane, "anybody").await);
+    ours.difference(&everybodys).cloned().collect()
+}
+
+async fn rules(plane: &Plane, account: &str) -> Verbs {
+    let kubeconfig = plane.service_account_kubeconfig(NAMESPACE, account).await.unwrap();
+    let file = Kubeconfig::read_from(kubeconfig).unwrap();
+    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
+    let spec = SelfSubjectRulesReviewSpec { namespace: Some(NAMESPACE.into()) };
+    let review = SelfSubjectRulesReview { spec, ..SelfSubjectRulesReview::default() };
+    let review = Api::all(Client::try_from(config).unwrap()).create(&PostParams::default(), &review).await.unwrap();
+    let mut verbs = Verbs::new();
+    for rule in review.status.unwrap_or_default().resource_rules {
+        for resource in rule.resources.iter().flatten() {
+            let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+            for group in rule.api_groups.iter().flatten() {
+                verbs.extend(rule.verbs.iter().map(|v| verb(v, group, resource, subresource)));
+            }
+        }
+    }
+    verbs
+}
+
+/// Plans, contains, repairs, is deleted in every way, gives back, and lets the account go.
+async fn whole_life(plane: &Plane) {
+    let world = World::new(plane).await;
+    world.declare("inc", "Plan", json!({})).await;
+    world.until_reason("inc", "Contained", "PlanOnly").await;
+    world.change("inc", json!({ "mode": "Contain" })).await;
+    world.until("inc", "EvidencePreserved", "True").await;
+    world.until("inc", "Contained", "True").await;
+    for repairs in [1, 2] {
+        tamper(&world, repairs).await;
+    }
+    // Gone by force: its hold is retained. Of that name again: it takes the hold over.
+    let incidents = world.incidents();
+    let bare = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
+    world.change("inc", json!({ "suspend": true })).await;
+    incidents.patch("inc", &PatchParams::default(), &bare).await.unwrap();
+    incidents.delete("inc", &DeleteParams::default()).await.unwrap();
+    gone(&incidents, "inc", SOON).await;
+    world.declare("inc", "Contain", json!({ "deletionPolicy": "Release" })).await;
+    world.until("inc", "Contained", "True").await;
+    incidents.delete("inc", &DeleteParams::default()).await.unwrap();
+    gone(&incidents, "inc", SOON).await;
+    eventually("all is given back", SOON, async || {
+        let left = world.quarantines().await;
+        ensure!(left.is_empty(), "{left:#?}");
+        Ok(())
+    })
+    .await;
+    let accounts = Api::<AwsAccount>::all(world.kube.clone());
+    assert_eq!(accounts.get(&world.account_name()).await.unwrap().finalizers(), [FINALIZER]);
+    accounts.delete(&world.account_name(), &DeleteParams::default()).await.unwrap();
+    gone(&accounts, &world.account_name(), SOON).await;
+}
+
+/// A key is switched on, so often that its repair counts as drift.
+async fn tamper(world: &World<'_>, repairs: i64) {
+    let key = &world.scene.access_keys[0];
+    eventually("the repair is counted", SOON, async || {
+        world.aws.iam.update_access_key().user_name(USER).access_key_id(key).status(StatusType::Active).send().await?;
+        let user: Quarantine = world.quarantine_of(USER).await.unwrap();
+        ensure!(user.status.clone().unwrap_or_default().drift_count >= repairs, "{user:#?}");
+        Ok(())
+    })
+    .await;
+}

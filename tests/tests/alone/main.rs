@@ -1,0 +1,10 @@
+//! End to end, each with a control plane of its own: what kills the controller, counts its writes, or takes away what it
+//! stands on.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod apart;
+mod cascade;
+mod chart;
+mod kills;
+mod lease;
+mod quiet;

@@ -1,0 +1,181 @@
+//! AWS says no, or says nothing. What can be cut is cut, nothing is called contained that is not, and the message names what is
+//! missing.
+
+use firebreak_crds::{ActionState, is_true};
+use firebreak_tests::sight;
+use firebreak_tests::world::World;
+use serde_json::json;
+
+use crate::ground_up::world;
+
+/// Until recovery: this call is refused.
+fn deny(world: &World<'_>, action: &str) {
+    let (status, code) = if action.ends_with("Policy") || action.ends_with("Key") {
+        (403, "AccessDenied")
+    } else {
+        (403, "UnauthorizedOperation")
+    };
+    world.proxy.fail(action, status, code, &format!("not authorized to perform {action}"));
+}
+
+/// The permission is granted, and somebody asks for a look.
+async fn recovered(world: &World<'_>, actions: &[&str]) {
+    actions.iter().for_each(|action| world.proxy.recover(action));
+    world.look_now().await;
+    world.until_aws("the user is cut off", async || sight::cut_off(&world.aws).await).await;
+    let interfaces = &world.scene.instances[0].interfaces;
+    world.until_aws("the instance is isolated", async || sight::isolated(&world.aws, interfaces).await).await;
+    world.until("inc", "Contained", "True").await;
+    world.until("inc", "Ready", "True").await;
+    world.until("inc", "EvidencePreserved", "True").await;
+    assert_eq!(sight::snapshots(&world.aws).await.unwrap().len(), 3);
+}
+
+async fn isolated(world: &World<'_>) {
+    world.until_target("inc", 0, |t| t.contained == "True").await;
+    sight::isolated(&world.aws, &world.scene.instances[0].interfaces).await.unwrap();
+}
+
+/// Neither an action nor the user's Quarantine claims what is not so.
+async fn not_called_contained(world: &World<'_>, id: &str, action: &str) {
+    let quarantine = world.quarantine_of(id).await.unwrap();
+    let status = quarantine.status.unwrap();
+    assert!(!is_true(&status.conditions, "Contained"), "{status:#?}");
+    let state = status.actions.iter().find(|a| a.name == action).map(|a| a.state);
+    assert_ne!(state, Some(ActionState::InForce), "{status:#?}");
+    assert!(status.in_force_since.is_none(), "{status:#?}");
+}
+
+#[tokio::test]
+async fn without_one_of_the_two_denies_the_user_is_denied_by_the_other_and_the_permission_is_named() {
+    for (action, policy) in [("PutUserPolicy", "AWSDenyAll"), ("AttachUserPolicy", "firebreak-deny-all")] {
+        let (world, _guard) = world().await;
+        deny(&world, action);
+        world.declare("inc", "Contain", json!({})).await;
+        let permission = format!("iam:{action}");
+        let target = world.until_target("inc", 1, |t| t.message.contains(&permission)).await;
+        assert!(target.message.contains("grant it to the role"), "{target:?}");
+        let message = world.until_quarantine_says("mallory", "Stalled", "AccessDenied").await;
+        assert!(message.contains(&permission), "{message}");
+        let policies =
+            [sight::inline_policies(&world.aws).await.unwrap(), sight::attached_policies(&world.aws).await.unwrap()];
+        assert!(policies.concat().iter().any(|p| p == policy), "{policies:?}");
+        assert!(sight::keys(&world.aws).await.unwrap().values().all(|s| s == "Inactive"));
+        isolated(&world).await;
+        recovered(&world, &[action]).await;
+    }
+}
+
+#[tokio::test]
+async fn without_any_deny_the_keys_go_off_and_the_user_is_not_called_contained() {
+    let (world, _guard) = world().await;
+    deny(&world, "PutUserPolicy");
+    deny(&world, "AttachUserPolicy");
+    world.declare("inc", "Contain", json!({})).await;
+    let target = world.until_target("inc", 1, |t| t.reason == "AccessDenied").await;
+    assert!(target.message.contains("iam:PutUserPolicy") && target.message.contains("iam:AttachUserPolicy"), "{target:?}");
+    assert!(sight::keys(&world.aws).await.unwrap().values().all(|s| s == "Inactive"));
+    not_called_contained(&world, "mallory", "denyAll").await;
+    world.until("inc", "Contained", "False").await;
+    world.until("inc", "Stalled", "True").await;
+    isolated(&world).await;
+    recovered(&world, &["PutUserPolicy", "AttachUserPolicy"]).await;
+}
+
+#[tokio::test]
+async fn keys_that_cannot_be_switched_off_leave_the_deny_in_place() {
+    let (world, _guard) = world().await;
+    deny(&world, "UpdateAccessKey");
+    world.declare("inc", "Contain", json!({})).await;
+    let target = world.until_target("inc", 1, |t| t.reason == "AccessDenied").await;
+    assert!(target.message.contains("iam:UpdateAccessKey"), "{target:?}");
+    assert!(sight::inline_policies(&world.aws).await.unwrap().contains(&"firebreak-deny-all".to_owned()));
+    assert_eq!(sight::attached_policies(&world.aws).await.unwrap(), ["AWSDenyAll"]);
+    not_called_contained(&world, "mallory", "deactivateAccessKeys").await;
+    world.until("inc", "Contained", "False").await;
+    isolated(&world).await;
+    recovered(&world, &["UpdateAccessKey"]).await;
+}
+
+#[tokio::test]
+async fn an_instance_that_cannot_be_isolated_stops_neither_the_user_nor_the_evidence() {
+    let (world, _guard) = world().await;
+    let id = &world.scene.instances[0].id;
+    deny(&world, "ModifyNetworkInterfaceAttribute");
+    world.declare("inc", "Contain", json!({})).await;
+    let target = world.until_target("inc", 0, |t| t.reason == "AccessDenied").await;
+    assert!(target.message.contains("ec2:ModifyNetworkInterfaceAttribute"), "{target:?}");
+    not_called_contained(&world, id, "isolateNetwork").await;
+    world.until("inc", "Contained", "False").await;
+    world.until_target("inc", 1, |t| t.contained == "True").await;
+    sight::cut_off(&world.aws).await.unwrap();
+    world.until("inc", "EvidencePreserved", "True").await;
+    recovered(&world, &["ModifyNetworkInterfaceAttribute"]).await;
+}
+
+#[tokio::test]
+async fn snapshots_that_are_refused_delay_no_containment_and_are_taken_later() {
+    let (world, _guard) = world().await;
+    deny(&world, "CreateSnapshots");
+    world.declare("inc", "Contain", json!({})).await;
+    world.until("inc", "Contained", "True").await;
+    isolated(&world).await;
+    world.until("inc", "EvidencePreserved", "False").await;
+    world
+        .until_aws("the condition names the permission", async || {
+            let (_, message) = world.said("inc", "EvidencePreserved").await;
+            anyhow::ensure!(message.contains("ec2:CreateSnapshots"), "{message}");
+            Ok(())
+        })
+        .await;
+    recovered(&world, &["CreateSnapshots"]).await;
+}
+
+#[tokio::test]
+async fn what_was_cut_is_kept_cut_while_a_permission_is_missing() {
+    let (world, _guard) = world().await;
+    deny(&world, "PutUserPolicy");
+    world.declare("inc", "Contain", json!({})).await;
+    world.until_target("inc", 1, |t| t.message.contains("iam:PutUserPolicy")).await;
+    let key = &world.scene.access_keys[0];
+    world.aws.iam.update_access_key().user_name("mallory").access_key_id(key).status("Active".into()).send().await.unwrap();
+    let within = std::time::Duration::from_secs(10);
+    firebreak_tests::eventually::eventually("the key is off again", within, async || {
+        let keys = sight::keys(&world.aws).await?;
+        anyhow::ensure!(keys.values().all(|s| s == "Inactive"), "{keys:?}");
+        Ok(())
+    })
+    .await;
+    recovered(&world, &["PutUserPolicy"]).await;
+}
+
+#[tokio::test]
+async fn a_deny_that_hangs_delays_nothing_else() {
+    let (world, _guard) = world().await;
+    world.proxy.hang("PutUserPolicy");
+    world.declare("inc", "Contain", json!({})).await;
+    world
+        .until_aws("the rest is cut while the call hangs", async || {
+            anyhow::ensure!(sight::keys(&world.aws).await?.values().all(|s| s == "Inactive"), "keys");
+            anyhow::ensure!(sight::attached_policies(&world.aws).await? == ["AWSDenyAll"], "the attached deny");
+            sight::isolated(&world.aws, &world.scene.instances[0].interfaces).await
+        })
+        .await;
+    let hanging = world.proxy.log().iter().any(|c| c.action == "PutUserPolicy" && c.finished.is_none());
+    assert!(hanging, "the call still hangs");
+    isolated(&world).await;
+    recovered(&world, &["PutUserPolicy"]).await;
+}
+
+#[tokio::test]
+async fn keys_whose_switch_hangs_are_not_called_off() {
+    let (world, _guard) = world().await;
+    world.proxy.hang("UpdateAccessKey");
+    world.declare("inc", "Contain", json!({})).await;
+    let target = world.until_target("inc", 1, |t| t.contained == "False" && t.message.contains("UpdateAccessKey")).await;
+    assert!(target.message.contains("no answer"), "{target:?}");
+    not_called_contained(&world, "mallory", "deactivateAccessKeys").await;
+    assert_eq!(sight::attached_policies(&world.aws).await.unwrap(), ["AWSDenyAll"]);
+    isolated(&world).await;
+    recovered(&world, &["UpdateAccessKey"]).await;
+}

@@ -1,0 +1,208 @@
+//! Giving back: only where AWS still shows what Firebreak put there, and without bringing a stolen session back to life.
+
+use std::collections::BTreeMap;
+
+use anyhow::ensure;
+use firebreak_crds::AwsAccount;
+use firebreak_tests::sight;
+use firebreak_tests::world::{World, standard_policy};
+use k8s_openapi::jiff::Timestamp;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+
+use crate::ground_up::world;
+
+/// The groups of each interface, before.
+type Before = BTreeMap<String, Vec<String>>;
+
+/// Contained, then let go while somebody changed the first interface's groups: AWS shows neither Firebreak's nor the original.
+async fn in_conflict(world: &World<'_>) -> (Before, String) {
+    let (id, interfaces) = (&world.scene.instances[0].id, &world.scene.instances[0].interfaces);
+    let before = sight::groups(&world.aws, interfaces).await.unwrap();
+    let made = world.aws.ec2.create_security_group().vpc_id(&world.scene.vpc).group_name("theirs").description("theirs");
+    let theirs = made.send().await.unwrap().group_id.unwrap();
+    world.declare("inc", "Contain", json!({ "targets": [world.instance_target(0)] })).await;
+    world.until("inc", "Contained", "True").await;
+
+    // Suspended, so that nothing is repaired until the release begins.
+    world.steer(id, json!({ "suspend": true })).await;
+    let call = world.aws.ec2.modify_network_interface_attribute().network_interface_id(&interfaces[0]).groups(&theirs);
+    call.send().await.unwrap();
+    world.change("inc", json!({ "mode": "Release" })).await;
+    world.until_quarantine(id, "let go", |q| q.spec.holders.is_empty()).await;
+    world.steer(id, json!({ "suspend": false })).await;
+    world.until_reason("inc", "Stalled", "ReleaseConflict").await;
+    (before, theirs)
+}
+
+#[tokio::test]
+async fn groups_that_somebody_changed_are_a_conflict_that_a_person_decides() {
+    let (world, _guard) = world().await;
+    let (id, interfaces) = (&world.scene.instances[0].id, &world.scene.instances[0].interfaces);
+    let (before, theirs) = in_conflict(&world).await;
+    let message = world.until_quarantine_says(id, "Stalled", "ReleaseConflict").await;
+    for word in [&interfaces[0], &theirs, &before[&interfaces[0]][0], "KeepTheirs", "RestoreOriginal", "spec.release"] {
+        assert!(message.contains(word), "no {word}: {message}");
+    }
+    assert_eq!(world.said("inc", "Released").await.0, "ReleaseConflict");
+    let now = sight::groups(&world.aws, interfaces).await.unwrap();
+    assert_eq!(now[&interfaces[0]], [theirs], "it is not touched");
+    assert_eq!(now[&interfaces[1]], before[&interfaces[1]], "what is in no conflict is given back");
+}
+
+#[tokio::test]
+async fn keep_theirs_leaves_what_somebody_put_there() {
+    let (world, _guard) = world().await;
+    let interfaces = &world.scene.instances[0].interfaces;
+    let (before, theirs) = in_conflict(&world).await;
+    world.steer(&world.scene.instances[0].id, json!({ "release": { "onConflict": "KeepTheirs" } })).await;
+    world.until("inc", "Released", "True").await;
+    world.until_nothing_is_held().await;
+    let now = sight::groups(&world.aws, interfaces).await.unwrap();
+    assert_eq!((&now[&interfaces[0]], &now[&interfaces[1]]), (&vec![theirs], &before[&interfaces[1]]));
+}
+
+#[tokio::test]
+async fn restore_original_puts_back_what_was_recorded() {
+    let (world, _guard) = world().await;
+    let (before, _) = in_conflict(&world).await;
+    world.steer(&world.scene.instances[0].id, json!({ "release": { "onConflict": "RestoreOriginal" } })).await;
+    world.until("inc", "Released", "True").await;
+    world.until_nothing_is_held().await;
+    assert_eq!(sight::groups(&world.aws, &world.scene.instances[0].interfaces).await.unwrap(), before);
+}
+
+#[tokio::test]
+async fn groups_come_back_in_their_order() {
+    let (world, _guard) = world().await;
+    let interfaces = &world.scene.instances[0].interfaces;
+    let [web, backup] = world.scene.groups.clone();
+    for (interface, groups) in interfaces.iter().zip([[web.clone(), backup.clone()], [backup, web]]) {
+        let call = world.aws.ec2.modify_network_interface_attribute().network_interface_id(interface);
+        call.set_groups(Some(groups.to_vec())).send().await.unwrap();
+    }
+    let before = sight::groups(&world.aws, interfaces).await.unwrap();
+    assert!(before.values().all(|groups| groups.len() == 2) && before[&interfaces[0]] != before[&interfaces[1]]);
+    world.declare("inc", "Contain", json!({ "targets": [world.instance_target(0)] })).await;
+    world.until("inc", "Contained", "True").await;
+    world.release("inc").await;
+    assert_eq!(sight::groups(&world.aws, interfaces).await.unwrap(), before);
+}
+
+/// The standard policy, and keys come back.
+async fn reactivating(world: &World<'_>) -> Value {
+    let mut policy = standard_policy();
+    policy["release"] = json!({ "reactivateAccessKeys": true });
+    world.plane.apply(&world.policy("reactivating", policy).to_string()).await.unwrap();
+    json!({ "policyRef": { "name": world.policy_name("reactivating") }, "targets": [world.user_target()] })
+}
+
+#[tokio::test]
+async fn only_keys_that_were_active_come_back_and_only_where_the_policy_says_so() {
+    let (world, _guard) = world().await;
+    let [active, inactive] = &world.scene.access_keys;
+    let off = world.aws.iam.update_access_key().user_name("mallory").access_key_id(inactive).status("Inactive".into());
+    off.send().await.unwrap();
+    let before = sight::keys(&world.aws).await.unwrap();
+    world.declare("inc", "Contain", reactivating(&world).await).await;
+    world.until("inc", "Contained", "True").await;
+    sight::cut_off(&world.aws).await.unwrap();
+    world.release("inc").await;
+    assert_eq!(sight::keys(&world.aws).await.unwrap(), before);
+    assert_eq!(before[active], "Active");
+}
+
+#[tokio::test]
+async fn a_key_made_during_the_containment_stays_off() {
+    let (world, _guard) = world().await;
+    let [kept, deleted] = &world.scene.access_keys;
+    world.declare("inc", "Contain", reactivating(&world).await).await;
+    world.until("inc", "Contained", "True").await;
+    // AWS tells a key's age in whole seconds.
+    world
+        .until_quarantine("mallory", "a second old", |q| {
+            let made = q.metadata.creation_timestamp.as_ref().unwrap().0;
+            Timestamp::now().as_second() > made.as_second()
+        })
+        .await;
+    world.aws.iam.delete_access_key().user_name("mallory").access_key_id(deleted).send().await.unwrap();
+    let made = world.aws.iam.create_access_key().user_name("mallory").send().await.unwrap().access_key.unwrap();
+    world.until_aws("it goes off", async || sight::cut_off(&world.aws).await).await;
+    world.release("inc").await;
+    let keys = sight::keys(&world.aws).await.unwrap();
+    assert_eq!((keys[kept].as_str(), keys[&made.access_key_id].as_str()), ("Active", "Inactive"));
+}
+
+#[tokio::test]
+async fn keys_stay_off_where_one_of_the_holders_policies_does_not_give_them_back() {
+    let (world, _guard) = world().await;
+    world.declare("first", "Contain", reactivating(&world).await).await;
+    world.declare("second", "Contain", json!({ "targets": [world.user_target()] })).await;
+    world.until("first", "Contained", "True").await;
+    world.until("second", "Contained", "True").await;
+    world.until_quarantine("mallory", "held by two", |q| q.spec.holders.len() == 2).await;
+    world.release("second").await;
+    world.release("first").await;
+    world.until_nothing_is_held().await;
+    let keys = sight::keys(&world.aws).await.unwrap();
+    assert!(keys.values().all(|status| status == "Inactive"), "{keys:?}");
+}
+
+#[tokio::test]
+async fn sessions_stay_blocked_after_the_release_until_the_last_has_expired() {
+    let (world, _guard) = world().await;
+    world.declare("inc", "Contain", json!({})).await;
+    world.until("inc", "Contained", "True").await;
+    let released = world.release("inc").await;
+    let before_release = Timestamp::now();
+
+    let accounts = Api::<AwsAccount>::all(world.kube.clone());
+    let account = accounts.get(&world.account_name()).await.unwrap();
+    let [deny] = account.status.unwrap().residual_denies.try_into().unwrap();
+    let hours = deny.until.0.duration_since(before_release).as_hours();
+    assert!((35..=36).contains(&hours), "a user's session lasts up to 36 hours: {deny:?}");
+    let message = &released.status.unwrap().targets[1].message;
+    assert!(message.contains(&deny.until.0.to_string()), "{message}");
+
+    let document = world.aws.iam.get_user_policy().user_name("mallory").policy_name(&deny.policy_name);
+    let document: Value = serde_json::from_str(&decoded(&document.send().await.unwrap().policy_document)).unwrap();
+    let statement = &document["Statement"][0];
+    assert_eq!(
+        (&statement["Effect"], &statement["Action"], &statement["Resource"]),
+        (&json!("Deny"), &json!("*"), &json!("*"))
+    );
+    let condition = statement["Condition"].as_object().unwrap();
+    assert_eq!(condition.keys().collect::<Vec<_>>(), ["DateLessThan"], "long-term keys carry no issue time");
+    let cutoff: Timestamp = condition["DateLessThan"]["aws:TokenIssueTime"].as_str().unwrap().parse().unwrap();
+    assert!(cutoff >= before_release, "a session issued just before the release is denied, too: {cutoff}");
+
+    let call = |action: &str, policy: &str| {
+        let calls = world.proxy.changing();
+        let found = calls.into_iter().find(|c| c.action == action && c.params.get("PolicyName").is_none_or(|p| p == policy));
+        found.unwrap_or_else(|| panic!("no {action} {policy}"))
+    };
+    let put = call("PutUserPolicy", &deny.policy_name).finished.unwrap();
+    assert!(call("DeleteUserPolicy", "firebreak-deny-all").started > put && call("DetachUserPolicy", "").started > put);
+
+    let expired = json!({ "status": { "residualDenies": [{
+        "userName": deny.user_name, "policyName": deny.policy_name, "until": "2026-01-01T00:00:00Z",
+    }] } });
+    accounts.patch_status(&world.account_name(), &PatchParams::default(), &Patch::Merge(expired)).await.unwrap();
+    world.look_now().await;
+    world
+        .until_aws("the deny is gone", async || {
+            let policies = sight::inline_policies(&world.aws).await?;
+            ensure!(policies == ["own"], "{policies:?}");
+            let left = accounts.get(&world.account_name()).await?.status.unwrap_or_default().residual_denies;
+            ensure!(left.is_empty(), "{left:?}");
+            Ok(())
+        })
+        .await;
+}
+
+/// IAM encodes documents for URLs.
+fn decoded(document: &str) -> String {
+    let query = format!("d={}", document.replace('+', "%2B"));
+    form_urlencoded::parse(query.as_bytes()).next().unwrap().1.into_owned()
+}
