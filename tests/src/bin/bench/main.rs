@@ -17,18 +17,24 @@ fn controller() -> PathBuf {
     binary
 }
 
+/// `bench speed` and `bench scale` do one half.
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
+    let half = std::env::args().nth(1);
+    let wanted = |name: &str| half.as_deref().is_none_or(|half| half == name);
     let plane = Plane::start().await?;
-    let firebreak = speed::firebreak(&plane).await?;
-    let script = speed::script(&plane).await?;
-    speed::print(&firebreak, &script);
-    let mut rows = Vec::new();
-    for count in [1, 10, 100] {
-        eprintln!("bench: {count} contained instances");
-        rows.push(scale::measure(&plane, count).await?);
+    if wanted("speed") {
+        let [firebreak, script] = speed::measure(&plane).await?;
+        speed::print(&firebreak, &script);
     }
-    scale::print(&rows);
+    if wanted("scale") {
+        let mut rows = Vec::new();
+        for count in [1, 10, 100] {
+            eprintln!("bench: {count} contained instances");
+            rows.push(scale::measure(&plane, count).await?);
+        }
+        scale::print(&rows);
+    }
     Ok(())
 }
 

@@ -33,50 +33,49 @@ pub struct Run {
 /// The parts of the time to a milestone: until the first read, reading, until the first write, writing.
 type Phases = [Duration; 4];
 
-/// Firebreak, each time in an AWS account of its own.
-pub async fn firebreak(plane: &Plane) -> anyhow::Result<Vec<Run>> {
+/// Firebreak and the script by turns, each time in an AWS account of its own.
+pub async fn measure(plane: &Plane) -> anyhow::Result<[Vec<Run>; 2]> {
     let mut controller = world::install(plane, crate::controller(), "30s").await?;
     controller.start()?;
-    let mut runs = Vec::new();
+    let mut runs = [Vec::new(), Vec::new()];
     for run in 1..=RUNS {
-        eprintln!("bench: Firebreak, run {run} of {RUNS}");
-        let world = scene(plane).await?;
-        let incident = serde_json::from_value(world.incident("inc", "Contain", json!({})))?;
-        let before = world.proxy.log().len();
-        world.incidents().create(&PostParams::default(), &incident).await?;
-        let accepted = Instant::now();
-        world.until("inc", "Contained", "True").await;
-        let log = world.proxy.log().split_off(before);
-        runs.push(Run::of(&world, accepted, &log).await?);
-        world.proxy.clear();
-        world.change("inc", json!({ "mode": "Release" })).await;
-        world.until("inc", "Released", "True").await;
+        eprintln!("bench: run {run} of {RUNS}");
+        runs[0].push(firebreak(plane).await?);
+        runs[1].push(script(plane).await?);
     }
     Ok(runs)
 }
 
-/// The script. Its clock starts with its first call, so that starting Python costs it nothing.
-pub async fn script(plane: &Plane) -> anyhow::Result<Vec<Run>> {
-    let file = tools::tests_folder().join("bench/sequential.py");
-    let mut runs = Vec::new();
-    for run in 1..=RUNS {
-        eprintln!("bench: sequential script, run {run} of {RUNS}");
-        let world = scene(plane).await?;
-        let before = world.proxy.log().len();
-        let script = Command::new("python3")
-            .arg(&file)
-            .args([&world.proxy.url(), firebreak_tests::emulator::REGION, &world.scene.instances[0].id, USER])
-            .env("PYTHONPATH", tools::emulator_packages())
-            .envs(world.aws.environment())
-            .kill_on_drop(true)
-            .output()
-            .await?;
-        ensure!(script.status.success(), "the script failed: {}", String::from_utf8_lossy(&script.stderr));
-        let log = world.proxy.log().split_off(before);
-        let started = log.first().context("the script called nothing")?.started;
-        runs.push(Run::of(&world, started, &log).await?);
-    }
-    Ok(runs)
+async fn firebreak(plane: &Plane) -> anyhow::Result<Run> {
+    let world = scene(plane).await?;
+    let incident = serde_json::from_value(world.incident("inc", "Contain", json!({})))?;
+    let before = world.proxy.log().len();
+    world.incidents().create(&PostParams::default(), &incident).await?;
+    let accepted = Instant::now();
+    world.until("inc", "Contained", "True").await;
+    let run = Run::of(&world, accepted, &world.proxy.log().split_off(before)).await?;
+    world.proxy.clear();
+    world.change("inc", json!({ "mode": "Release" })).await;
+    world.until("inc", "Released", "True").await;
+    Ok(run)
+}
+
+/// The clock starts with its first call, so that starting Python costs it nothing.
+async fn script(plane: &Plane) -> anyhow::Result<Run> {
+    let world = scene(plane).await?;
+    let before = world.proxy.log().len();
+    let script = Command::new("python3")
+        .arg(tools::tests_folder().join("bench/sequential.py"))
+        .args([&world.proxy.url(), firebreak_tests::emulator::REGION, &world.scene.instances[0].id, USER])
+        .env("PYTHONPATH", tools::emulator_packages())
+        .envs(world.aws.environment())
+        .kill_on_drop(true)
+        .output()
+        .await?;
+    ensure!(script.status.success(), "the script failed: {}", String::from_utf8_lossy(&script.stderr));
+    let log = world.proxy.log().split_off(before);
+    let started = log.first().context("the script called nothing")?.started;
+    Run::of(&world, started, &log).await
 }
 
 /// An account whose isolation groups are made, an instance that the internet can reach, and the delay on.
