@@ -176,7 +176,7 @@ impl Plane {
 }
 
 /// A client as a kubeconfig says.
-pub(crate) async fn client_of(kubeconfig: &Path) -> anyhow::Result<Client> {
+pub async fn client_of(kubeconfig: &Path) -> anyhow::Result<Client> {
     let config = Config::from_custom_kubeconfig(Kubeconfig::read_from(kubeconfig)?, &KubeConfigOptions::default()).await?;
     Ok(Client::try_from(config)?)
 }

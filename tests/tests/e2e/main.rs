@@ -1,9 +1,15 @@
 //! End to end: the controller's binary, a real control plane, an AWS emulator.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod admission;
 mod conversion;
+mod denied;
+mod drift;
+mod examples;
 mod ground;
 mod ground_up;
 mod holders;
 mod main_job;
 mod modes;
+mod refusals;
+mod release;

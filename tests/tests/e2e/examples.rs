@@ -1,0 +1,66 @@
+//! Every file of `examples/` is applied, and does what its comments say.
+
+use std::path::Path;
+
+use firebreak_crds::{AwsAccount, Incident};
+use firebreak_tests::eventually::condition;
+use firebreak_tests::sight;
+use firebreak_tests::world::SOON;
+use kube::Api;
+
+use crate::ground_up::unannounced;
+
+/// The examples in the order in which `kubectl apply -f examples/` takes them.
+fn examples() -> Vec<(String, String)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+    let mut files: Vec<_> = files
+        .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read_to_string(path).unwrap()))
+        .collect();
+    files.sort();
+    files
+}
+
+/// The command in the example's comment that sets the mode.
+fn command<'a>(text: &'a str, what: &str) -> Vec<&'a str> {
+    let line = text.lines().find_map(|line| line.trim().strip_prefix("# ")?.strip_prefix(what)).unwrap();
+    let (words, patch) = line.trim().strip_prefix("kubectl ").unwrap().split_once(" '").unwrap();
+    words.split(' ').chain([patch.trim_end_matches('\'')]).collect()
+}
+
+#[tokio::test]
+async fn the_examples_plan_contain_and_give_back() {
+    let (world, _guard) = unannounced().await;
+    let interfaces = &world.scene.instances[0].interfaces;
+    let before = sight::groups(&world.aws, interfaces).await.unwrap();
+    let files = examples();
+    assert!(files.len() >= 4, "{files:?}");
+    for (name, text) in &files {
+        let here = text
+            .replace("111122223333", &world.aws.account)
+            .replace("i-0123456789abcdef0", &world.scene.instances[0].id)
+            .replace("\n  regions:", &format!("\n  endpointUrl: {}\n  regions:", world.proxy.url()));
+        assert!(!here.contains("0123456789"), "{name} has another id to replace");
+        world.plane.apply(&here).await.unwrap_or_else(|error| panic!("{name}: {error:#}"));
+    }
+    condition(&Api::<AwsAccount>::all(world.kube.clone()), "prod", "Ready", "True", SOON).await;
+    let incidents = Api::<Incident>::namespaced(world.kube.clone(), "security");
+    let until = async |kind: &str, status: &str| condition(&incidents, "inc-2026-041", kind, status, SOON).await;
+    let planned = until("Ready", "True").await;
+    assert_eq!(planned.status.unwrap().plan.unwrap().targets.len(), 2);
+    assert!(world.quarantines().await.is_empty());
+
+    let incident = &files.iter().find(|(_, text)| text.contains("kind: Incident")).unwrap().1;
+    let contain = command(incident, "To contain:");
+    world.plane.kubectl(&contain).await.unwrap();
+    until("Contained", "True").await;
+    until("EvidencePreserved", "True").await;
+    sight::isolated(&world.aws, interfaces).await.unwrap();
+    sight::cut_off(&world.aws).await.unwrap();
+
+    let release: Vec<String> = contain.iter().map(|word| word.replace("Contain", "Release")).collect();
+    world.plane.kubectl(&release.iter().map(String::as_str).collect::<Vec<_>>()).await.unwrap();
+    until("Released", "True").await;
+    world.until_nothing_is_held().await;
+    assert_eq!(sight::groups(&world.aws, interfaces).await.unwrap(), before);
+}
