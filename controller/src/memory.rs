@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn an_object_whose_basis_changed_is_due_at_once() {
         let memory = Memory::default();
-        let due = Instant::now() + Duration::from_secs(60);
+        let due = Instant::now() + Duration::from_mins(1);
         memory.set("a", Memo { basis: "1".into(), due, ..memory.of("a") });
         assert!(memory.not_due("a", "1").is_some());
         assert!(memory.not_due("a", "2").is_none());

@@ -162,9 +162,20 @@ async fn reconcile_all(
         evidence::reconcile,
     ));
     tokio::select! {
-        () = async { while controllers.join_next().await.is_some() {} } => Ok(()),
+        ended = all_end(controllers, stop) => ended,
         _ = claim.wait_for(Option::is_none) => Err("the lease is lost: another controller may lead now".into()),
     }
+}
+
+/// A controller that ends before it is told to leaves its kind to nobody: then the process ends, and is started again.
+async fn all_end(mut controllers: JoinSet<()>, stop: &Stop) -> Result<(), Fatal> {
+    while let Some(ended) = controllers.join_next().await {
+        ended?;
+        if !*stop.0.borrow() {
+            return Err("a controller ended by itself".into());
+        }
+    }
+    Ok(())
 }
 
 /// Runs one controller until `stop`; what is under way is finished.

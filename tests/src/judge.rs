@@ -169,7 +169,9 @@ fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Need
             Some("firebreak-conversion") => Needs::Nothing,
             _ => Needs::Never("opens a group other than the conversion group"),
         },
-        "RevokeSecurityGroupIngress" | "RevokeSecurityGroupEgress" if group.is_none() => Needs::Never("edits somebody's group"),
+        "RevokeSecurityGroupIngress" | "RevokeSecurityGroupEgress" if group.is_none() => {
+            Needs::Never("edits somebody's group")
+        }
         "CreateSecurityGroup" if !param("GroupName").starts_with("firebreak-") => Needs::Never("a name that is not ours"),
         "UpdateAccessKey" if param("Status") != "Inactive" => Needs::Release(param("UserName").to_owned()),
         "DetachUserPolicy" if param("PolicyArn").ends_with(":policy/AWSDenyAll") => {
@@ -180,10 +182,17 @@ fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Need
         "PutUserPolicy" if !denies(param("PolicyName"), param("PolicyDocument")) => Needs::Never("no deny of ours"),
         "AttachUserPolicy" if !param("PolicyArn").ends_with(":policy/AWSDenyAll") => Needs::Never("attaches no deny"),
         "CreateTags" | "DeleteTags" | "TagUser" | "UntagUser" if !tags_are_ours(call) => Needs::Never("somebody's tags"),
-        "RevokeSecurityGroupIngress" | "RevokeSecurityGroupEgress" | "CreateSecurityGroup" | "UpdateAccessKey"
-        | "PutUserPolicy" | "AttachUserPolicy" | "CreateTags" | "DeleteTags" | "TagUser" | "UntagUser" | "CreateSnapshots" => {
-            Needs::Nothing
-        }
+        "RevokeSecurityGroupIngress"
+        | "RevokeSecurityGroupEgress"
+        | "CreateSecurityGroup"
+        | "UpdateAccessKey"
+        | "PutUserPolicy"
+        | "AttachUserPolicy"
+        | "CreateTags"
+        | "DeleteTags"
+        | "TagUser"
+        | "UntagUser"
+        | "CreateSnapshots" => Needs::Nothing,
         _ => Needs::Never("Firebreak has no such call"),
     }
 }
@@ -225,7 +234,8 @@ mod tests {
         let groups = [("sg-i", "firebreak-isolation"), ("sg-c", "firebreak-conversion")];
         let params = params.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let (service, action) = (String::new(), action.to_owned());
-        let call = Call { seq: 0, started: Instant::now(), finished: None, service, action, params, status: None, error: None };
+        let call =
+            Call { seq: 0, started: Instant::now(), finished: None, service, action, params, status: None, error: None };
         needs(&call, &groups.map(|(k, v)| (k.to_owned(), v.to_owned())).into(), "2026-03-01T12:00:00Z".parse().unwrap())
     }
 

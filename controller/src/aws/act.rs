@@ -1,6 +1,6 @@
 //! The only place that changes AWS: leadership, hold, rate limit, retry class, audit line, metric, in this order.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aws_config::retry::RetryConfig;
 use aws_sdk_ec2::types::{
@@ -8,13 +8,14 @@ use aws_sdk_ec2::types::{
 };
 use aws_sdk_iam::types as iam;
 use firebreak_crds::Quarantine;
+use k8s_openapi::jiff::SignedDuration;
 use kube::{Api, Client, ResourceExt};
 use std::collections::BTreeMap;
 use tokio::sync::watch;
 use tracing::info;
 
-use super::call::{Call, GroupRole};
-use super::error::AwsError;
+use super::call::{Call, Change, GroupRole};
+use super::error::{AwsError, Class};
 use super::model::{Peer, Rule, Snapshot};
 use super::rate::Priority;
 use super::read::timestamp;
@@ -47,6 +48,9 @@ pub enum Guard {
     },
 }
 
+/// Before the second and the third attempt of a call.
+const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(300)];
+
 /// Sends calls.
 pub struct Actor {
     claim: watch::Receiver<Option<Claim>>,
@@ -60,11 +64,28 @@ impl Actor {
         Self { claim, kube }
     }
 
-    /// Sends one call.
+    /// Sends one call, and again where AWS was busy or did not answer: each time only if it is still right.
     ///
     /// # Errors
-    /// `Fenced` when nothing was sent; else AWS's answer.
+    /// `Fenced` when it was not right to send it; else AWS's answer.
     pub async fn act(
+        &self,
+        session: &Session,
+        region: Option<&str>,
+        call: &Call,
+        guard: &Guard,
+        priority: Priority,
+    ) -> Result<Outcome, AwsError> {
+        for pause in PAUSES {
+            match self.once(session, region, call, guard, priority).await {
+                Err(error) if error.class == Class::Transient => tokio::time::sleep(pause).await,
+                answer => return answer,
+            }
+        }
+        self.once(session, region, call, guard, priority).await
+    }
+
+    async fn once(
         &self,
         session: &Session,
         region: Option<&str>,
@@ -88,7 +109,7 @@ impl Actor {
     /// Leadership, checked at the effect.
     fn leads(&self, call: &Call) -> Result<(), AwsError> {
         match &*self.claim.borrow() {
-            Some(claim) if claim.covers(clock::now()) => Ok(()),
+            Some(claim) if claim.covers(clock::now() + needs(call)) => Ok(()),
             _ => Err(AwsError::fenced(call.operation(), "this controller does not hold the lease now")),
         }
     }
@@ -108,6 +129,14 @@ impl Actor {
     }
 }
 
+/// How long leadership must last beyond the call: an interface that is opened for 3 seconds must be closed by the same hand.
+fn needs(call: &Call) -> SignedDuration {
+    match call {
+        Call::ModifyNetworkInterfaceAttribute { change: Change::Convert, .. } => SignedDuration::from_secs(6),
+        _ => SignedDuration::ZERO,
+    }
+}
+
 fn audit(session: &Session, region: Option<&str>, call: &Call, result: &Result<Outcome, AwsError>, started: Instant) {
     let outcome = result.as_ref().map_or_else(|e| e.class.reason(), |_| "ok");
     session.count(call.operation(), outcome, started.elapsed());
@@ -123,11 +152,14 @@ async fn send(session: &Session, region: Option<&str>, call: &Call) -> Result<Ou
     }
 }
 
-/// Sends the SDK request and classes its error.
+/// Sends the SDK request, once, and classes its error. The SDK's own retries would send it again without asking whether it is
+/// still right.
 macro_rules! sent {
-    ($call:expr, $request:expr) => {
-        $request.send().await.map_err(|e| AwsError::from_sdk($call.operation(), $call.idempotent(), &e))
-    };
+    ($sdk:ident, $call:expr, $request:expr) => {{
+        let once = $sdk::config::Config::builder().retry_config(RetryConfig::disabled());
+        let answer = $request.customize().config_override(once).send().await;
+        answer.map_err(|e| AwsError::from_sdk($call.operation(), $call.idempotent(), &e))
+    }};
 }
 
 async fn send_ec2(ec2: &aws_sdk_ec2::Client, call: &Call) -> Result<Outcome, AwsError> {
@@ -138,30 +170,30 @@ async fn send_ec2(ec2: &aws_sdk_ec2::Client, call: &Call) -> Result<Outcome, Aws
         }
         Call::RevokeSecurityGroupIngress { group, rules } => {
             let request = ec2.revoke_security_group_ingress().group_id(group).set_ip_permissions(Some(permissions(rules)));
-            sent!(call, request)?;
+            sent!(aws_sdk_ec2, call, request)?;
         }
         Call::RevokeSecurityGroupEgress { group, rules } => {
             let request = ec2.revoke_security_group_egress().group_id(group).set_ip_permissions(Some(permissions(rules)));
-            sent!(call, request)?;
+            sent!(aws_sdk_ec2, call, request)?;
         }
         Call::AuthorizeSecurityGroupIngress { group, rules } => {
             let request =
                 ec2.authorize_security_group_ingress().group_id(group).set_ip_permissions(Some(permissions(rules)));
-            sent!(call, request)?;
+            sent!(aws_sdk_ec2, call, request)?;
         }
         Call::AuthorizeSecurityGroupEgress { group, rules } => {
             let request = ec2.authorize_security_group_egress().group_id(group).set_ip_permissions(Some(permissions(rules)));
-            sent!(call, request)?;
+            sent!(aws_sdk_ec2, call, request)?;
         }
         Call::ModifyNetworkInterfaceAttribute { interface, groups, .. } => {
             let request = ec2.modify_network_interface_attribute().network_interface_id(interface);
-            sent!(call, request.set_groups(Some(groups.clone())))?;
+            sent!(aws_sdk_ec2, call, request.set_groups(Some(groups.clone())))?;
         }
         Call::CreateTags { resource, tags } => {
-            sent!(call, ec2.create_tags().resources(resource).set_tags(Some(ec2_tags(tags))))?;
+            sent!(aws_sdk_ec2, call, ec2.create_tags().resources(resource).set_tags(Some(ec2_tags(tags))))?;
         }
         Call::DeleteTags { resource, tags } => {
-            sent!(call, ec2.delete_tags().resources(resource).set_tags(Some(ec2_tags(tags))))?;
+            sent!(aws_sdk_ec2, call, ec2.delete_tags().resources(resource).set_tags(Some(ec2_tags(tags))))?;
         }
         other => return Err(AwsError::fenced(other.operation(), "IAM is global: this call takes no region")),
     }
@@ -173,11 +205,10 @@ async fn create_group(ec2: &aws_sdk_ec2::Client, call: &Call, vpc: &str, role: G
     let tag = ec2::Tag::builder().key("firebreak.dev/role").value(role.group_name()).build();
     let tags = TagSpecification::builder().resource_type(ResourceType::SecurityGroup).tags(tag).build();
     let request = ec2.create_security_group().group_name(role.group_name()).description(role.description()).vpc_id(vpc);
-    let answer = sent!(call, request.tag_specifications(tags))?;
+    let answer = sent!(aws_sdk_ec2, call, request.tag_specifications(tags))?;
     Ok(Outcome::Created(answer.group_id.unwrap_or_default()))
 }
 
-/// Without the SDK's retries: AWS cannot tell a repeated request from a new one.
 /// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateSnapshots.html>
 async fn create_snapshots(
     ec2: &aws_sdk_ec2::Client,
@@ -189,8 +220,7 @@ async fn create_snapshots(
     let instance = ec2::InstanceSpecification::builder().instance_id(instance).exclude_boot_volume(false).build();
     let tags = TagSpecification::builder().resource_type(ResourceType::Snapshot).set_tags(Some(ec2_tags(tags))).build();
     let request = ec2.create_snapshots().instance_specification(instance).description(description).tag_specifications(tags);
-    let once = aws_sdk_ec2::config::Config::builder().retry_config(RetryConfig::disabled());
-    let answer = sent!(call, request.customize().config_override(once))?;
+    let answer = sent!(aws_sdk_ec2, call, request)?;
     Ok(Outcome::Snapshots(answer.snapshots.unwrap_or_default().into_iter().map(snapshot_info).collect()))
 }
 
@@ -211,26 +241,30 @@ async fn send_iam(client: &aws_sdk_iam::Client, call: &Call) -> Result<Outcome, 
     match call {
         Call::PutUserPolicy { user, policy, document } => {
             let request = client.put_user_policy().user_name(user).policy_name(policy).policy_document(document);
-            sent!(call, request)?;
+            sent!(aws_sdk_iam, call, request)?;
         }
         Call::DeleteUserPolicy { user, policy } | Call::DeleteExpiredSessionsDeny { user, policy } => {
-            sent!(call, client.delete_user_policy().user_name(user).policy_name(policy))?;
+            sent!(aws_sdk_iam, call, client.delete_user_policy().user_name(user).policy_name(policy))?;
         }
         Call::AttachUserPolicy { user, arn } => {
-            sent!(call, client.attach_user_policy().user_name(user).policy_arn(arn))?;
+            sent!(aws_sdk_iam, call, client.attach_user_policy().user_name(user).policy_arn(arn))?;
         }
         Call::DetachUserPolicy { user, arn } => {
-            sent!(call, client.detach_user_policy().user_name(user).policy_arn(arn))?;
+            sent!(aws_sdk_iam, call, client.detach_user_policy().user_name(user).policy_arn(arn))?;
         }
         Call::UpdateAccessKey { user, key, active } => {
             let status = if *active { iam::StatusType::Active } else { iam::StatusType::Inactive };
-            sent!(call, client.update_access_key().user_name(user).access_key_id(key).status(status))?;
+            sent!(aws_sdk_iam, call, client.update_access_key().user_name(user).access_key_id(key).status(status))?;
         }
         Call::TagUser { user, tags } => {
-            sent!(call, client.tag_user().user_name(user).set_tags(Some(iam_tags(call, tags)?)))?;
+            sent!(aws_sdk_iam, call, client.tag_user().user_name(user).set_tags(Some(iam_tags(call, tags)?)))?;
         }
         Call::UntagUser { user, tags } => {
-            sent!(call, client.untag_user().user_name(user).set_tag_keys(Some(tags.keys().cloned().collect())))?;
+            sent!(
+                aws_sdk_iam,
+                call,
+                client.untag_user().user_name(user).set_tag_keys(Some(tags.keys().cloned().collect()))
+            )?;
         }
         other => return Err(AwsError::fenced(other.operation(), "EC2 is regional: this call needs a region")),
     }

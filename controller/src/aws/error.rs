@@ -10,6 +10,10 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 /// Our code where AWS gave no answer.
 const NO_ANSWER: &str = "NoAnswer";
 
+/// AWS failed on its side, after it may have begun.
+const MAY_HAVE_HAPPENED: &[&str] =
+    &["InternalError", "InternalFailure", "ServiceUnavailable", "ServiceFailure", "Unavailable"];
+
 /// What kind of failure it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
@@ -97,6 +101,7 @@ impl AwsError {
         }
         let code = error.meta().code();
         let class = match (code, error) {
+            (Some(code), _) if !idempotent && MAY_HAVE_HAPPENED.contains(&code) => Class::Unknown,
             (Some(code), _) => class_of(code),
             (None, SdkError::ConstructionFailure(_)) => Class::Terminal,
             (None, SdkError::DispatchFailure(d)) if d.is_user() => Class::Terminal,
@@ -135,8 +140,8 @@ impl From<super::batch::Lost> for AwsError {
 
 /// What STS said where it refused the role: the SDK hides that among the causes of some other call's failure.
 fn assume_role_refused<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e AssumeRoleError> {
-    let causes = std::iter::successors(Some(error), |e| e.source());
-    causes.filter_map(|e| e.downcast_ref::<AssumeRoleError>()).next()
+    let mut causes = std::iter::successors(Some(error), |e| e.source());
+    causes.find_map(|e| e.downcast_ref::<AssumeRoleError>())
 }
 
 /// The error and what caused it, in one line: "dispatch failure" alone helps nobody.

@@ -180,7 +180,7 @@ fn a_release_that_was_interrupted_and_a_new_one_have_each_their_residual_deny() 
     let (key, value) = held.record.first_key_value().unwrap();
     assert!(key.starts_with("denyAll/again-"), "{key}");
     let mut case = example::recorded(case, key, value);
-    case.now = case.now + std::time::Duration::from_secs(3600);
+    case.now += std::time::Duration::from_hours(1);
     assert!(DenyAll::contain(&case, &Empty {}, &look(Some(DOCUMENT), &[AWS])).is_done(), "said once");
     let again = DenyAll::release(&case, &look(Some(DOCUMENT), &[AWS]));
     let (_, value) = again.record.first_key_value().unwrap();

@@ -91,7 +91,8 @@ pub struct DryRun {
 
 /// Carries one action out, or takes it back, until nothing is left to do in this pass.
 pub async fn run<A: Action>(pass: &Pass<'_>, params: &A::Params) -> Report {
-    let mut state = Running::<A> { pass, params, report: Report::of::<A>(), failed: Vec::new(), drift: None };
+    let mut state =
+        Running::<A> { pass, params, report: Report::of::<A>(), failed: Vec::new(), accepted: Vec::new(), drift: None };
     if let Err(error) = state.go().await {
         state.report.error.get_or_insert(error);
         state.report.seen = false;
@@ -105,15 +106,23 @@ struct Running<'a, A: Action> {
     params: &'a A::Params,
     report: Report,
     failed: Vec<(Call, AwsError)>,
+    /// What AWS accepted in this pass.
+    accepted: Vec<Call>,
     /// What the first look showed to be changed.
     drift: Option<Vec<String>>,
 }
 
 impl<A: Action> Running<'_, A> {
     async fn go(&mut self) -> Result<(), AwsError> {
-        let (mut look, mut fresh, mut confirmed) = (self.look().await?, true, false);
+        let (mut look, mut fresh, mut confirmed, mut waited) = (self.look().await?, true, false, false);
         for _ in 0..STEPS {
             let plan = self.plan(&look).await;
+            if fresh && !waited && plan.calls.iter().any(|c| self.accepted.contains(c)) {
+                // AWS shows what was before our own call, or somebody was quick: one more look tells the two apart.
+                tokio::time::sleep(CONFIRM).await;
+                (look, waited) = (self.look().await?, true);
+                continue;
+            }
             if self.pass.suspended {
                 self.conclude(plan);
                 return Ok(());
@@ -168,6 +177,7 @@ impl<A: Action> Running<'_, A> {
                 Ok(outcome) => {
                     accepted = true;
                     A::after(look, &call, &outcome);
+                    self.accepted.push(call);
                 }
                 Err(error) => self.failed.push((call, error)),
             }

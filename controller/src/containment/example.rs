@@ -39,7 +39,7 @@ pub fn case(resource: Resource) -> Case {
         since,
         incident: "security/inc-1".into(),
         partition: "aws".into(),
-        now: since + std::time::Duration::from_secs(60),
+        now: since + std::time::Duration::from_mins(1),
     }
 }
 

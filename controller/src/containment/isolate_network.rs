@@ -19,6 +19,9 @@ use super::drive::Action;
 use super::plan::Plan;
 use crate::aws::{AwsError, Call, Change, Group, GroupRole, Instance, Interface, Outcome, Rule, Session};
 
+/// The record has room for 256 entries; some are kept for other actions.
+const RECORDS: usize = 200;
+
 /// The action.
 pub struct Isolation;
 
@@ -81,6 +84,10 @@ impl Action for Isolation {
             match look.interface(id) {
                 None => gone.push(id.to_owned()),
                 Some(now) if same(&now.groups, &original.groups) => {}
+                Some(now) if now.instance.as_ref().is_some_and(|i| *i != case.resource.id) => match case.decision {
+                    Some(OnConflict::KeepTheirs) => {}
+                    _ => theirs.push(format!("{id}: is attached to another instance now; detach it, or spec.release.onConflict: KeepTheirs leaves it as it is")),
+                },
                 Some(now) if look.are_ours(&now.groups) => plan.calls.push(restore(id, &original)),
                 Some(now) => match case.decision {
                     Some(OnConflict::KeepTheirs) => {}
@@ -258,7 +265,10 @@ fn isolate(plan: &mut Plan, case: &Case, look: &Look) {
             close(plan, interface, look); // whatever becomes of the others: it stands open
             continue;
         }
-        if !case.original.contains_key(&key(&interface.id)) && !look.touched(interface) {
+        let new = !case.original.contains_key(&key(&interface.id));
+        if new && case.original.len() >= RECORDS {
+            plan.unknown(case, Isolation::NAME); // cut all the same: whoever attaches interfaces all day must not keep them
+        } else if new && !look.touched(interface) {
             plan.record(key(&interface.id), &Original { groups: interface.groups.clone() });
         } else {
             plan.verdict.drift.push(format!("{} was in [{}]", interface.id, interface.groups.join(", ")));
@@ -300,7 +310,10 @@ fn judge(plan: &mut Plan, case: &Case, look: &Look) {
     let converted = case.conversions.iter().filter(|c| c.state == ConversionState::Closed).count();
     let unknown: Vec<&str> = unknown(case, look).map(|i| i.id.as_str()).collect();
     let open = look.own().filter(|i| !look.isolated(i)).map(|i| format!("{} is in [{}]", i.id, i.groups.join(", ")));
+    let shown = look.instance.iter().flat_map(|i| &i.interfaces);
+    let unseen: Vec<&str> = shown.filter(|id| look.interface(id).is_none()).map(String::as_str).collect();
     let said = [
+        (!unseen.is_empty()).then(|| format!("{} cannot be looked at yet", unseen.join(", "))),
         Some(format!("{isolated} of {total} interfaces isolated")),
         open.reduce(|a, b| format!("{a}; {b}")),
         (converted > 0).then(|| format!("conversion of tracked flows attempted on {converted}")),
@@ -315,7 +328,7 @@ fn judge(plan: &mut Plan, case: &Case, look: &Look) {
     }
     plan.verdict.state = match plan.is_done() {
         _ if total == 0 => ActionState::Failed,
-        true if managed.is_empty() && isolated == total => ActionState::InForce,
+        true if managed.is_empty() && isolated == total && unseen.is_empty() => ActionState::InForce,
         true => ActionState::Failed,
         false => ActionState::InProgress,
     };

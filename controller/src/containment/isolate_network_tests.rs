@@ -140,6 +140,9 @@ fn a_terminated_instance_is_contained() {
     assert_eq!(Isolation::contain(&case(), &params(Auto), &look).verdict.state, ActionState::InForce);
 }
 
+/// What, a public address, route tables, original groups, and the window that follows.
+type Row<'a> = (&'a str, bool, Vec<RouteTable>, Vec<Group>, ConversionState);
+
 #[test]
 fn auto_converts_what_can_have_tracked_flows_from_outside() {
     let table = |main, subnets: &[&str], internet| RouteTable {
@@ -149,7 +152,7 @@ fn auto_converts_what_can_have_tracked_flows_from_outside() {
         internet,
     };
     let open = Group { id: "sg-web".into(), ..group(GroupRole::Conversion, &Rule::all()) };
-    let rows: [(&str, bool, Vec<RouteTable>, Vec<Group>, ConversionState); 5] = [
+    let rows: [Row<'_>; 5] = [
         ("no way out", false, vec![table(true, &[], false)], vec![], ConversionState::Skipped),
         ("a public address", true, vec![], vec![], ConversionState::Open),
         ("the main table has a way out", false, vec![table(true, &[], true)], vec![], ConversionState::Open),

@@ -16,6 +16,8 @@ use serde_json::Value;
 
 use crate::clock;
 
+/// What `spec.conversions` has room for. An instance has 15 interfaces at most: the oldest are long gone.
+const CONVERSIONS: usize = 64;
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What is to be stored.
@@ -115,6 +117,11 @@ pub(super) fn apply(spec: &mut QuarantineSpec, change: &Change, now: Timestamp) 
     }
     for (interface, state) in &change.conversions {
         spec.conversions.retain(|c| c.interface_id != *interface);
+        if spec.conversions.len() >= CONVERSIONS {
+            let oldest = spec.conversions.iter().filter(|c| c.state != ConversionState::Open).min_by_key(|c| c.since.0);
+            let oldest = oldest.map(|c| c.interface_id.clone());
+            spec.conversions.retain(|c| Some(&c.interface_id) != oldest.as_ref());
+        }
         spec.conversions.push(Conversion { interface_id: interface.clone(), state: *state, since: clock::time(now) });
     }
 }

@@ -18,7 +18,7 @@ pub use drive::{DryRun, Pass, Report};
 pub use ledger::{Ledger, LedgerError};
 #[cfg(test)]
 pub use plan::Verdict;
-pub use residual::recorded as recorded_residual;
+pub use residual::{Residual, all as residuals};
 pub use wanted::{Wanted, digest, grow, name_of, wanted};
 
 pub use isolate_network::prepare_group;

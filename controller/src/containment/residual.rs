@@ -30,12 +30,17 @@ pub struct Residual {
     pub until: Timestamp,
 }
 
+/// Every residual deny on record: of this release, and of earlier ones that were not finished.
+#[must_use]
+pub fn all(case: &Case) -> Vec<Residual> {
+    case.original.keys().filter(|k| k.starts_with(KEY)).filter_map(|k| case.recorded(k)).collect()
+}
+
 /// The residual deny of this release. One decided before the resource was last held again is of an earlier release: sessions
 /// issued since would come back to life.
 #[must_use]
 pub fn recorded(case: &Case) -> Option<Residual> {
-    let all = case.original.keys().filter(|k| k.starts_with(KEY)).filter_map(|k| case.recorded::<Residual>(k));
-    let latest = all.max_by_key(|r| r.cutoff)?;
+    let latest = all(case).into_iter().max_by_key(|r| r.cutoff)?;
     last_held_again(case).is_none_or(|at| latest.decided_at() >= at).then_some(latest)
 }
 

@@ -96,7 +96,9 @@ async fn look(ctx: &Ctx, account: &AwsAccount) -> (AwsAccountStatus, Duration) {
         }
     };
     status.conditions = c.done();
-    let next_deny = status.residual_denies.iter().map(|d| clock::since(clock::now(), d.until.0)).min();
+    let now = clock::now();
+    let ahead = status.residual_denies.iter().filter(|d| d.until.0 > now); // one that is over is tried again with the next look
+    let next_deny = ahead.map(|d| clock::since(now, d.until.0)).min();
     (status, next_deny.map_or(wait, |d| wait.min(d.max(Duration::from_secs(1)))))
 }
 
@@ -136,10 +138,10 @@ async fn use_it(ctx: &Ctx, account: &AwsAccount, status: &mut AwsAccountStatus) 
     }
     let session = ctx.accounts.session(account).await?;
     status.caller_arn = Some(session.caller_arn.clone());
+    end_residual_denies(ctx, &session, &mut status.residual_denies).await?;
     if account.spec.prepare.isolation_groups == IsolationGroups::AllVpcs {
         status.isolation_groups = prepare(ctx, account, &session).await?;
     }
-    end_residual_denies(ctx, &session, &mut status.residual_denies).await?;
     Ok(())
 }
 

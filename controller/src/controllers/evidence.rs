@@ -1,5 +1,6 @@
 //! The Evidence controller: collects one piece of evidence, once, and follows it until it is complete.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ use crate::stores::Stores;
 
 /// How often snapshots that are under way are looked at.
 const FOLLOW: Duration = Duration::from_secs(5);
+/// Two looks that must agree are so far apart.
+const AGREE: Duration = Duration::from_secs(2);
 /// How often complete ones are: one that vanishes is a finding.
 const WATCH: Duration = Duration::from_mins(10);
 
@@ -127,7 +130,7 @@ impl Turn<'_> {
     async fn find(&self, mut evidence: Evidence, session: &Session) -> (Evidence, Result<(), AwsError>) {
         let region = evidence.spec.resource.region.clone().unwrap_or_default();
         let description = ebs_snapshots::description(&evidence);
-        let found = match session.snapshots_described(&region, &description).await {
+        let found = match found_twice(session, &region, &description).await {
             Ok(found) => found,
             Err(error) => return (evidence, Err(error)),
         };
@@ -174,6 +177,21 @@ impl Turn<'_> {
     }
 }
 
+/// What two equal looks show: AWS may show the snapshots of one call one after the other.
+async fn found_twice(session: &Session, region: &str, description: &str) -> Result<Vec<Snapshot>, AwsError> {
+    let ids = |list: &[Snapshot]| list.iter().map(|s| s.id.clone()).collect::<BTreeSet<_>>();
+    let mut before = session.snapshots_described(region, description).await?;
+    while !before.is_empty() {
+        tokio::time::sleep(AGREE).await;
+        let now = session.snapshots_described(region, description).await?;
+        if ids(&now) == ids(&before) {
+            return Ok(now);
+        }
+        before = now;
+    }
+    Ok(before)
+}
+
 fn accept(evidence: &mut Evidence, snapshots: &[Snapshot], session: &Session, how: &str) {
     let now = clock::now();
     let status = evidence.status.get_or_insert_default();
@@ -195,6 +213,7 @@ fn custody(status: &mut EvidenceStatus, by: &str, what: String, now: Timestamp) 
 /// An answer that says no means that nothing happened; no answer means nothing.
 fn refuse(evidence: &mut Evidence, error: &AwsError) {
     if let Some(request) = evidence.status.get_or_insert_default().request.as_mut() {
+        request.at = clock::time(clock::now()); // it may have waited for its turn: looks count from here
         request.outcome = if error.class == Class::Unknown { RequestOutcome::Unknown } else { RequestOutcome::Refused };
         request.message = bounded(error.to_string(), 2000);
     }

@@ -81,7 +81,10 @@ async fn hold(ctx: &Ctx, incident: &Incident, targets: &[Target], notes: &mut No
         let name = quarantine_name(&target.resource);
         match result {
             Ok(None) => {}
-            Ok(Some(refusal)) => notes.per_target.push((name, refusal)),
+            Ok(Some(refusal)) => {
+                notes.again |= refusal.reason == protection::UNKNOWN;
+                notes.per_target.push((name, refusal));
+            }
             Err(error) => {
                 notes.again = true;
                 notes.per_target.push((name, Refusal::new("NotHeld", error.to_string())));
@@ -118,7 +121,9 @@ async fn report(
     let world = report::World::of(ctx, incident, targets);
     let status = report::status(incident, targets, notes, &world, clock::now());
     let again = notes.again.then_some(Duration::from_millis(500));
-    let sweep = (incident.spec.mode != Mode::Contain).then(|| next_sweep(ctx.drift_interval, clock::now()));
+    let refused = targets.iter().any(|t| t.resolved.is_err()) || !notes.per_target.is_empty();
+    let open = refused || incident.spec.mode != Mode::Contain;
+    let sweep = open.then(|| next_sweep(ctx.drift_interval, clock::now()));
     let wait = again.or(sweep).map_or_else(Action::await_change, Action::requeue);
     if incident.status.as_ref() == Some(&status) {
         return Ok(wait);

@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 
 use crate::aws::{Accounts, Actor};
+use crate::conditions::bounded;
 use crate::events::Events;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
@@ -150,7 +151,8 @@ where
 /// The value of the annotation that asks for a reconcile now.
 #[must_use]
 pub fn reconcile_requested<K: Resource>(object: &K) -> Option<String> {
-    object.meta().annotations.as_ref()?.get(RECONCILE_REQUESTED).cloned()
+    let value = object.meta().annotations.as_ref()?.get(RECONCILE_REQUESTED)?;
+    Some(bounded(value.clone(), 256)) // the status has no room for more
 }
 
 /// Which of our CRDs are being deleted, by a live read: what goes with them is no decision of anybody.

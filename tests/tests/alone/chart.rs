@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::ensure;
 use aws_sdk_iam::types::StatusType;
-use firebreak_crds::{AwsAccount, FINALIZER, Quarantine};
+use firebreak_crds::{AwsAccount, FINALIZER, HolderState, Quarantine};
 use firebreak_tests::eventually::{eventually, gone};
 use firebreak_tests::plane::{ControllerManager, Plane};
 use firebreak_tests::scene::USER;
@@ -86,7 +86,10 @@ async fn it_installs_and_upgrades_and_its_pods_pass_restricted_pod_security() {
     plane.kubectl(&["get", "service", "firebreak-metrics", "-n", NAMESPACE]).await.unwrap();
     eventually("a pod of the upgraded Deployment is admitted", SOON, async || {
         let pods = Api::<Pod>::namespaced(kube.clone(), NAMESPACE).list(&ListParams::default()).await?.items;
-        ensure!(pods.iter().any(|pod| serde_json::to_string(&pod.spec).unwrap().contains("--drift-interval=7s")), "{pods:#?}");
+        ensure!(
+            pods.iter().any(|pod| serde_json::to_string(&pod.spec).unwrap().contains("--drift-interval=7s")),
+            "{pods:#?}"
+        );
         Ok(())
     })
     .await;
@@ -123,15 +126,15 @@ fn verb(verb: &str, group: &str, resource: &str, subresource: &str) -> String {
 
 /// What `kubectl auth can-i --list` shows, without what everybody may.
 async fn granted(plane: &Plane) -> Verbs {
-    plane.kubectl(&["create", "serviceaccount", "anybody", "-n", NAMESPACE]).await.unwrap();
-    let (ours, everybodys) = (rules(plane, "firebreak").await, rules(plane, "anybody").await);
+    let (ours, everybodys) = (rules(plane, CONTROLLER_USER).await, rules(plane, "anybody").await);
     ours.difference(&everybodys).cloned().collect()
 }
 
-async fn rules(plane: &Plane, account: &str) -> Verbs {
-    let kubeconfig = plane.service_account_kubeconfig(NAMESPACE, account).await.unwrap();
-    let file = Kubeconfig::read_from(kubeconfig).unwrap();
-    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
+/// Asked in that user's name, by an admin.
+async fn rules(plane: &Plane, user: &str) -> Verbs {
+    let file = Kubeconfig::read_from(plane.kubeconfig()).unwrap();
+    let mut config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
+    config.auth_info.impersonate = Some(user.to_owned());
     let spec = SelfSubjectRulesReviewSpec { namespace: Some(NAMESPACE.into()) };
     let review = SelfSubjectRulesReview { spec, ..SelfSubjectRulesReview::default() };
     let review = Api::all(Client::try_from(config).unwrap()).create(&PostParams::default(), &review).await.unwrap();
@@ -165,7 +168,8 @@ async fn whole_life(plane: &Plane) {
     incidents.patch("inc", &PatchParams::default(), &bare).await.unwrap();
     incidents.delete("inc", &DeleteParams::default()).await.unwrap();
     gone(&incidents, "inc", SOON).await;
-    world.declare("inc", "Contain", json!({ "deletionPolicy": "Release" })).await;
+    world.until_quarantine(USER, "retained", |q| q.spec.holders[0].state == HolderState::Retained).await;
+    world.declare("inc", "Contain", json!({ "deletionPolicy": "Release", "suspend": false })).await;
     world.until("inc", "Contained", "True").await;
     incidents.delete("inc", &DeleteParams::default()).await.unwrap();
     gone(&incidents, "inc", SOON).await;
@@ -181,14 +185,14 @@ async fn whole_life(plane: &Plane) {
     gone(&accounts, &world.account_name(), SOON).await;
 }
 
-/// A key is switched on, so often that its repair counts as drift.
+/// A key is switched on, and its repair counted.
 async fn tamper(world: &World<'_>, repairs: i64) {
+    world.until_drift_counts(USER).await;
     let key = &world.scene.access_keys[0];
-    eventually("the repair is counted", SOON, async || {
-        world.aws.iam.update_access_key().user_name(USER).access_key_id(key).status(StatusType::Active).send().await?;
-        let user: Quarantine = world.quarantine_of(USER).await.unwrap();
-        ensure!(user.status.clone().unwrap_or_default().drift_count >= repairs, "{user:#?}");
-        Ok(())
-    })
-    .await;
+    world.aws.iam.update_access_key().user_name(USER).access_key_id(key).status(StatusType::Active).send().await.unwrap();
+    world.until_quarantine(USER, "the repair is counted", |q| drift_count(q) >= repairs).await;
+}
+
+fn drift_count(quarantine: &Quarantine) -> i64 {
+    quarantine.status.as_ref().map_or(0, |s| s.drift_count)
 }

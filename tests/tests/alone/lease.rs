@@ -93,7 +93,10 @@ async fn when_the_leader_is_killed_the_other_takes_over_once_the_lease_has_run_o
     until_isolated(&world, TTL * 2).await;
     let took = killed.elapsed();
     println!("taken over and put back {took:?} after the first was killed");
-    assert!(took > TTL - Duration::from_secs(6), "the lease was renewed at most 5 s ago, and nobody may lead before it ends");
+    assert!(
+        took > TTL - Duration::from_secs(6),
+        "the lease was renewed at most 5 s ago, and nobody may lead before it ends"
+    );
     until_leads(&plane, "firebreak-1", SOON).await;
     assert!(!second.sent().is_empty());
 }
@@ -103,7 +106,7 @@ async fn a_leader_that_slept_past_its_lease_changes_nothing_when_it_wakes() {
     let Apart { plane, controller: mut first, place: _place } = apart(ControllerManager::Absent, "1s").await;
     let world = World::new(&plane).await;
     let judge = Judge::of(&world).await;
-    let second = second(&plane).await;
+    let _second = second(&plane).await;
     world.declare("inc", "Contain", json!({})).await;
     world.until("inc", "EvidencePreserved", "True").await;
     world.until("inc", "Contained", "True").await;
@@ -132,6 +135,32 @@ async fn a_leader_that_slept_past_its_lease_changes_nothing_when_it_wakes() {
     sight::isolated(&world.aws, &world.scene.instances[0].interfaces).await.unwrap();
     sight::cut_off(&world.aws).await.unwrap();
     judge.assert_no_call_was_wrong();
+}
+
+#[tokio::test]
+async fn a_call_without_an_answer_is_not_repeated_unless_it_is_still_right() {
+    let Apart { plane, controller: _controller, place: _place } = apart(ControllerManager::Absent, "1s").await;
+    let world = World::new(&plane).await;
+    let judge = Judge::of(&world).await;
+    let (instance, targets) = (&world.scene.instances[0].id, json!([world.instance_target(0)]));
+    world.declare("inc", "Contain", json!({ "targets": targets })).await;
+    world.until("inc", "EvidencePreserved", "True").await;
+    world.until("inc", "Contained", "True").await;
+
+    let mut held = world.proxy.hold_changing(1, When::Before);
+    world.change("inc", json!({ "mode": "Release" })).await;
+    assert_eq!(held.reached().await.action, "ModifyNetworkInterfaceAttribute");
+    world.change("inc", json!({ "mode": "Contain" })).await;
+    eventually("held again", SOON, async || {
+        let quarantine = world.quarantine_of(instance).await.context("a Quarantine")?;
+        ensure!(!quarantine.spec.holders.is_empty(), "{quarantine:#?}");
+        Ok(())
+    })
+    .await;
+    drop(held); // the connection ends without an answer
+    until_isolated(&world, SOON).await;
+    world.until("inc", "Contained", "True").await;
+    assert!(judge.assert_no_call_was_wrong() > 0, "the release had begun");
 }
 
 /// Two more sweeps, so that whatever was about to be done is done.

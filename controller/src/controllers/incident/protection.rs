@@ -5,33 +5,44 @@ use firebreak_crds::{AwsAccount, Resource, ResourceKind};
 use kube::ResourceExt;
 
 use super::resolve::{Refusal, Resolved};
+use crate::aws::AwsError;
 use crate::controllers::Ctx;
+
+/// The reason where AWS did not say who the target is: asked again soon.
+pub const UNKNOWN: &str = "ProtectionUnknown";
 
 /// Whether what the target's name says is protected.
 pub fn by_name(resource: &Resource, account: &AwsAccount) -> Result<(), Refusal> {
-    check(&resource.arn(), resource, account)
+    let caller = account.status.as_ref().and_then(|s| s.caller_arn.clone()).unwrap_or_default();
+    check(&resource.arn(), &caller, resource, account)
 }
 
 /// The same by the ARN that AWS shows, before the first hold: a user's path is in no target, but in its ARN.
 pub async fn by_arn(ctx: &Ctx, target: &Resolved) -> Result<(), Refusal> {
     let Resolved { resource, account, .. } = target;
-    if account.spec.protected.arns.is_empty() || resource.kind != ResourceKind::IamUser {
+    if resource.kind != ResourceKind::IamUser {
         return Ok(());
     }
-    let read = async { ctx.accounts.session(account).await?.user(&resource.id).await };
+    let read = async {
+        let session = ctx.accounts.session(account).await?;
+        if account.spec.protected.arns.is_empty() && !session.caller_arn.contains(":user/") {
+            return Ok(None); // neither the list nor who we are can be a user with a path
+        }
+        Ok(session.user(&resource.id).await?.map(|user| (user.arn, session.caller_arn.clone())))
+    };
     match read.await {
-        Ok(user) => user.map_or(Ok(()), |u| check(&u.arn, resource, account)),
+        Ok(found) => found.map_or(Ok(()), |(arn, caller)| check(&arn, &caller, resource, account)),
         Err(error) => {
+            let error: AwsError = error;
             let what = format!("whether {resource} is protected cannot be said: {error}");
-            Err(Refusal::new("ProtectionUnknown", what))
+            Err(Refusal::new(UNKNOWN, what))
         }
     }
 }
 
-fn check(arn: &str, resource: &Resource, account: &AwsAccount) -> Result<(), Refusal> {
+fn check(arn: &str, caller: &str, resource: &Resource, account: &AwsAccount) -> Result<(), Refusal> {
     let (arn, name) = (unpartitioned(arn), account.name_any());
-    let caller = account.status.as_ref().and_then(|s| s.caller_arn.clone()).unwrap_or_default();
-    if unpartitioned(&caller) == arn {
+    if unpartitioned(caller) == arn {
         let what = format!("{resource} is the identity that Firebreak itself uses in AwsAccount {name}");
         return Err(Refusal::new("Protected", what));
     }

@@ -96,6 +96,7 @@ fn rows(incident: &Incident, targets: &[Target], notes: &Notes, world: &World) -
             rows.push(target(Some(quarantine.spec.resource.clone()), contained, reason, message));
         }
     }
+    rows.truncate(400); // what the API has room for
     rows
 }
 

@@ -5,8 +5,8 @@ use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, ResourceExt};
 
 use crate::clock;
-use crate::containment::{Case, recorded_residual};
-use crate::controllers::{Ctx, Error, find, kube, set_finalizer, write_status};
+use crate::containment::{Case, Residual, residuals};
+use crate::controllers::{Ctx, Error, find, kube, set_finalizer, to_be_released, write_status};
 
 /// Hands the residual deny over to the AwsAccount, then deletes the Quarantine.
 ///
@@ -18,6 +18,9 @@ pub async fn finish(
     quarantine: &Quarantine,
     account: Option<&AwsAccount>,
 ) -> Result<(), Error> {
+    if !to_be_released(quarantine) {
+        return Err(Error::Changed(quarantine.name_any())); // held again while it was being given back
+    }
     if let Some(account) = account {
         hand_over(ctx, quarantine, account).await?;
     }
@@ -40,17 +43,21 @@ pub async fn finish(
 
 /// The residual deny outlives the Quarantine: the AwsAccount controller removes it in its time.
 async fn hand_over(ctx: &Ctx, quarantine: &Quarantine, account: &AwsAccount) -> Result<(), Error> {
-    let Some(residual) = recorded_residual(&Case::of(quarantine, "aws", clock::now())) else { return Ok(()) };
-    let entry = ResidualDeny {
+    let entry = |residual: Residual| ResidualDeny {
         user_name: quarantine.spec.resource.id.clone(),
         policy_name: residual.policy,
         until: clock::time(residual.until),
     };
+    let entries: Vec<ResidualDeny> = residuals(&Case::of(quarantine, "aws", clock::now())).into_iter().map(entry).collect();
+    if entries.is_empty() {
+        return Ok(());
+    }
     let api = Api::<AwsAccount>::all(ctx.client.clone());
     let mut live = kube("read the AwsAccount", api.get(&account.name_any())).await?;
     let status = live.status.get_or_insert_default();
-    if !status.residual_denies.contains(&entry) {
-        status.residual_denies.push(entry);
+    let new: Vec<ResidualDeny> = entries.into_iter().filter(|e| !status.residual_denies.contains(e)).collect();
+    if !new.is_empty() {
+        status.residual_denies.extend(new);
         write_status(&api, &live).await?;
     }
     Ok(())
