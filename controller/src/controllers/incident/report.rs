@@ -242,7 +242,12 @@ fn evidence_condition(c: &mut Conditions<'_>, world: &World) {
         .collect();
     match (world.evidence.is_empty(), missing.is_empty()) {
         (true, _) => {}
-        (_, true) => c.set(EVIDENCE_PRESERVED, "True", "Complete", format!("{} complete", world.evidence.len())),
+        (_, true) => c.set(
+            EVIDENCE_PRESERVED,
+            "True",
+            "Complete",
+            format!("{0} of {0} pieces of evidence complete", world.evidence.len()),
+        ),
         _ => c.set(EVIDENCE_PRESERVED, "False", "InProgress", missing.join("; ")),
     }
 }
