@@ -32,8 +32,8 @@ pub async fn apart(manager: ControllerManager, drift_interval: &str) -> Apart {
 
 /// The same, with the controller not started yet.
 pub async fn prepared(manager: ControllerManager, drift_interval: &str) -> Apart {
-    let place = PLACES.acquire().await.unwrap();
+    let permit = PLACES.acquire().await.unwrap();
     let plane = Plane::beside(shared::plane().await, manager).await.unwrap();
     let controller = install(&plane, CONTROLLER, drift_interval).await.unwrap();
-    Apart { controller, plane, place }
+    Apart { controller, plane, place: permit }
 }

@@ -126,7 +126,8 @@ fn verb(verb: &str, group: &str, resource: &str, subresource: &str) -> String {
 
 /// What `kubectl auth can-i --list` shows, without what everybody may.
 async fn granted(plane: &Plane) -> Verbs {
-    let (ours, everybodys) = (rules(plane, CONTROLLER_USER).await, rules(plane, "anybody").await);
+    let (ours, everybodys) =
+        (rules(plane, CONTROLLER_USER).await, rules(plane, "system:serviceaccount:default:anybody").await);
     ours.difference(&everybodys).cloned().collect()
 }
 
