@@ -24,12 +24,8 @@ pub struct HeldCall {
 impl HeldCall {
     /// Waits until the call is held.
     pub async fn reached(&mut self) -> Call {
-        self.reached_in_time().await.expect("the proxy runs, forwarding did not fail, and the caller did not give up")
-    }
-
-    /// Waits until the call is held; None where its caller gave it up before that.
-    pub async fn reached_in_time(&mut self) -> Option<Call> {
-        self.reached.take().expect("reached once").await.ok()
+        let reached = self.reached.take().expect("reached once");
+        reached.await.expect("the proxy runs, and forwarding did not fail")
     }
 
     /// Lets it go on as if nothing had been.

@@ -7,5 +7,4 @@ mod cascade;
 mod chart;
 mod kills;
 mod lease;
-mod picture;
 mod quiet;
