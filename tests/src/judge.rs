@@ -91,35 +91,19 @@ impl Judge {
 }
 
 impl Bench {
+    /// The record is read at once, beside all else: a little later it may say something else.
     async fn judge(&self, call: Call) {
-        let (needs, wrong) = match self.groups().await {
+        let (quarantines, groups) = tokio::join!(self.quarantines(), self.groups());
+        let (needs, wrong) = match groups {
             Ok(groups) => {
                 let needs = needs(&call, &groups, Timestamp::now());
-                let wrong = self.meets(&needs).await.err();
+                let wrong = meets(&needs, quarantines).err();
                 (Some(needs), wrong)
             }
             Err(blind) => (None, Some(blind)),
         };
         let wrong = wrong.map(|wrong| format!("{wrong:#}"));
         self.judged.lock().unwrap().push(Judged { call, needs, wrong });
-    }
-
-    async fn meets(&self, needs: &Needs) -> anyhow::Result<()> {
-        match needs {
-            Needs::Nothing => {}
-            Needs::Never(why) => anyhow::bail!("{why}"),
-            Needs::OpenWindow(interface) => {
-                let quarantines = self.quarantines().await?;
-                let open = quarantines.iter().any(|q| is_open(q, interface));
-                ensure!(open, "no window is open for {interface}: {quarantines:#?}");
-            }
-            Needs::Release(what) => {
-                let quarantines = self.quarantines().await?;
-                let let_go = quarantines.iter().any(|q| is_of(q, what) && is_let_go(q));
-                ensure!(let_go, "{what} is held: {quarantines:#?}");
-            }
-        }
-        Ok(())
     }
 
     async fn quarantines(&self) -> anyhow::Result<Vec<Quarantine>> {
@@ -139,6 +123,25 @@ impl Bench {
         let named = all.map(|g| (g.group_id.clone().unwrap_or_default(), g.group_name.clone().unwrap_or_default()));
         Ok(named.filter(|(_, name)| name.starts_with("firebreak-")).collect())
     }
+}
+
+/// Whether the record, if it is needed, allows the call.
+fn meets(needs: &Needs, quarantines: anyhow::Result<Vec<Quarantine>>) -> anyhow::Result<()> {
+    match needs {
+        Needs::Nothing => {}
+        Needs::Never(why) => anyhow::bail!("{why}"),
+        Needs::OpenWindow(interface) => {
+            let quarantines = quarantines?;
+            let open = quarantines.iter().any(|q| is_open(q, interface));
+            ensure!(open, "no window is open for {interface}: {quarantines:#?}");
+        }
+        Needs::Release(what) => {
+            let quarantines = quarantines?;
+            let let_go = quarantines.iter().any(|q| is_of(q, what) && is_let_go(q));
+            ensure!(let_go, "{what} is held: {quarantines:#?}");
+        }
+    }
+    Ok(())
 }
 
 fn is_open(quarantine: &Quarantine, interface: &str) -> bool {

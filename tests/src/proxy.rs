@@ -133,7 +133,12 @@ impl Proxy {
 
     /// Holds the `nth` changing call from now (the next one is the first).
     pub fn hold_changing(&self, nth: usize, when: When) -> HeldCall {
-        self.inner.faults.hold_changing(nth, when)
+        self.inner.faults.hold(None, nth, when)
+    }
+
+    /// Holds the `nth` call of this changing action from now.
+    pub fn hold_action(&self, action: &str, nth: usize, when: When) -> HeldCall {
+        self.inner.faults.hold(Some(action), nth, when)
     }
 
     /// From now on every changing call waits until this observer has looked. There can be one.
@@ -190,7 +195,7 @@ impl Inner {
         if request.is_changing() {
             self.observed.tell(self.log.call(call)).await;
         }
-        let hold = if request.is_changing() { self.faults.take_hold() } else { None };
+        let hold = if request.is_changing() { self.faults.take_hold(&request.action) } else { None };
         if let Some(hold) = hold {
             return hold.around(self.log.call(call), self.forward(request)).await;
         }

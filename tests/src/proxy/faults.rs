@@ -24,10 +24,25 @@ struct State {
     delay: Duration,
     /// By action
     faults: BTreeMap<String, Fault>,
-    /// With the number of changing calls still to let pass
-    holds: Vec<(usize, Hold)>,
+    holds: Vec<Waiting>,
     /// The last answer to each request that reads
     remembered: HashMap<Bytes, Answer>,
+}
+
+/// A hold whose call has not come yet.
+#[derive(Debug)]
+struct Waiting {
+    /// Of this action, or of any
+    action: Option<String>,
+    /// How many such calls are still to let pass
+    before: usize,
+    hold: Hold,
+}
+
+impl Waiting {
+    fn is_for(&self, action: &str) -> bool {
+        self.action.as_deref().is_none_or(|wanted| wanted == action)
+    }
 }
 
 #[derive(Debug)]
@@ -72,10 +87,10 @@ impl Faults {
         self.changed.notify_waiters();
     }
 
-    pub fn hold_changing(&self, nth: usize, when: When) -> HeldCall {
+    pub fn hold(&self, action: Option<&str>, nth: usize, when: When) -> HeldCall {
         let (hold, call) = hold::hold(when);
         let before = nth.checked_sub(1).expect("calls are counted from 1");
-        self.state.lock().unwrap().holds.push((before, hold));
+        self.state.lock().unwrap().holds.push(Waiting { action: action.map(str::to_owned), before, hold });
         call
     }
 
@@ -112,11 +127,12 @@ impl Faults {
     }
 
     /// Counts a changing call, and gives the hold that it is the one for.
-    pub fn take_hold(&self) -> Option<Hold> {
+    pub fn take_hold(&self, action: &str) -> Option<Hold> {
         let holds = &mut self.state.lock().unwrap().holds;
-        let due = holds.iter().position(|(before, _)| *before == 0).map(|index| holds.remove(index).1);
-        for (before, _) in holds.iter_mut() {
-            *before = before.saturating_sub(1);
+        holds.retain(|h| !h.hold.is_cancelled());
+        let due = holds.iter().position(|h| h.before == 0 && h.is_for(action)).map(|index| holds.remove(index).hold);
+        for waiting in holds.iter_mut().filter(|h| h.is_for(action)) {
+            waiting.before = waiting.before.saturating_sub(1);
         }
         due
     }

@@ -14,7 +14,8 @@ pub enum When {
     After,
 }
 
-/// A call that is, or will be, held. Dropping it closes the call's connection without an answer.
+/// A call that is, or will be, held. Dropping it closes the call's connection without an answer; before the call has come, it
+/// lets it pass.
 #[derive(Debug)]
 pub struct HeldCall {
     reached: Option<oneshot::Receiver<Call>>,
@@ -24,8 +25,12 @@ pub struct HeldCall {
 impl HeldCall {
     /// Waits until the call is held.
     pub async fn reached(&mut self) -> Call {
-        let reached = self.reached.take().expect("reached once");
-        reached.await.expect("the proxy runs, and forwarding did not fail")
+        self.reached_in_time().await.expect("the proxy runs, forwarding did not fail, and the caller did not give up")
+    }
+
+    /// Waits until the call is held; None where its caller gave it up before that.
+    pub async fn reached_in_time(&mut self) -> Option<Call> {
+        self.reached.take().expect("reached once").await.ok()
     }
 
     /// Lets it go on as if nothing had been.
@@ -50,6 +55,11 @@ pub fn hold(when: When) -> (Hold, HeldCall) {
 }
 
 impl Hold {
+    /// Whether nobody waits for the call any more.
+    pub fn is_cancelled(&self) -> bool {
+        self.reached.is_closed()
+    }
+
     /// Forwards the call, waiting before or after.
     pub async fn around(self, call: Call, forward: impl Future<Output = anyhow::Result<Answer>>) -> anyhow::Result<Answer> {
         match self.when {
