@@ -7,4 +7,5 @@ mod cascade;
 mod chart;
 mod kills;
 mod lease;
+mod picture;
 mod quiet;
