@@ -9,3 +9,4 @@ mod kills;
 mod lease;
 mod picture;
 mod quiet;
+mod victim;
