@@ -6,8 +6,9 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 
 use firebreak_crds::{AwsAccount, ContainmentPolicy, Evidence, Incident, Quarantine};
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, stream};
 use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, Lookup, ObjectRef, Store};
@@ -17,6 +18,8 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use tracing::warn;
+
+use crate::controllers::find;
 
 /// The stores of all kinds.
 #[derive(Clone)]
@@ -61,7 +64,7 @@ where
 {
     let store = writer.as_reader();
     let mut before: HashMap<ObjectRef<K>, Arc<K>> = HashMap::new();
-    let mut events = Box::pin(readable(watch(Api::<DeserializeGuard<K>>::all(client), watcher::Config::default())));
+    let mut events = Box::pin(readable(client.clone(), watch(Api::all(client), watcher::Config::default())));
     while let Some(event) = events.next().await {
         if matches!(event, Event::Init) {
             before = store.state().into_iter().map(|o| (ObjectRef::from_obj(&*o), o)).collect();
@@ -79,28 +82,51 @@ where
     }
 }
 
-fn readable<K>(events: impl Stream<Item = watcher::Result<Event<DeserializeGuard<K>>>>) -> impl Stream<Item = Event<K>>
+fn readable<K>(
+    client: Client,
+    events: impl Stream<Item = watcher::Result<Event<DeserializeGuard<K>>>>,
+) -> impl Stream<Item = Event<K>>
 where
     K: Resource<DynamicType = ()>,
 {
-    events.default_backoff().filter_map(|event| async {
-        let opened = |guard: DeserializeGuard<K>| match guard.0 {
-            Ok(object) => Some(object),
-            Err(error) => {
-                warn!(kind = %K::kind(&()), name = error.metadata.name.as_deref().unwrap_or_default(), %error, "cannot be read");
-                None
-            }
-        };
-        match event {
-            Ok(Event::Apply(object)) => opened(object).map(Event::Apply),
-            Ok(Event::Delete(object)) => opened(object).map(Event::Delete),
-            Ok(Event::InitApply(object)) => opened(object).map(Event::InitApply),
-            Ok(Event::Init) => Some(Event::Init),
-            Ok(Event::InitDone) => Some(Event::InitDone),
-            Err(error) => {
-                warn!(kind = %K::kind(&()), %error, "the watch broke; it is begun again");
-                None
-            }
+    let opened = move |event| {
+        let client = client.clone();
+        async move { stream::iter(open(&client, event).await) }
+    };
+    events.default_backoff().then(opened).flatten()
+}
+
+async fn open<K>(client: &Client, event: watcher::Result<Event<DeserializeGuard<K>>>) -> Vec<Event<K>>
+where
+    K: Resource<DynamicType = ()>,
+{
+    let object = |guard: DeserializeGuard<K>, as_event: fn(K) -> Event<K>| match guard.0 {
+        Ok(object) => vec![as_event(object)],
+        Err(error) => {
+            warn!(kind = %K::kind(&()), name = error.metadata.name.as_deref().unwrap_or_default(), %error, "cannot be read");
+            Vec::new()
         }
-    })
+    };
+    match event {
+        Ok(Event::Apply(guard)) => object(guard, Event::Apply),
+        Ok(Event::Delete(guard)) => object(guard, Event::Delete),
+        Ok(Event::InitApply(guard)) => object(guard, Event::InitApply),
+        Ok(Event::Init) => vec![Event::Init],
+        Ok(Event::InitDone) => vec![Event::InitDone],
+        Err(error) if is_gone::<K>(client).await => {
+            warn!(kind = %K::kind(&()), %error, "its CRD is missing, so there is none; the watch is begun again");
+            vec![Event::Init, Event::InitDone]
+        }
+        Err(error) => {
+            warn!(kind = %K::kind(&()), %error, "the watch broke; it is begun again");
+            Vec::new()
+        }
+    }
+}
+
+/// Whether a live read says that the kind's CRD is not there: then there is none of the kind, and nobody waits for its list.
+async fn is_gone<K: Resource<DynamicType = ()>>(client: &Client) -> bool {
+    let name = format!("{}.{}", K::plural(&()), K::group(&()));
+    let crds = Api::<CustomResourceDefinition>::all(client.clone());
+    !K::group(&()).is_empty() && matches!(find("read a CustomResourceDefinition", crds.get(&name)).await, Ok(None))
 }

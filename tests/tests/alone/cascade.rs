@@ -86,7 +86,7 @@ async fn a_namespace_goes_within_seconds_and_nothing_is_given_back() {
 
 #[tokio::test]
 async fn when_the_crds_are_deleted_everything_stays_contained_and_repair_goes_on() {
-    let Apart { plane, controller, place: _place } = apart(ControllerManager::Absent, "1s").await;
+    let Apart { plane, mut controller, place: _place } = apart(ControllerManager::Absent, "1s").await;
     let (world, judge, _) = contained(&plane).await;
     assert_eq!(controller.http("/readyz").await.unwrap(), (200, "ok".to_owned()));
     let names: Vec<_> = firebreak_crds::crds().iter().map(ResourceExt::name_any).collect();
@@ -112,6 +112,12 @@ async fn when_the_crds_are_deleted_everything_stays_contained_and_repair_goes_on
         Ok(())
     })
     .await;
+
+    // Also by a controller that never saw the kinds that went at once.
+    gone(&crds, "containmentpolicies.firebreak.dev", SOON).await;
+    controller.kill_9();
+    controller.start().unwrap();
+    is_repaired(&world).await;
 
     // One is abandoned, by its own uid and by no other.
     let user = quarantines.iter().find(|q| q.spec.resource.id == USER).unwrap();
