@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -60,10 +61,10 @@ pub enum LogFormat {
 pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => start(args),
-        Command::IamPolicy => {
-            println!("{:#}", aws::iam_policy());
-            ExitCode::SUCCESS
-        }
+        Command::IamPolicy => match writeln!(std::io::stdout(), "{:#}", aws::iam_policy()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE, // whoever reads it has gone away
+        },
     }
 }
 

@@ -207,7 +207,9 @@ async fn controller<K, F>(
             match result {
                 Ok(_) => {}
                 Err(error @ kube::runtime::controller::Error::ObjectNotFound(_)) => debug!(kind, %error, "gone"),
-                Err(kube::runtime::controller::Error::ReconcilerFailed(error @ Error::Changed(_), _)) => {
+                Err(kube::runtime::controller::Error::ReconcilerFailed(error, _))
+                    if error.is_gone() || matches!(error, Error::Changed(_)) =>
+                {
                     debug!(kind, %error, "again");
                 }
                 Err(error) => warn!(kind, %error, "tried again"),

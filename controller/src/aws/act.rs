@@ -140,9 +140,10 @@ fn needs(call: &Call) -> SignedDuration {
 fn audit(session: &Session, region: Option<&str>, call: &Call, result: &Result<Outcome, AwsError>, started: Instant) {
     let outcome = result.as_ref().map_or_else(|e| e.class.reason(), |_| "ok");
     session.count(call.operation(), outcome, started.elapsed());
-    let error = result.as_ref().err().map(ToString::to_string).unwrap_or_default();
+    let error = result.as_ref().err().map(ToString::to_string);
     let region = region.unwrap_or("global");
-    info!(target: "audit", account = %session.account_id, region, call = %call, widens = call.widens(), outcome, error);
+    let widens = call.widens().then_some(true);
+    info!(target: "audit", account = %session.account_id, region, call = %call, widens, outcome, error);
 }
 
 async fn send(session: &Session, region: Option<&str>, call: &Call) -> Result<Outcome, AwsError> {

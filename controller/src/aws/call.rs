@@ -176,7 +176,7 @@ impl Display for Call {
         match self {
             Self::CreateSecurityGroup { vpc, role } => write!(f, "{} in {vpc}", role.group_name()),
             Self::RevokeSecurityGroupIngress { group, rules } | Self::RevokeSecurityGroupEgress { group, rules } => {
-                write!(f, "{group}: {} rules", rules.len())
+                write!(f, "{group}: {} rule{}", rules.len(), if rules.len() == 1 { "" } else { "s" })
             }
             Self::AuthorizeSecurityGroupIngress { group, .. } => write!(f, "{group}: all traffic in"),
             Self::AuthorizeSecurityGroupEgress { group, .. } => write!(f, "{group}: all traffic out"),

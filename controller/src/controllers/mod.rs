@@ -75,6 +75,12 @@ impl Error {
         }
     }
 
+    /// Whether the object went meanwhile: what followed is told by its deletion.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Kube { source, .. } if matches!(&**source, kube::Error::Api(s) if s.code == 404))
+    }
+
     /// For metrics.
     #[must_use]
     pub fn reason(&self) -> &'static str {
@@ -105,9 +111,8 @@ pub async fn kube<T>(doing: &str, call: impl Future<Output = kube::Result<T>>) -
 /// As `kube`.
 pub async fn find<T>(doing: &str, call: impl Future<Output = kube::Result<T>>) -> Result<Option<T>, Error> {
     match kube(doing, call).await {
-        Ok(found) => Ok(Some(found)),
-        Err(Error::Kube { source, .. }) if matches!(&*source, kube::Error::Api(s) if s.code == 404) => Ok(None),
-        Err(error) => Err(error),
+        Err(error) if error.is_gone() => Ok(None),
+        answer => answer.map(Some),
     }
 }
 

@@ -11,6 +11,9 @@ use crate::containment::{grow, merge_release};
 use crate::controllers::{Ctx, Error, kube};
 use crate::stores::Stores;
 
+/// What `spec.holders` has room for.
+const HOLDERS: usize = 64;
+
 /// How a hold ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -51,6 +54,12 @@ pub async fn hold(ctx: &Ctx, incident: &Incident, target: &Resolved) -> Result<O
     });
     if found.spec.holders.contains(&holder) {
         return Ok(note);
+    }
+    let replaced = |h: &Holder| h.uid == holder.uid || (h.namespace == holder.namespace && h.name == holder.name);
+    if found.spec.holders.len() >= HOLDERS && !found.spec.holders.iter().any(replaced) {
+        let what =
+            format!("{HOLDERS} Incidents hold Quarantine {name} already: it stays contained; release those that are over");
+        return Ok(Some(Refusal::new("TooManyHolders", what)));
     }
     if found.metadata.deletion_timestamp.is_some() {
         return Ok(Some(Refusal::new("Releasing", "its Quarantine is being deleted; a new one is made when it is gone")));

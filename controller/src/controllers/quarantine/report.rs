@@ -264,7 +264,9 @@ pub async fn publish(events: &Events, before: &Quarantine, now: &Quarantine, see
                 .await;
         }
         if is(now, RELEASED) && !is(before, RELEASED) {
-            events.normal(object, "Released", format!("{resource}: {}", message(RELEASED))).await;
+            let said = message(RELEASED);
+            let note = if said.is_empty() { "given back".to_owned() } else { format!("given back; {said}") };
+            events.normal(object, "Released", format!("{resource}: {note}")).await;
         }
     }
 }
