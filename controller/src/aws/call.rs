@@ -152,6 +152,12 @@ impl Call {
         }
     }
 
+    /// The service's prefix in IAM policies.
+    #[must_use]
+    pub fn service(&self) -> &'static str {
+        self.operation().split_once(':').map_or("", |(service, _)| service)
+    }
+
     /// Whether it gives access back. Each such call is preceded by a live read of its Quarantine.
     #[must_use]
     pub fn widens(&self) -> bool {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
-use firebreak_crds::{ActionState, Conversion, Text};
+use firebreak_crds::{ActionState, Conversion, Empty, Text};
 use futures::future::join_all;
 use k8s_openapi::jiff::Timestamp;
 
@@ -22,12 +22,31 @@ pub(super) const STEPS: usize = 24;
 /// Two reads of a conflict must agree, this far apart.
 const CONFIRM: Duration = Duration::from_secs(2);
 
+/// The parameters of an action.
+pub trait Merge: Clone {
+    /// The stricter of two: commutative, associative, and never weaker than either.
+    #[must_use]
+    fn merge(&self, other: &Self) -> Self;
+    /// With what the action is kept in force when no holder asks for it any more.
+    fn kept() -> Self;
+}
+
+impl Merge for Empty {
+    fn merge(&self, _: &Self) -> Self {
+        Self {}
+    }
+
+    fn kept() -> Self {
+        Self {}
+    }
+}
+
 /// One way of containing one kind of resource.
 pub trait Action {
     /// The policy's field.
     const NAME: &'static str;
     /// Its parameters.
-    type Params: Send + Sync;
+    type Params: Merge + Send + Sync;
     /// What it observes.
     type Look: Send + Sync;
 

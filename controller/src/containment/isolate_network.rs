@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub(in crate::containment) use self::conversion::Paths;
 use self::conversion::{close, convert, paths, undecided};
 use super::case::Case;
-use super::drive::Action;
+use super::drive::{Action, Merge};
 use super::plan::Plan;
 use crate::aws::{AwsError, Call, Change, Group, GroupRole, Instance, Interface, Outcome, Rule, Session};
 
@@ -143,15 +143,20 @@ impl Action for Isolation {
     }
 }
 
-/// The stricter of two: what cuts more.
-#[must_use]
-pub fn merge(a: &IsolateNetwork, b: &IsolateNetwork) -> IsolateNetwork {
-    let rank = |p: &IsolateNetwork| match p.sever_tracked_connections {
-        SeverTrackedConnections::Never => 0,
-        SeverTrackedConnections::Auto => 1,
-        SeverTrackedConnections::Always => 2,
-    };
-    if rank(a) >= rank(b) { a.clone() } else { b.clone() }
+/// The stricter is what cuts more. Kept without new conversions.
+impl Merge for IsolateNetwork {
+    fn merge(&self, other: &Self) -> Self {
+        let rank = |p: &Self| match p.sever_tracked_connections {
+            SeverTrackedConnections::Never => 0,
+            SeverTrackedConnections::Auto => 1,
+            SeverTrackedConnections::Always => 2,
+        };
+        if rank(self) >= rank(other) { self.clone() } else { other.clone() }
+    }
+
+    fn kept() -> Self {
+        Self { sever_tracked_connections: SeverTrackedConnections::Never }
+    }
 }
 
 /// The next calls that make an isolation group of a VPC ready, and whether it is: used ahead of incidents too.

@@ -1,63 +1,89 @@
 //! What is wanted of a resource: the actions of all its holders, merged; and how a hold may change.
 
-use firebreak_crds::{ContainAction, Empty, Holder, IsolateNetwork, Resource};
+use firebreak_crds::{ContainAction, Empty, Holder, Resource};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::deactivate_access_keys::Keys;
 use super::deny_all::DenyAll;
-use super::drive::{self, Action, DryRun, Pass, Report};
-use super::isolate_network::{self, Isolation};
+use super::drive::{self, Action, DryRun, Merge, Pass, Report};
+use super::isolate_network::Isolation;
 use super::tag_resource::TagResource;
 use crate::aws::{AwsError, Session};
 
-/// One action with its merged parameters: the one list of what can be done.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Wanted {
-    /// EC2 instance.
-    IsolateNetwork(IsolateNetwork),
-    /// IAM user.
-    DenyAll(Empty),
-    /// IAM user.
-    DeactivateAccessKeys(Empty),
-    /// Any resource; always last.
-    TagResource(Empty),
+/// The one list: per action the variant, its implementation, and its field in `ContainAction`.
+macro_rules! actions {
+    ($($variant:ident: $action:ty, $field:ident;)*) => {
+        /// One action with its merged parameters.
+        #[derive(Clone, Debug, PartialEq)]
+        #[allow(missing_docs)] // each has a file of its own
+        pub enum Wanted {
+            $($variant(<$action as Action>::Params),)*
+            /// Of any resource; always last.
+            TagResource(Empty),
+        }
+
+        impl Wanted {
+            /// The action's name, as the policy has it.
+            #[must_use]
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$variant(_) => <$action>::NAME,)*
+                    Self::TagResource(_) => TagResource::NAME,
+                }
+            }
+
+            /// Carries it out, or takes it back.
+            pub async fn run(&self, pass: &Pass<'_>) -> Report {
+                match self {
+                    $(Self::$variant(p) => Box::pin(drive::run::<$action>(pass, p)).await,)*
+                    Self::TagResource(p) => Box::pin(drive::run::<TagResource>(pass, p)).await,
+                }
+            }
+
+            /// What `run` would do, reading only.
+            ///
+            /// # Errors
+            /// When AWS cannot be read.
+            pub async fn dry_run(&self, aws: &Session, case: &super::Case) -> Result<DryRun, AwsError> {
+                match self {
+                    $(Self::$variant(p) => Box::pin(drive::dry_run::<$action>(aws, case, p)).await,)*
+                    Self::TagResource(p) => Box::pin(drive::dry_run::<TagResource>(aws, case, p)).await,
+                }
+            }
+        }
+
+        fn all_of(actions: ContainAction) -> Vec<Wanted> {
+            [$(actions.$field.map(Wanted::$variant)),*].into_iter().flatten().collect()
+        }
+
+        /// The stricter of each parameter.
+        fn merge(a: &ContainAction, b: &ContainAction) -> ContainAction {
+            ContainAction { $($field: either_or_both(a.$field.as_ref(), b.$field.as_ref())),* }
+        }
+
+        /// Adds the action of that name, as it is kept when nobody asks for it any more.
+        fn keep(actions: &mut ContainAction, name: &str) {
+            $(if name == <$action>::NAME {
+                actions.$field.get_or_insert_with(Merge::kept);
+            })*
+        }
+
+        /// The name of the one action that an item has.
+        #[must_use]
+        pub fn name_of(action: &ContainAction) -> &'static str {
+            $(if action.$field.is_some() {
+                return <$action>::NAME;
+            })*
+            "none"
+        }
+    };
 }
 
-impl Wanted {
-    /// The action's name, as the policy has it.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::IsolateNetwork(_) => Isolation::NAME,
-            Self::DenyAll(_) => DenyAll::NAME,
-            Self::DeactivateAccessKeys(_) => Keys::NAME,
-            Self::TagResource(_) => TagResource::NAME,
-        }
-    }
-
-    /// Carries it out, or takes it back.
-    pub async fn run(&self, pass: &Pass<'_>) -> Report {
-        match self {
-            Self::IsolateNetwork(p) => Box::pin(drive::run::<Isolation>(pass, p)).await,
-            Self::DenyAll(p) => Box::pin(drive::run::<DenyAll>(pass, p)).await,
-            Self::DeactivateAccessKeys(p) => Box::pin(drive::run::<Keys>(pass, p)).await,
-            Self::TagResource(p) => Box::pin(drive::run::<TagResource>(pass, p)).await,
-        }
-    }
-
-    /// What `run` would do, reading only.
-    ///
-    /// # Errors
-    /// When AWS cannot be read.
-    pub async fn dry_run(&self, aws: &Session, case: &super::Case) -> Result<DryRun, AwsError> {
-        match self {
-            Self::IsolateNetwork(p) => Box::pin(drive::dry_run::<Isolation>(aws, case, p)).await,
-            Self::DenyAll(p) => Box::pin(drive::dry_run::<DenyAll>(aws, case, p)).await,
-            Self::DeactivateAccessKeys(p) => Box::pin(drive::dry_run::<Keys>(aws, case, p)).await,
-            Self::TagResource(p) => Box::pin(drive::dry_run::<TagResource>(aws, case, p)).await,
-        }
-    }
+actions! {
+    IsolateNetwork: Isolation, isolate_network;
+    DenyAll: DenyAll, deny_all;
+    DeactivateAccessKeys: Keys, deactivate_access_keys;
 }
 
 /// The actions of all holders, merged; and those on record that no holder asks for any more, since nothing is given back
@@ -65,47 +91,14 @@ impl Wanted {
 #[must_use]
 pub fn wanted<'a>(holders: &'a [Holder], recorded: impl Iterator<Item = &'a String>) -> Vec<Wanted> {
     let mut sum = holders.iter().flat_map(|h| &h.actions).fold(ContainAction::default(), |sum, a| merge(&sum, a));
-    for key in recorded {
-        match key.split('/').next() {
-            Some(Isolation::NAME) => sum.isolate_network = sum.isolate_network.or(Some(kept())),
-            Some(DenyAll::NAME) => sum.deny_all = Some(Empty {}),
-            Some(Keys::NAME) => sum.deactivate_access_keys = Some(Empty {}),
-            _ => {}
-        }
-    }
-    let all = [
-        sum.isolate_network.map(Wanted::IsolateNetwork),
-        sum.deny_all.map(Wanted::DenyAll),
-        sum.deactivate_access_keys.map(Wanted::DeactivateAccessKeys),
-    ];
-    all.into_iter().flatten().collect()
+    recorded.filter_map(|key| key.split('/').next()).for_each(|name| keep(&mut sum, name));
+    all_of(sum)
 }
 
-/// Isolation that nobody asks for any more is kept, without new conversions.
-fn kept() -> IsolateNetwork {
-    IsolateNetwork { sever_tracked_connections: firebreak_crds::SeverTrackedConnections::Never }
-}
-
-/// The stricter of each parameter.
-fn merge(a: &ContainAction, b: &ContainAction) -> ContainAction {
-    ContainAction {
-        isolate_network: match (&a.isolate_network, &b.isolate_network) {
-            (Some(a), Some(b)) => Some(isolate_network::merge(a, b)),
-            (a, b) => a.clone().or_else(|| b.clone()),
-        },
-        deny_all: a.deny_all.or(b.deny_all),
-        deactivate_access_keys: a.deactivate_access_keys.or(b.deactivate_access_keys),
-    }
-}
-
-/// The name of the one action that an item has.
-#[must_use]
-pub fn name_of(action: &ContainAction) -> &'static str {
-    match action {
-        ContainAction { isolate_network: Some(_), .. } => Isolation::NAME,
-        ContainAction { deny_all: Some(_), .. } => DenyAll::NAME,
-        ContainAction { deactivate_access_keys: Some(_), .. } => Keys::NAME,
-        _ => "none",
+fn either_or_both<P: Merge>(a: Option<&P>, b: Option<&P>) -> Option<P> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.merge(b)),
+        (a, b) => a.or(b).cloned(),
     }
 }
 

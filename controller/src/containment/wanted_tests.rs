@@ -1,5 +1,5 @@
 use SeverTrackedConnections::{Always, Auto, Never};
-use firebreak_crds::{ContainAction, SeverTrackedConnections};
+use firebreak_crds::{ContainAction, IsolateNetwork, SeverTrackedConnections};
 
 use super::*;
 use crate::containment::example::{self, deny_all, isolate, keys_off};

@@ -7,7 +7,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::network::isolations;
-use crate::containment::{isolate_network, wanted};
+use crate::containment::drive::Merge;
+use crate::containment::wanted;
 
 fn rank(p: &IsolateNetwork) -> u8 {
     match p.sever_tracked_connections {
@@ -45,7 +46,7 @@ fn covers(a: &[ContainAction], b: &[ContainAction]) -> bool {
 proptest! {
     #[test]
     fn merging_is_commutative_associative_and_never_weaker(a in isolations(), b in isolations(), c in isolations()) {
-        let merge = isolate_network::merge;
+        let merge = |a: &IsolateNetwork, b: &IsolateNetwork| a.merge(b);
         prop_assert_eq!(merge(&a, &b), merge(&b, &a));
         prop_assert_eq!(merge(&merge(&a, &b), &c), merge(&a, &merge(&b, &c)));
         prop_assert!(rank(&merge(&a, &b)) >= rank(&a).max(rank(&b)));

@@ -1,0 +1,112 @@
+//! EC2.
+
+use std::collections::BTreeMap;
+
+use aws_config::retry::RetryConfig;
+use aws_sdk_ec2::Client;
+use aws_sdk_ec2::types::{
+    InstanceSpecification, IpPermission, IpRange, Ipv6Range, PrefixListId, ResourceType, SnapshotInfo, Tag,
+    TagSpecification, UserIdGroupPair,
+};
+
+use super::Outcome;
+use crate::aws::call::{Call, GroupRole};
+use crate::aws::error::AwsError;
+use crate::aws::model::{Peer, Rule, Snapshot};
+use crate::aws::read::timestamp;
+
+pub(super) async fn send(ec2: &Client, call: &Call) -> Result<Outcome, AwsError> {
+    match call {
+        Call::CreateSecurityGroup { vpc, role } => return create_group(ec2, call, vpc, *role).await,
+        Call::CreateSnapshots { instance, description, tags } => {
+            return create_snapshots(ec2, call, instance, description, tags).await;
+        }
+        Call::RevokeSecurityGroupIngress { group, rules } => {
+            let request = ec2.revoke_security_group_ingress().group_id(group).set_ip_permissions(Some(permissions(rules)));
+            sent!(aws_sdk_ec2, call, request)?;
+        }
+        Call::RevokeSecurityGroupEgress { group, rules } => {
+            let request = ec2.revoke_security_group_egress().group_id(group).set_ip_permissions(Some(permissions(rules)));
+            sent!(aws_sdk_ec2, call, request)?;
+        }
+        Call::AuthorizeSecurityGroupIngress { group, rules } => {
+            let request =
+                ec2.authorize_security_group_ingress().group_id(group).set_ip_permissions(Some(permissions(rules)));
+            sent!(aws_sdk_ec2, call, request)?;
+        }
+        Call::AuthorizeSecurityGroupEgress { group, rules } => {
+            let request = ec2.authorize_security_group_egress().group_id(group).set_ip_permissions(Some(permissions(rules)));
+            sent!(aws_sdk_ec2, call, request)?;
+        }
+        Call::ModifyNetworkInterfaceAttribute { interface, groups, .. } => {
+            let request = ec2.modify_network_interface_attribute().network_interface_id(interface);
+            sent!(aws_sdk_ec2, call, request.set_groups(Some(groups.clone())))?;
+        }
+        Call::CreateTags { resource, tags } => {
+            sent!(aws_sdk_ec2, call, ec2.create_tags().resources(resource).set_tags(Some(tag_list(tags))))?;
+        }
+        Call::DeleteTags { resource, tags } => {
+            sent!(aws_sdk_ec2, call, ec2.delete_tags().resources(resource).set_tags(Some(tag_list(tags))))?;
+        }
+        other => return Err(super::unknown(other)),
+    }
+    Ok(Outcome::Done)
+}
+
+/// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateSecurityGroup.html>
+async fn create_group(ec2: &Client, call: &Call, vpc: &str, role: GroupRole) -> Result<Outcome, AwsError> {
+    let tag = Tag::builder().key("firebreak.dev/role").value(role.group_name()).build();
+    let tags = TagSpecification::builder().resource_type(ResourceType::SecurityGroup).tags(tag).build();
+    let request = ec2.create_security_group().group_name(role.group_name()).description(role.description()).vpc_id(vpc);
+    let answer = sent!(aws_sdk_ec2, call, request.tag_specifications(tags))?;
+    Ok(Outcome::Created(answer.group_id.unwrap_or_default()))
+}
+
+/// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateSnapshots.html>
+async fn create_snapshots(
+    ec2: &Client,
+    call: &Call,
+    instance: &str,
+    description: &str,
+    tags: &BTreeMap<String, String>,
+) -> Result<Outcome, AwsError> {
+    let instance = InstanceSpecification::builder().instance_id(instance).exclude_boot_volume(false).build();
+    let tags = TagSpecification::builder().resource_type(ResourceType::Snapshot).set_tags(Some(tag_list(tags))).build();
+    let request = ec2.create_snapshots().instance_specification(instance).description(description).tag_specifications(tags);
+    let answer = sent!(aws_sdk_ec2, call, request)?;
+    Ok(Outcome::Snapshots(answer.snapshots.unwrap_or_default().into_iter().map(snapshot_info).collect()))
+}
+
+fn snapshot_info(s: SnapshotInfo) -> Snapshot {
+    Snapshot {
+        id: s.snapshot_id.unwrap_or_default(),
+        volume: s.volume_id.unwrap_or_default(),
+        state: s.state.map(|s| s.as_str().to_owned()).unwrap_or_default(),
+        progress: s.progress.unwrap_or_default(),
+        size: s.volume_size.unwrap_or_default(),
+        started: s.start_time.and_then(timestamp),
+        description: s.description.unwrap_or_default(),
+        message: String::new(),
+    }
+}
+
+fn tag_list(tags: &BTreeMap<String, String>) -> Vec<Tag> {
+    tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect()
+}
+
+fn permissions(rules: &[Rule]) -> Vec<IpPermission> {
+    rules.iter().map(permission).collect()
+}
+
+fn permission(rule: &Rule) -> IpPermission {
+    let p = IpPermission::builder().ip_protocol(&rule.protocol).set_from_port(rule.from).set_to_port(rule.to);
+    match &rule.peer {
+        Peer::V4(cidr) => p.ip_ranges(IpRange::builder().cidr_ip(cidr).build()),
+        Peer::V6(cidr) => p.ipv6_ranges(Ipv6Range::builder().cidr_ipv6(cidr).build()),
+        Peer::PrefixList(id) => p.prefix_list_ids(PrefixListId::builder().prefix_list_id(id).build()),
+        Peer::Group(id, owner) => {
+            p.user_id_group_pairs(UserIdGroupPair::builder().group_id(id).set_user_id(owner.clone()).build())
+        }
+    }
+    .build()
+}

@@ -1,0 +1,202 @@
+//! EC2.
+
+use std::collections::HashMap;
+
+use aws_sdk_ec2::types::{self as ec2, Filter};
+
+use super::{Read, error, timestamp};
+use crate::aws::model::{Group, Instance, Interface, Peer, RouteTable, Rule, Snapshot};
+use crate::aws::session::Session;
+
+const PAGE: i32 = 1000;
+
+impl Session {
+    /// The instance, or None where AWS shows none: which is not the same as terminated.
+    pub async fn instance(&self, region: &str, id: &str) -> Read<Option<Instance>> {
+        let reader = &self.region(region)?.instances;
+        self.measured("ec2:DescribeInstances", reader.get(id.to_owned())).await
+    }
+
+    /// The interfaces attached to an instance.
+    pub async fn interfaces(&self, region: &str, instance: &str) -> Read<Vec<Interface>> {
+        let reader = &self.region(region)?.interfaces;
+        let found = self.measured("ec2:DescribeNetworkInterfaces", reader.get(instance.to_owned())).await?;
+        Ok(found.unwrap_or_default())
+    }
+
+    /// Interfaces by id, wherever they are attached now.
+    pub async fn interfaces_by_id(&self, region: &str, ids: Vec<String>) -> Read<Vec<Interface>> {
+        let ec2 = self.ec2(region)?;
+        let read = describe_interfaces(ec2, "network-interface-id", ids);
+        self.measured("ec2:DescribeNetworkInterfaces", read).await
+    }
+
+    /// Firebreak's own groups in every VPC of the region.
+    pub async fn our_groups(&self, region: &str) -> Read<Vec<Group>> {
+        let reader = &self.region(region)?.our_groups;
+        Ok(self.measured("ec2:DescribeSecurityGroups", reader.get(())).await?.unwrap_or_default())
+    }
+
+    /// Groups by id.
+    pub async fn groups(&self, region: &str, ids: Vec<String>) -> Read<Vec<Group>> {
+        let read = describe_groups(self.ec2(region)?, "group-id", ids);
+        self.measured("ec2:DescribeSecurityGroups", read).await
+    }
+
+    /// The route tables of VPCs.
+    pub async fn route_tables(&self, region: &str, vpcs: Vec<String>) -> Read<Vec<RouteTable>> {
+        let read = describe_route_tables(self.ec2(region)?, vpcs);
+        self.measured("ec2:DescribeRouteTables", read).await
+    }
+
+    /// The ids of the VPCs of a region.
+    pub async fn vpcs(&self, region: &str) -> Read<Vec<String>> {
+        let ec2 = self.ec2(region)?;
+        let read = async {
+            let vpcs = ec2.describe_vpcs().max_results(PAGE).into_paginator().items().send();
+            let vpcs: Vec<_> = vpcs.collect::<Result<_, _>>().await.map_err(|e| error("ec2:DescribeVpcs", &e))?;
+            Ok(vpcs.into_iter().filter_map(|v| v.vpc_id).collect())
+        };
+        self.measured("ec2:DescribeVpcs", read).await
+    }
+
+    /// A snapshot.
+    pub async fn snapshot(&self, region: &str, id: &str) -> Read<Option<Snapshot>> {
+        let reader = &self.region(region)?.snapshots;
+        self.measured("ec2:DescribeSnapshots", reader.get(id.to_owned())).await
+    }
+
+    /// Our own snapshots whose description is exactly that.
+    pub async fn snapshots_described(&self, region: &str, description: &str) -> Read<Vec<Snapshot>> {
+        let read = describe_snapshots(self.ec2(region)?, "description", vec![description.to_owned()]);
+        let found = self.measured("ec2:DescribeSnapshots", read).await?;
+        Ok(found.into_iter().filter(|s| s.description == description).collect())
+    }
+}
+
+fn filter(name: &str, values: Vec<String>) -> Filter {
+    Filter::builder().name(name).set_values(Some(values)).build()
+}
+
+pub(super) async fn fetch_instances(ec2: aws_sdk_ec2::Client, ids: Vec<String>) -> Read<HashMap<String, Instance>> {
+    let pages =
+        ec2.describe_instances().filters(filter("instance-id", ids)).max_results(PAGE).into_paginator().items().send();
+    let found: Vec<_> = pages.collect::<Result<_, _>>().await.map_err(|e| error("ec2:DescribeInstances", &e))?;
+    let instances = found.into_iter().flat_map(|r| r.instances.unwrap_or_default()).map(instance);
+    Ok(instances.map(|i| (i.id.clone(), i)).collect())
+}
+
+pub(super) async fn fetch_interfaces(ec2: aws_sdk_ec2::Client, ids: Vec<String>) -> Read<HashMap<String, Vec<Interface>>> {
+    let mut by_instance: HashMap<String, Vec<Interface>> = HashMap::new();
+    for interface in describe_interfaces(&ec2, "attachment.instance-id", ids).await? {
+        by_instance.entry(interface.instance.clone().unwrap_or_default()).or_default().push(interface);
+    }
+    Ok(by_instance)
+}
+
+async fn describe_interfaces(ec2: &aws_sdk_ec2::Client, by: &str, ids: Vec<String>) -> Read<Vec<Interface>> {
+    let pages = ec2.describe_network_interfaces().filters(filter(by, ids)).max_results(PAGE).into_paginator().items().send();
+    let found: Vec<_> = pages.collect::<Result<_, _>>().await.map_err(|e| error("ec2:DescribeNetworkInterfaces", &e))?;
+    Ok(found.into_iter().map(interface).collect())
+}
+
+pub(super) async fn fetch_our_groups(ec2: aws_sdk_ec2::Client, _: Vec<()>) -> Read<HashMap<(), Vec<Group>>> {
+    use crate::aws::call::GroupRole::{Conversion, Isolation};
+    let names = [Isolation, Conversion].map(|r| r.group_name().to_owned()).to_vec();
+    Ok(HashMap::from([((), describe_groups(&ec2, "group-name", names).await?)]))
+}
+
+async fn describe_groups(ec2: &aws_sdk_ec2::Client, by: &str, values: Vec<String>) -> Read<Vec<Group>> {
+    let pages = ec2.describe_security_groups().filters(filter(by, values)).max_results(PAGE).into_paginator().items().send();
+    let found: Vec<_> = pages.collect::<Result<_, _>>().await.map_err(|e| error("ec2:DescribeSecurityGroups", &e))?;
+    Ok(found.into_iter().map(group).collect())
+}
+
+async fn describe_route_tables(ec2: &aws_sdk_ec2::Client, vpcs: Vec<String>) -> Read<Vec<RouteTable>> {
+    let pages = ec2.describe_route_tables().filters(filter("vpc-id", vpcs)).max_results(100).into_paginator().items().send();
+    let found: Vec<_> = pages.collect::<Result<_, _>>().await.map_err(|e| error("ec2:DescribeRouteTables", &e))?;
+    Ok(found.into_iter().map(route_table).collect())
+}
+
+pub(super) async fn fetch_snapshots(ec2: aws_sdk_ec2::Client, ids: Vec<String>) -> Read<HashMap<String, Snapshot>> {
+    let found = describe_snapshots(&ec2, "snapshot-id", ids).await?;
+    Ok(found.into_iter().map(|s| (s.id.clone(), s)).collect())
+}
+
+async fn describe_snapshots(ec2: &aws_sdk_ec2::Client, by: &str, values: Vec<String>) -> Read<Vec<Snapshot>> {
+    let request = ec2.describe_snapshots().owner_ids("self").filters(filter(by, values)).max_results(PAGE);
+    let pages = request.into_paginator().items().send();
+    let found: Vec<_> = pages.collect::<Result<_, _>>().await.map_err(|e| error("ec2:DescribeSnapshots", &e))?;
+    Ok(found.into_iter().map(snapshot).collect())
+}
+
+fn tags(tags: Option<Vec<ec2::Tag>>) -> std::collections::BTreeMap<String, String> {
+    tags.unwrap_or_default().into_iter().map(|t| (t.key.unwrap_or_default(), t.value.unwrap_or_default())).collect()
+}
+
+fn instance(i: ec2::Instance) -> Instance {
+    Instance {
+        id: i.instance_id.unwrap_or_default(),
+        state: i.state.and_then(|s| s.name).map(|n| n.as_str().to_owned()).unwrap_or_default(),
+        tags: tags(i.tags),
+        interfaces: i.network_interfaces.unwrap_or_default().into_iter().filter_map(|n| n.network_interface_id).collect(),
+    }
+}
+
+fn interface(n: ec2::NetworkInterface) -> Interface {
+    let address = n.association.as_ref().and_then(|a| a.public_ip.as_ref()).is_some()
+        || n.private_ip_addresses().iter().any(|a| a.association.as_ref().and_then(|a| a.public_ip.as_ref()).is_some());
+    let operated = n.operator.as_ref().and_then(|o| o.managed).unwrap_or_default();
+    Interface {
+        public: address || !n.ipv6_addresses().is_empty(),
+        managed: n.requester_managed.unwrap_or_default() || operated,
+        instance: n.attachment.as_ref().and_then(|a| a.instance_id.clone()),
+        groups: n.groups().iter().filter_map(|g| g.group_id.clone()).collect(),
+        id: n.network_interface_id.unwrap_or_default(),
+        vpc: n.vpc_id.unwrap_or_default(),
+        subnet: n.subnet_id.unwrap_or_default(),
+    }
+}
+
+fn group(g: ec2::SecurityGroup) -> Group {
+    Group {
+        ingress: g.ip_permissions().iter().flat_map(rules).collect(),
+        egress: g.ip_permissions_egress().iter().flat_map(rules).collect(),
+        id: g.group_id.unwrap_or_default(),
+        vpc: g.vpc_id.unwrap_or_default(),
+        name: g.group_name.unwrap_or_default(),
+        read: true,
+    }
+}
+
+fn rules(p: &ec2::IpPermission) -> Vec<Rule> {
+    let v4 = p.ip_ranges().iter().filter_map(|r| r.cidr_ip.clone()).map(Peer::V4);
+    let v6 = p.ipv6_ranges().iter().filter_map(|r| r.cidr_ipv6.clone()).map(Peer::V6);
+    let lists = p.prefix_list_ids().iter().filter_map(|r| r.prefix_list_id.clone()).map(Peer::PrefixList);
+    let groups =
+        p.user_id_group_pairs().iter().map(|g| Peer::Group(g.group_id.clone().unwrap_or_default(), g.user_id.clone()));
+    let rule = |peer| Rule { protocol: p.ip_protocol.clone().unwrap_or_default(), from: p.from_port, to: p.to_port, peer };
+    v4.chain(v6).chain(lists).chain(groups).map(rule).collect()
+}
+
+fn route_table(t: ec2::RouteTable) -> RouteTable {
+    RouteTable {
+        main: t.associations().iter().any(|a| a.main.unwrap_or_default()),
+        subnets: t.associations().iter().filter_map(|a| a.subnet_id.clone()).collect(),
+        internet: t.routes().iter().any(|r| r.gateway_id.as_deref().is_some_and(|g| g.starts_with("igw-"))),
+        vpc: t.vpc_id.unwrap_or_default(),
+    }
+}
+
+fn snapshot(s: ec2::Snapshot) -> Snapshot {
+    Snapshot {
+        id: s.snapshot_id.unwrap_or_default(),
+        volume: s.volume_id.unwrap_or_default(),
+        state: s.state.map(|s| s.as_str().to_owned()).unwrap_or_default(),
+        progress: s.progress.unwrap_or_default(),
+        size: s.volume_size.unwrap_or_default(),
+        started: s.start_time.and_then(timestamp),
+        description: s.description.unwrap_or_default(),
+        message: s.state_message.unwrap_or_default(),
+    }
+}

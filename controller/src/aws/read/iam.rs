@@ -1,0 +1,65 @@
+//! IAM.
+
+use aws_sdk_iam::types::StatusType;
+
+use super::{Read, absent, error, timestamp};
+use crate::aws::model::{AccessKey, User};
+use crate::aws::session::Session;
+
+impl Session {
+    /// The user, or None where there is none.
+    pub async fn user(&self, name: &str) -> Read<Option<User>> {
+        let read = async {
+            let answer = self.iam.get_user().user_name(name).send().await;
+            absent(answer.map_err(|e| error("iam:GetUser", &e)).map(|a| a.user.map(user)))
+        };
+        self.measured("iam:GetUser", read).await
+    }
+
+    /// All access keys of a user; none where there is no user.
+    pub async fn access_keys(&self, name: &str) -> Read<Vec<AccessKey>> {
+        let read = async {
+            let keys = self.iam.list_access_keys().user_name(name).into_paginator().items().send();
+            let keys: Vec<_> = keys.collect::<Result<_, _>>().await.map_err(|e| error("iam:ListAccessKeys", &e))?;
+            Ok(keys.into_iter().map(access_key).collect())
+        };
+        self.measured("iam:ListAccessKeys", read).await
+    }
+
+    /// The text of an inline policy; arrives URL-encoded.
+    pub async fn user_policy(&self, name: &str, policy: &str) -> Read<Option<String>> {
+        let read = async {
+            let answer = self.iam.get_user_policy().user_name(name).policy_name(policy).send().await;
+            absent(answer.map_err(|e| error("iam:GetUserPolicy", &e)).map(|a| Some(decoded(&a.policy_document))))
+        };
+        self.measured("iam:GetUserPolicy", read).await
+    }
+
+    /// The ARNs of the policies attached to a user.
+    pub async fn attached_policies(&self, name: &str) -> Read<Vec<String>> {
+        let read = async {
+            let list = self.iam.list_attached_user_policies().user_name(name).into_paginator().items().send();
+            let list: Vec<_> =
+                list.collect::<Result<_, _>>().await.map_err(|e| error("iam:ListAttachedUserPolicies", &e))?;
+            Ok(list.into_iter().filter_map(|p| p.policy_arn).collect())
+        };
+        self.measured("iam:ListAttachedUserPolicies", read).await
+    }
+}
+
+fn user(u: aws_sdk_iam::types::User) -> User {
+    let tags = u.tags.unwrap_or_default().into_iter().map(|t| (t.key, t.value)).collect();
+    User { id: u.user_id, arn: u.arn, tags }
+}
+
+fn access_key(k: aws_sdk_iam::types::AccessKeyMetadata) -> AccessKey {
+    AccessKey {
+        active: k.status != Some(StatusType::Inactive),
+        created: k.create_date.and_then(timestamp),
+        id: k.access_key_id.unwrap_or_default(),
+    }
+}
+
+fn decoded(document: &str) -> String {
+    percent_encoding::percent_decode_str(document).decode_utf8_lossy().into_owned()
+}
