@@ -85,15 +85,16 @@ pub struct IamUserPolicy {
     /// Actions that contain it; each item has exactly one key, e.g. `- denyAll: {}`.
     #[serde(default)]
     #[schemars(length(max = 32))]
-    #[x_kube(validation = no_key_twice(&["denyAll", "deactivateAccessKeys"]).message("iamUser.contain: the same key is listed twice; keep one"))]
+    #[x_kube(validation = no_key_twice(&["denyAll", "deactivateAccessKeys", "deactivateSshKeys"])
+    .message("iamUser.contain: the same key is listed twice; keep one"))]
     pub contain: Vec<IamUserAction>,
 }
 
 /// One containment action on a user.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = exactly_one(&["denyAll", "deactivateAccessKeys"])
-    .message("iamUser.contain: each item needs exactly one action: denyAll or deactivateAccessKeys (write `denyAll: {}`, not `denyAll:`)"))]
+#[x_kube(validation = exactly_one(&["denyAll", "deactivateAccessKeys", "deactivateSshKeys"])
+    .message("iamUser.contain: each item needs exactly one action: denyAll, deactivateAccessKeys or deactivateSshKeys (write `denyAll: {}`, not `denyAll:`)"))]
 pub struct IamUserAction {
     /// Denies every call, by an inline policy and by the attached `AWSDenyAll`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -101,6 +102,10 @@ pub struct IamUserAction {
     /// Switches off every access key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deactivate_access_keys: Option<Empty>,
+    /// Switches off every SSH public key, with which the user reaches CodeCommit. They stay off after a release unless
+    /// `release.reactivateCredentials` says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deactivate_ssh_keys: Option<Empty>,
 }
 
 impl From<&Ec2InstanceAction> for ContainAction {
@@ -111,7 +116,12 @@ impl From<&Ec2InstanceAction> for ContainAction {
 
 impl From<&IamUserAction> for ContainAction {
     fn from(a: &IamUserAction) -> Self {
-        Self { deny_all: a.deny_all, deactivate_access_keys: a.deactivate_access_keys, ..Self::default() }
+        Self {
+            deny_all: a.deny_all,
+            deactivate_access_keys: a.deactivate_access_keys,
+            deactivate_ssh_keys: a.deactivate_ssh_keys,
+            ..Self::default()
+        }
     }
 }
 

@@ -125,6 +125,7 @@ fn defaults_are_the_careful_choice() {
     for (kind, path, default) in [
         ("AwsAccount", "spec.prepare.isolationGroups", Value::from("OnDemand")),
         ("ContainmentPolicy", "spec.release.reactivateAccessKeys", false.into()),
+        ("ContainmentPolicy", "spec.release.reactivateCredentials", false.into()),
         ("ContainmentPolicy", "spec.ec2Instance.contain[].isolateNetwork.severTrackedConnections", "Auto".into()),
         ("Incident", "spec.mode", "Plan".into()),
         ("Incident", "spec.deletionPolicy", "Retain".into()),

@@ -176,7 +176,9 @@ fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Need
             Needs::Never("edits somebody's group")
         }
         "CreateSecurityGroup" if !param("GroupName").starts_with("firebreak-") => Needs::Never("a name that is not ours"),
-        "UpdateAccessKey" if param("Status") != "Inactive" => Needs::Release(param("UserName").to_owned()),
+        "UpdateAccessKey" | "UpdateSSHPublicKey" if param("Status") != "Inactive" => {
+            Needs::Release(param("UserName").to_owned())
+        }
         "DetachUserPolicy" if param("PolicyArn").ends_with(":policy/AWSDenyAll") => {
             Needs::Release(param("UserName").to_owned())
         }
@@ -189,6 +191,7 @@ fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Need
         | "RevokeSecurityGroupEgress"
         | "CreateSecurityGroup"
         | "UpdateAccessKey"
+        | "UpdateSSHPublicKey"
         | "PutUserPolicy"
         | "AttachUserPolicy"
         | "CreateTags"
@@ -270,8 +273,15 @@ mod tests {
         assert_eq!(delete("firebreak-sessions-until-20260301T115959Z"), Needs::Nothing);
         assert!(matches!(delete("firebreak-sessions-until-20260301T120001Z"), Needs::Never(_)));
         assert!(matches!(delete("own"), Needs::Never(_)));
-        let key = |status| judged("UpdateAccessKey", &[("UserName", "m"), ("Status", status)]);
-        assert_eq!((key("Inactive"), key("Active")), (Needs::Nothing, Needs::Release("m".into())));
+    }
+
+    #[test]
+    fn a_users_credentials_go_on_only_in_a_release() {
+        for action in ["UpdateAccessKey", "UpdateSSHPublicKey"] {
+            let switched = |status| judged(action, &[("UserName", "m"), ("Status", status)]);
+            assert_eq!((switched("Inactive"), switched("Active")), (Needs::Nothing, Needs::Release("m".into())), "{action}");
+            assert_eq!(judged(action, &[("UserName", "m")]), Needs::Release("m".into()), "{action}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! - [`proxy`]: what the controller takes for AWS
 //! - [`scene`]: an account with something to contain
 //! - [`controller_process`]: the controller's binary
+//! - [`credentials`]: what the user has besides access keys
 //! - [`eventually`]: waiting for a condition
 //! - [`judge`]: whether any call gives access where none is to be given
 //! - [`kept`]: processes and folders that go when the test process goes, however it does
@@ -21,6 +22,7 @@
 
 pub mod audit;
 pub mod controller_process;
+pub mod credentials;
 pub mod emulator;
 pub mod eventually;
 pub mod judge;

@@ -115,7 +115,12 @@ pub enum Call {
     },
     UpdateAccessKey {
         user: String,
-        key: String,
+        id: String,
+        active: bool,
+    },
+    UpdateSshPublicKey {
+        user: String,
+        id: String,
         active: bool,
     },
     TagUser {
@@ -147,6 +152,7 @@ impl Call {
             Self::AttachUserPolicy { .. } => "iam:AttachUserPolicy",
             Self::DetachUserPolicy { .. } => "iam:DetachUserPolicy",
             Self::UpdateAccessKey { .. } => "iam:UpdateAccessKey",
+            Self::UpdateSshPublicKey { .. } => "iam:UpdateSSHPublicKey",
             Self::TagUser { .. } => "iam:TagUser",
             Self::UntagUser { .. } => "iam:UntagUser",
         }
@@ -163,9 +169,18 @@ impl Call {
     pub fn widens(&self) -> bool {
         match self {
             Self::ModifyNetworkInterfaceAttribute { change, .. } => *change == Change::Restore,
-            Self::UpdateAccessKey { active, .. } => *active,
+            Self::UpdateAccessKey { active, .. } | Self::UpdateSshPublicKey { active, .. } => *active,
             Self::DeleteUserPolicy { .. } | Self::DetachUserPolicy { .. } => true,
             _ => false,
+        }
+    }
+
+    /// The credential that it switches, and whether on.
+    #[must_use]
+    pub fn switches(&self) -> Option<(&str, bool)> {
+        match self {
+            Self::UpdateAccessKey { id, active, .. } | Self::UpdateSshPublicKey { id, active, .. } => Some((id, *active)),
+            _ => None,
         }
     }
 
@@ -203,8 +218,8 @@ impl Display for Call {
             }
             Self::DeleteExpiredSessionsDeny { user, policy } => write!(f, "{user}: {policy} (expired)"),
             Self::AttachUserPolicy { user, arn } | Self::DetachUserPolicy { user, arn } => write!(f, "{user}: {arn}"),
-            Self::UpdateAccessKey { user, key, active } => {
-                write!(f, "{user}: {key} {}", if *active { "Active" } else { "Inactive" })
+            Self::UpdateAccessKey { user, id, active } | Self::UpdateSshPublicKey { user, id, active } => {
+                write!(f, "{user}: {id} {}", if *active { "Active" } else { "Inactive" })
             }
             Self::TagUser { user, tags } | Self::UntagUser { user, tags } => write!(f, "{user}: {}", keys(tags)),
         }

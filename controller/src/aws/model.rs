@@ -146,10 +146,10 @@ pub struct User {
     pub tags: BTreeMap<String, String>,
 }
 
-/// An access key.
+/// One credential of an IAM user, of a kind of which there can be several: an access key, an SSH public key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AccessKey {
-    /// `AKIA...`.
+pub struct Credential {
+    /// `AKIA...`, `APKA...`.
     pub id: String,
     /// Whether it can be used.
     pub active: bool,

@@ -14,6 +14,7 @@ const READS: &[&str] = &[
     "iam:GetUserPolicy",
     "iam:ListAccessKeys",
     "iam:ListAttachedUserPolicies",
+    "iam:ListSSHPublicKeys",
 ];
 
 /// What is changed: the operations of `Call`, and what EC2 checks behind `CreateSnapshots`.
@@ -32,6 +33,7 @@ const WRITES: &[&str] = &[
     "iam:TagUser",
     "iam:UntagUser",
     "iam:UpdateAccessKey",
+    "iam:UpdateSSHPublicKey",
 ];
 
 /// The policy document for the role that `AwsAccount.spec.assumeRole` names.

@@ -84,8 +84,10 @@ impl Case {
 /// What everybody gives back beyond the default; None where there is nobody.
 #[must_use]
 pub fn merge_release<'a>(all: impl Iterator<Item = &'a ReleasePolicy>) -> Option<ReleasePolicy> {
-    all.cloned()
-        .reduce(|a, b| ReleasePolicy { reactivate_access_keys: a.reactivate_access_keys && b.reactivate_access_keys })
+    all.cloned().reduce(|a, b| ReleasePolicy {
+        reactivate_access_keys: a.reactivate_access_keys && b.reactivate_access_keys,
+        reactivate_credentials: a.reactivate_credentials && b.reactivate_credentials,
+    })
 }
 
 /// Under this key it is noted that what was there before is not known. So a release looks at the action too, and asks a person
@@ -102,7 +104,7 @@ mod tests {
 
     /// Whether keys come back where the last to let go, and those before, said so.
     fn keys_come_back(let_go: Option<bool>, holding: &[bool]) -> bool {
-        let policy = |reactivate_access_keys| ReleasePolicy { reactivate_access_keys };
+        let policy = |back| ReleasePolicy { reactivate_access_keys: back, reactivate_credentials: back };
         let mut quarantine = example::quarantine(example::instance(), vec![]);
         quarantine.spec.let_go = let_go.map(policy);
         let holder = |(n, back): (usize, &bool)| firebreak_crds::Holder {
@@ -110,7 +112,17 @@ mod tests {
             ..example::holder(&format!("u-{n}"), "inc", vec![])
         };
         quarantine.spec.holders = holding.iter().enumerate().map(holder).collect();
-        Case::of(&quarantine, "aws", Timestamp::UNIX_EPOCH).release.reactivate_access_keys
+        let merged = Case::of(&quarantine, "aws", Timestamp::UNIX_EPOCH).release;
+        assert_eq!(merged.reactivate_access_keys, merged.reactivate_credentials);
+        merged.reactivate_access_keys
+    }
+
+    #[test]
+    fn who_wants_access_keys_back_does_not_say_so_of_other_credentials() {
+        let keys = ReleasePolicy { reactivate_access_keys: true, ..ReleasePolicy::default() };
+        let credentials = ReleasePolicy { reactivate_credentials: true, ..ReleasePolicy::default() };
+        assert_eq!(merge_release([&keys, &credentials].into_iter()), Some(ReleasePolicy::default()));
+        assert_eq!(merge_release([&credentials, &credentials].into_iter()), Some(credentials.clone()));
     }
 
     #[test]

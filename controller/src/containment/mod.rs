@@ -3,7 +3,9 @@
 //! `ACTIONS` below is the one list. Adding an action touches its own file, the policy type in `crds/`, and this list.
 
 mod case;
+mod credentials;
 mod deactivate_access_keys;
+mod deactivate_ssh_keys;
 mod deny_all;
 mod drive;
 mod isolate_network;

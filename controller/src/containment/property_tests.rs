@@ -4,8 +4,8 @@
 //!
 //! `Simulation::pass` is the loop of `drive::run` without its effects.
 
+mod credentials;
 mod deny_all;
-mod keys;
 mod merge;
 mod network;
 

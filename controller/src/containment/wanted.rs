@@ -4,7 +4,8 @@ use firebreak_crds::{ContainAction, Empty, Holder, Resource};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::deactivate_access_keys::Keys;
+use super::deactivate_access_keys::AccessKeys;
+use super::deactivate_ssh_keys::SshKeys;
 use super::deny_all::DenyAll;
 use super::drive::{self, Action, DryRun, Merge, Pass, Report};
 use super::isolate_network::Isolation;
@@ -83,7 +84,8 @@ macro_rules! actions {
 actions! {
     IsolateNetwork: Isolation, isolate_network;
     DenyAll: DenyAll, deny_all;
-    DeactivateAccessKeys: Keys, deactivate_access_keys;
+    DeactivateAccessKeys: AccessKeys, deactivate_access_keys;
+    DeactivateSshKeys: SshKeys, deactivate_ssh_keys;
 }
 
 /// The actions of all holders, merged; and those on record that no holder asks for any more, since nothing is given back

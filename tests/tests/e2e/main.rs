@@ -3,6 +3,7 @@
 
 mod admission;
 mod conversion;
+mod credentials;
 mod denied;
 mod drift;
 mod examples;

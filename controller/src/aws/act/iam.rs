@@ -25,9 +25,13 @@ pub(super) async fn send(client: &Client, call: &Call) -> Result<Outcome, AwsErr
         Call::DetachUserPolicy { user, arn } => {
             sent!(aws_sdk_iam, call, client.detach_user_policy().user_name(user).policy_arn(arn))?;
         }
-        Call::UpdateAccessKey { user, key, active } => {
-            let status = if *active { StatusType::Active } else { StatusType::Inactive };
-            sent!(aws_sdk_iam, call, client.update_access_key().user_name(user).access_key_id(key).status(status))?;
+        Call::UpdateAccessKey { user, id, active } => {
+            let request = client.update_access_key().user_name(user).access_key_id(id);
+            sent!(aws_sdk_iam, call, request.status(status(*active)))?;
+        }
+        Call::UpdateSshPublicKey { user, id, active } => {
+            let request = client.update_ssh_public_key().user_name(user).ssh_public_key_id(id);
+            sent!(aws_sdk_iam, call, request.status(status(*active)))?;
         }
         Call::TagUser { user, tags } => {
             sent!(aws_sdk_iam, call, client.tag_user().user_name(user).set_tags(Some(tag_list(call, tags)?)))?;
@@ -42,6 +46,10 @@ pub(super) async fn send(client: &Client, call: &Call) -> Result<Outcome, AwsErr
         other => return Err(super::unknown(other)),
     }
     Ok(Outcome::Done)
+}
+
+fn status(active: bool) -> StatusType {
+    if active { StatusType::Active } else { StatusType::Inactive }
 }
 
 fn tag_list(call: &Call, tags: &BTreeMap<String, String>) -> Result<Vec<Tag>, AwsError> {

@@ -3,7 +3,7 @@
 use aws_sdk_iam::types::StatusType;
 
 use super::{Read, absent, error, timestamp};
-use crate::aws::model::{AccessKey, User};
+use crate::aws::model::{Credential, User};
 use crate::aws::session::Session;
 
 impl Session {
@@ -17,13 +17,23 @@ impl Session {
     }
 
     /// All access keys of a user; none where there is no user.
-    pub async fn access_keys(&self, name: &str) -> Read<Vec<AccessKey>> {
+    pub async fn access_keys(&self, name: &str) -> Read<Vec<Credential>> {
         let read = async {
             let keys = self.iam.list_access_keys().user_name(name).into_paginator().items().send();
             let keys: Vec<_> = keys.collect::<Result<_, _>>().await.map_err(|e| error("iam:ListAccessKeys", &e))?;
             Ok(keys.into_iter().map(access_key).collect())
         };
         self.measured("iam:ListAccessKeys", read).await
+    }
+
+    /// All SSH public keys of a user.
+    pub async fn ssh_keys(&self, name: &str) -> Read<Vec<Credential>> {
+        let read = async {
+            let keys = self.iam.list_ssh_public_keys().user_name(name).into_paginator().items().send();
+            let keys: Vec<_> = keys.collect::<Result<_, _>>().await.map_err(|e| error("iam:ListSSHPublicKeys", &e))?;
+            Ok(keys.into_iter().map(ssh_key).collect())
+        };
+        self.measured("iam:ListSSHPublicKeys", read).await
     }
 
     /// The text of an inline policy; arrives URL-encoded.
@@ -52,12 +62,16 @@ fn user(u: aws_sdk_iam::types::User) -> User {
     User { id: u.user_id, arn: u.arn, tags }
 }
 
-fn access_key(k: aws_sdk_iam::types::AccessKeyMetadata) -> AccessKey {
-    AccessKey {
+fn access_key(k: aws_sdk_iam::types::AccessKeyMetadata) -> Credential {
+    Credential {
         active: k.status != Some(StatusType::Inactive),
         created: k.create_date.and_then(timestamp),
         id: k.access_key_id.unwrap_or_default(),
     }
+}
+
+fn ssh_key(k: aws_sdk_iam::types::SshPublicKeyMetadata) -> Credential {
+    Credential { active: k.status != StatusType::Inactive, created: timestamp(k.upload_date), id: k.ssh_public_key_id }
 }
 
 fn decoded(document: &str) -> String {

@@ -1,0 +1,82 @@
+//! The credentials of the scene's user besides access keys, straight in AWS: made, switched, deleted and looked at.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context;
+use aws_sdk_iam::types::StatusType;
+
+use crate::emulator::Aws;
+use crate::scene::USER;
+
+/// A kind of credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Credentials {
+    /// SSH public keys, for CodeCommit.
+    SshKeys,
+}
+
+impl Credentials {
+    /// The action that switches them off.
+    pub fn action(self) -> &'static str {
+        match self {
+            Self::SshKeys => "deactivateSshKeys",
+        }
+    }
+
+    /// The AWS operation that switches one.
+    pub fn operation(self) -> &'static str {
+        match self {
+            Self::SshKeys => "UpdateSSHPublicKey",
+        }
+    }
+
+    /// Makes one more, which is active, and returns its id.
+    pub async fn make(self, aws: &Aws) -> anyhow::Result<String> {
+        match self {
+            Self::SshKeys => {
+                let made = aws.iam.upload_ssh_public_key().user_name(USER).ssh_public_key_body("ssh-rsa AAAAB3NzaC1yc2E=");
+                Ok(made.send().await?.ssh_public_key.context("a key")?.ssh_public_key_id)
+            }
+        }
+    }
+
+    /// Switches one.
+    pub async fn switch(self, aws: &Aws, id: &str, active: bool) -> anyhow::Result<()> {
+        let status = if active { StatusType::Active } else { StatusType::Inactive };
+        match self {
+            Self::SshKeys => {
+                let update = aws.iam.update_ssh_public_key().user_name(USER).ssh_public_key_id(id);
+                update.status(status).send().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes one.
+    pub async fn delete(self, aws: &Aws, id: &str) -> anyhow::Result<()> {
+        match self {
+            Self::SshKeys => {
+                aws.iam.delete_ssh_public_key().user_name(USER).ssh_public_key_id(id).send().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The status of each.
+    pub async fn all(self, aws: &Aws) -> anyhow::Result<BTreeMap<String, String>> {
+        let all: Vec<(String, StatusType)> = match self {
+            Self::SshKeys => {
+                let keys = aws.iam.list_ssh_public_keys().user_name(USER).send().await?.ssh_public_keys;
+                keys.unwrap_or_default().into_iter().map(|k| (k.ssh_public_key_id, k.status)).collect()
+            }
+        };
+        Ok(all.into_iter().map(|(id, status)| (id, status.as_str().to_owned())).collect())
+    }
+
+    /// Whether all that there are are off, and there are so many.
+    pub async fn all_off(self, aws: &Aws, count: usize) -> anyhow::Result<()> {
+        let all = self.all(aws).await?;
+        anyhow::ensure!(all.len() == count && all.values().all(|status| status != "Active"), "{all:?}");
+        Ok(())
+    }
+}
