@@ -85,7 +85,7 @@ pub struct IamUserPolicy {
     /// Actions that contain it; each item has exactly one key, e.g. `- denyAll: {}`.
     #[serde(default)]
     #[schemars(length(max = 32))]
-    #[x_kube(validation = no_key_twice(&["denyAll", "deactivateAccessKeys", "deactivateSshKeys"])
+    #[x_kube(validation = no_key_twice(&["denyAll", "deactivateAccessKeys", "deactivateSshKeys", "deactivateServiceCredentials"])
     .message("iamUser.contain: the same key is listed twice; keep one"))]
     pub contain: Vec<IamUserAction>,
 }
@@ -93,8 +93,8 @@ pub struct IamUserPolicy {
 /// One containment action on a user.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = exactly_one(&["denyAll", "deactivateAccessKeys", "deactivateSshKeys"])
-    .message("iamUser.contain: each item needs exactly one action: denyAll, deactivateAccessKeys or deactivateSshKeys (write `denyAll: {}`, not `denyAll:`)"))]
+#[x_kube(validation = exactly_one(&["denyAll", "deactivateAccessKeys", "deactivateSshKeys", "deactivateServiceCredentials"])
+    .message("iamUser.contain: each item needs exactly one action: denyAll, deactivateAccessKeys, deactivateSshKeys or deactivateServiceCredentials (write `denyAll: {}`, not `denyAll:`)"))]
 pub struct IamUserAction {
     /// Denies every call, by an inline policy and by the attached `AWSDenyAll`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -106,6 +106,10 @@ pub struct IamUserAction {
     /// `release.reactivateCredentials` says otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deactivate_ssh_keys: Option<Empty>,
+    /// Switches off every service-specific credential: those of CodeCommit, Keyspaces and all other services, and Bedrock's
+    /// API keys. They stay off after a release unless `release.reactivateCredentials` says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deactivate_service_credentials: Option<Empty>,
 }
 
 impl From<&Ec2InstanceAction> for ContainAction {
@@ -120,6 +124,7 @@ impl From<&IamUserAction> for ContainAction {
             deny_all: a.deny_all,
             deactivate_access_keys: a.deactivate_access_keys,
             deactivate_ssh_keys: a.deactivate_ssh_keys,
+            deactivate_service_credentials: a.deactivate_service_credentials,
             ..Self::default()
         }
     }

@@ -223,6 +223,40 @@ class Corrections(unittest.TestCase):
         self.assertEqual(len(names), 4)
         self.assertIn("AWSDenyAll", names)
 
+    def test_service_credentials_exist(self):
+        self.iam.create_user(UserName="mallory")
+        create = self.iam.create_service_specific_credential
+        services = ["codecommit.amazonaws.com", "bedrock.amazonaws.com", "bedrock.amazonaws.com"]
+        made = [create(UserName="mallory", ServiceName=s)["ServiceSpecificCredential"] for s in services]
+        ids = [one["ServiceSpecificCredentialId"] for one in made]
+        self.assert_refused("LimitExceeded", create, UserName="mallory", ServiceName="bedrock.amazonaws.com")
+        update, delete = self.iam.update_service_specific_credential, self.iam.delete_service_specific_credential
+        update(UserName="mallory", ServiceSpecificCredentialId=ids[0], Status="Inactive")
+        delete(UserName="mallory", ServiceSpecificCredentialId=ids[1])
+        self.assert_refused("NoSuchEntity", delete, UserName="mallory", ServiceSpecificCredentialId=ids[1])
+        self.assertEqual(self.service_credentials(), {ids[0]: "Inactive", ids[2]: "Active"})
+        self.assertEqual(self.service_credentials(ServiceName="bedrock.amazonaws.com"), {ids[2]: "Active"})
+        list_of = self.iam.list_service_specific_credentials
+        self.assert_refused("NoSuchEntity", list_of, UserName="nobody")
+
+    def test_an_api_key_of_bedrock_expires(self):
+        self.iam.create_user(UserName="mallory")
+        made = self.iam.create_service_specific_credential(
+            UserName="mallory", ServiceName="bedrock.amazonaws.com", CredentialAgeDays=30
+        )["ServiceSpecificCredential"]
+        self.assertEqual((made["ExpirationDate"] - made["CreateDate"]).days, 30)
+
+    def service_credentials(self, **more):
+        """The status of each of mallory's, one page after the other."""
+        found, marker = {}, {}
+        while True:
+            page = self.iam.list_service_specific_credentials(UserName="mallory", **more, **marker)
+            self.assertLessEqual(len(page["ServiceSpecificCredentials"]), 1)
+            found |= {c["ServiceSpecificCredentialId"]: c["Status"] for c in page["ServiceSpecificCredentials"]}
+            if not page["IsTruncated"]:
+                return found
+            marker = {"Marker": page["Marker"]}
+
     def test_iam_has_what_a_containment_uses(self):
         """Not corrected: proof that moto's own IAM will do."""
         deny_all = "arn:aws:iam::aws:policy/AWSDenyAll"

@@ -13,6 +13,8 @@ use crate::scene::USER;
 pub enum Credentials {
     /// SSH public keys, for CodeCommit.
     SshKeys,
+    /// Service-specific credentials: the first is of CodeCommit, those after it are API keys of Bedrock.
+    ServiceCredentials,
 }
 
 impl Credentials {
@@ -20,6 +22,7 @@ impl Credentials {
     pub fn action(self) -> &'static str {
         match self {
             Self::SshKeys => "deactivateSshKeys",
+            Self::ServiceCredentials => "deactivateServiceCredentials",
         }
     }
 
@@ -27,6 +30,7 @@ impl Credentials {
     pub fn operation(self) -> &'static str {
         match self {
             Self::SshKeys => "UpdateSSHPublicKey",
+            Self::ServiceCredentials => "UpdateServiceSpecificCredential",
         }
     }
 
@@ -36,6 +40,12 @@ impl Credentials {
             Self::SshKeys => {
                 let made = aws.iam.upload_ssh_public_key().user_name(USER).ssh_public_key_body("ssh-rsa AAAAB3NzaC1yc2E=");
                 Ok(made.send().await?.ssh_public_key.context("a key")?.ssh_public_key_id)
+            }
+            Self::ServiceCredentials => {
+                let service =
+                    if self.all(aws).await?.is_empty() { "codecommit.amazonaws.com" } else { "bedrock.amazonaws.com" };
+                let made = aws.iam.create_service_specific_credential().user_name(USER).service_name(service).send().await?;
+                Ok(made.service_specific_credential.context("a credential")?.service_specific_credential_id)
             }
         }
     }
@@ -48,6 +58,10 @@ impl Credentials {
                 let update = aws.iam.update_ssh_public_key().user_name(USER).ssh_public_key_id(id);
                 update.status(status).send().await?;
             }
+            Self::ServiceCredentials => {
+                let update = aws.iam.update_service_specific_credential().user_name(USER);
+                update.service_specific_credential_id(id).status(status).send().await?;
+            }
         }
         Ok(())
     }
@@ -57,6 +71,10 @@ impl Credentials {
         match self {
             Self::SshKeys => {
                 aws.iam.delete_ssh_public_key().user_name(USER).ssh_public_key_id(id).send().await?;
+            }
+            Self::ServiceCredentials => {
+                let delete = aws.iam.delete_service_specific_credential().user_name(USER);
+                delete.service_specific_credential_id(id).send().await?;
             }
         }
         Ok(())
@@ -69,6 +87,7 @@ impl Credentials {
                 let keys = aws.iam.list_ssh_public_keys().user_name(USER).send().await?.ssh_public_keys;
                 keys.unwrap_or_default().into_iter().map(|k| (k.ssh_public_key_id, k.status)).collect()
             }
+            Self::ServiceCredentials => service_credentials(aws).await?,
         };
         Ok(all.into_iter().map(|(id, status)| (id, status.as_str().to_owned())).collect())
     }
@@ -78,5 +97,18 @@ impl Credentials {
         let all = self.all(aws).await?;
         anyhow::ensure!(all.len() == count && all.values().all(|status| status != "Active"), "{all:?}");
         Ok(())
+    }
+}
+
+async fn service_credentials(aws: &Aws) -> anyhow::Result<Vec<(String, StatusType)>> {
+    let (mut all, mut marker) = (Vec::new(), None);
+    loop {
+        let page = aws.iam.list_service_specific_credentials().user_name(USER).set_marker(marker).send().await?;
+        let of_page = page.service_specific_credentials.unwrap_or_default().into_iter();
+        all.extend(of_page.map(|c| (c.service_specific_credential_id, c.status)));
+        marker = page.marker;
+        if marker.is_none() {
+            return Ok(all);
+        }
     }
 }

@@ -176,7 +176,7 @@ fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Need
             Needs::Never("edits somebody's group")
         }
         "CreateSecurityGroup" if !param("GroupName").starts_with("firebreak-") => Needs::Never("a name that is not ours"),
-        "UpdateAccessKey" | "UpdateSSHPublicKey" if param("Status") != "Inactive" => {
+        "UpdateAccessKey" | "UpdateSSHPublicKey" | "UpdateServiceSpecificCredential" if param("Status") != "Inactive" => {
             Needs::Release(param("UserName").to_owned())
         }
         "DetachUserPolicy" if param("PolicyArn").ends_with(":policy/AWSDenyAll") => {
@@ -192,6 +192,7 @@ fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Need
         | "CreateSecurityGroup"
         | "UpdateAccessKey"
         | "UpdateSSHPublicKey"
+        | "UpdateServiceSpecificCredential"
         | "PutUserPolicy"
         | "AttachUserPolicy"
         | "CreateTags"
@@ -277,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_users_credentials_go_on_only_in_a_release() {
-        for action in ["UpdateAccessKey", "UpdateSSHPublicKey"] {
+        for action in ["UpdateAccessKey", "UpdateSSHPublicKey", "UpdateServiceSpecificCredential"] {
             let switched = |status| judged(action, &[("UserName", "m"), ("Status", status)]);
             assert_eq!((switched("Inactive"), switched("Active")), (Needs::Nothing, Needs::Release("m".into())), "{action}");
             assert_eq!(judged(action, &[("UserName", "m")]), Needs::Release("m".into()), "{action}");

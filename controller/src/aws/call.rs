@@ -123,6 +123,11 @@ pub enum Call {
         id: String,
         active: bool,
     },
+    UpdateServiceSpecificCredential {
+        user: String,
+        id: String,
+        active: bool,
+    },
     TagUser {
         user: String,
         tags: BTreeMap<String, String>,
@@ -153,6 +158,7 @@ impl Call {
             Self::DetachUserPolicy { .. } => "iam:DetachUserPolicy",
             Self::UpdateAccessKey { .. } => "iam:UpdateAccessKey",
             Self::UpdateSshPublicKey { .. } => "iam:UpdateSSHPublicKey",
+            Self::UpdateServiceSpecificCredential { .. } => "iam:UpdateServiceSpecificCredential",
             Self::TagUser { .. } => "iam:TagUser",
             Self::UntagUser { .. } => "iam:UntagUser",
         }
@@ -169,7 +175,9 @@ impl Call {
     pub fn widens(&self) -> bool {
         match self {
             Self::ModifyNetworkInterfaceAttribute { change, .. } => *change == Change::Restore,
-            Self::UpdateAccessKey { active, .. } | Self::UpdateSshPublicKey { active, .. } => *active,
+            Self::UpdateAccessKey { active, .. }
+            | Self::UpdateSshPublicKey { active, .. }
+            | Self::UpdateServiceSpecificCredential { active, .. } => *active,
             Self::DeleteUserPolicy { .. } | Self::DetachUserPolicy { .. } => true,
             _ => false,
         }
@@ -179,7 +187,9 @@ impl Call {
     #[must_use]
     pub fn switches(&self) -> Option<(&str, bool)> {
         match self {
-            Self::UpdateAccessKey { id, active, .. } | Self::UpdateSshPublicKey { id, active, .. } => Some((id, *active)),
+            Self::UpdateAccessKey { id, active, .. }
+            | Self::UpdateSshPublicKey { id, active, .. }
+            | Self::UpdateServiceSpecificCredential { id, active, .. } => Some((id, *active)),
             _ => None,
         }
     }
@@ -218,7 +228,9 @@ impl Display for Call {
             }
             Self::DeleteExpiredSessionsDeny { user, policy } => write!(f, "{user}: {policy} (expired)"),
             Self::AttachUserPolicy { user, arn } | Self::DetachUserPolicy { user, arn } => write!(f, "{user}: {arn}"),
-            Self::UpdateAccessKey { user, id, active } | Self::UpdateSshPublicKey { user, id, active } => {
+            Self::UpdateAccessKey { user, id, active }
+            | Self::UpdateSshPublicKey { user, id, active }
+            | Self::UpdateServiceSpecificCredential { user, id, active } => {
                 write!(f, "{user}: {id} {}", if *active { "Active" } else { "Inactive" })
             }
             Self::TagUser { user, tags } | Self::UntagUser { user, tags } => write!(f, "{user}: {}", keys(tags)),

@@ -146,13 +146,16 @@ pub struct User {
     pub tags: BTreeMap<String, String>,
 }
 
-/// One credential of an IAM user, of a kind of which there can be several: an access key, an SSH public key.
+/// One credential of an IAM user, of a kind of which there can be several: an access key, an SSH public key, a
+/// service-specific credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credential {
-    /// `AKIA...`, `APKA...`.
+    /// `AKIA...`, `APKA...`, `ACCA...`.
     pub id: String,
     /// Whether it can be used.
     pub active: bool,
     /// When it was made.
     pub created: Option<Timestamp>,
+    /// Whether its time is over: nothing brings it back. Only Bedrock's API keys have one.
+    pub expired: bool,
 }

@@ -15,6 +15,7 @@ const READS: &[&str] = &[
     "iam:ListAccessKeys",
     "iam:ListAttachedUserPolicies",
     "iam:ListSSHPublicKeys",
+    "iam:ListServiceSpecificCredentials",
 ];
 
 /// What is changed: the operations of `Call`, and what EC2 checks behind `CreateSnapshots`.
@@ -34,6 +35,7 @@ const WRITES: &[&str] = &[
     "iam:UntagUser",
     "iam:UpdateAccessKey",
     "iam:UpdateSSHPublicKey",
+    "iam:UpdateServiceSpecificCredential",
 ];
 
 /// The policy document for the role that `AwsAccount.spec.assumeRole` names.

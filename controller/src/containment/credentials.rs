@@ -122,7 +122,8 @@ fn made_during_containment(case: &Case, one: &Credential) -> bool {
 }
 
 fn comes_back<C: Credentials>(case: &Case, one: &Credential) -> bool {
-    C::come_back(&case.release) && case.recorded::<Original>(&record_key::<C>(one)).is_some_and(|o| o.active)
+    let was_active = case.recorded::<Original>(&record_key::<C>(one)).is_some_and(|o| o.active);
+    C::come_back(&case.release) && was_active && !one.expired
 }
 
 fn record_key<C: Credentials>(one: &Credential) -> String {

@@ -4,6 +4,7 @@ use firebreak_crds::ReleasePolicy;
 
 use super::*;
 use crate::containment::deactivate_access_keys::AccessKeys;
+use crate::containment::deactivate_service_credentials::ServiceCredentials;
 use crate::containment::deactivate_ssh_keys::SshKeys;
 use crate::containment::example;
 
@@ -14,7 +15,7 @@ fn case() -> Case {
 /// A key made that many seconds after the containment began.
 fn key(id: &str, active: bool, age: i64) -> Credential {
     let created = case().since + k8s_openapi::jiff::SignedDuration::from_secs(age);
-    Credential { id: id.into(), active, created: Some(created) }
+    Credential { id: id.into(), active, created: Some(created), expired: false }
 }
 
 fn look(credentials: Vec<Credential>) -> Look {
@@ -150,6 +151,18 @@ fn what_is_not_known_stays_off_whatever_the_policy_says() {
     assert!(plan.record.is_empty(), "else it would be on record as active, and be switched on again");
 }
 
+#[test]
+fn what_has_expired_is_left_as_it_is() {
+    let expired = |active| Credential { expired: true, ..key("A", active, -60) };
+    let release = ReleasePolicy { reactivate_access_keys: true, reactivate_credentials: true };
+    let was_active = Original { active: true };
+    let case = Case { release, ..example::recorded(case(), "deactivateServiceCredentials/A", &was_active) };
+    assert!(ServiceCredentials::release(&case, &look(vec![expired(false)])).is_done(), "AWS would refuse it for ever");
+    assert!(ServiceCredentials::contain(&case, &Empty {}, &look(vec![expired(false)])).is_done());
+    let lagging = ServiceCredentials::contain(&case, &Empty {}, &look(vec![expired(true)]));
+    assert_eq!(lagging.calls.len(), 1, "by our clock it is over, but AWS shows it as active");
+}
+
 /// Its record, its call, and what gives it back.
 fn judge<C: Credentials>(action: &str, call: &str, flag: &ReleasePolicy) {
     let plan = C::contain(&case(), &Empty {}, &look(vec![key("A", true, -60)]));
@@ -177,4 +190,6 @@ fn each_kind_has_its_own_record_and_call_and_comes_back_by_its_own_flag() {
     let credentials = ReleasePolicy { reactivate_credentials: true, ..ReleasePolicy::default() };
     judge::<AccessKeys>("deactivateAccessKeys", "iam:UpdateAccessKey", &keys);
     judge::<SshKeys>("deactivateSshKeys", "iam:UpdateSSHPublicKey", &credentials);
+    let service = ("deactivateServiceCredentials", "iam:UpdateServiceSpecificCredential");
+    judge::<ServiceCredentials>(service.0, service.1, &credentials);
 }

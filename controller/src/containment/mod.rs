@@ -5,6 +5,7 @@
 mod case;
 mod credentials;
 mod deactivate_access_keys;
+mod deactivate_service_credentials;
 mod deactivate_ssh_keys;
 mod deny_all;
 mod drive;

@@ -5,6 +5,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::deactivate_access_keys::AccessKeys;
+use super::deactivate_service_credentials::ServiceCredentials;
 use super::deactivate_ssh_keys::SshKeys;
 use super::deny_all::DenyAll;
 use super::drive::{self, Action, DryRun, Merge, Pass, Report};
@@ -86,6 +87,7 @@ actions! {
     DenyAll: DenyAll, deny_all;
     DeactivateAccessKeys: AccessKeys, deactivate_access_keys;
     DeactivateSshKeys: SshKeys, deactivate_ssh_keys;
+    DeactivateServiceCredentials: ServiceCredentials, deactivate_service_credentials;
 }
 
 /// The actions of all holders, merged; and those on record that no holder asks for any more, since nothing is given back

@@ -4,7 +4,7 @@ One module per topic, one function per correction, each with a test in ../test_c
 a method of moto's own models, so that all else in moto stays as it is. Pinned to the moto of ../requirements.txt.
 """
 
-from . import filters, groups, instances, interfaces, paging, policies, server, snapshots
+from . import credentials, filters, groups, instances, interfaces, paging, policies, server, snapshots
 
 CORRECTIONS = [
     interfaces.groups_are_what_was_last_set,
@@ -15,6 +15,7 @@ CORRECTIONS = [
     groups.group_in_use_cannot_be_deleted,
     snapshots.snapshots_are_pending_first,
     paging.describe_calls_page,
+    credentials.service_credentials_exist,
     policies.accounts_have_few_managed_policies,
     server.requests_are_atomic,
 ]

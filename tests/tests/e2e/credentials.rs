@@ -134,4 +134,5 @@ macro_rules! for_every_kind {
 
 for_every_kind! {
     ssh_keys: SshKeys;
+    service_credentials: ServiceCredentials;
 }

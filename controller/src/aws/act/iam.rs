@@ -33,6 +33,10 @@ pub(super) async fn send(client: &Client, call: &Call) -> Result<Outcome, AwsErr
             let request = client.update_ssh_public_key().user_name(user).ssh_public_key_id(id);
             sent!(aws_sdk_iam, call, request.status(status(*active)))?;
         }
+        Call::UpdateServiceSpecificCredential { user, id, active } => {
+            let request = client.update_service_specific_credential().user_name(user).service_specific_credential_id(id);
+            sent!(aws_sdk_iam, call, request.status(status(*active)))?;
+        }
         Call::TagUser { user, tags } => {
             sent!(aws_sdk_iam, call, client.tag_user().user_name(user).set_tags(Some(tag_list(call, tags)?)))?;
         }

@@ -1,10 +1,11 @@
 //! IAM.
 
-use aws_sdk_iam::types::StatusType;
+use aws_sdk_iam::types::{ServiceSpecificCredentialMetadata, StatusType};
 
 use super::{Read, absent, error, timestamp};
 use crate::aws::model::{Credential, User};
 use crate::aws::session::Session;
+use crate::clock;
 
 impl Session {
     /// The user, or None where there is none.
@@ -34,6 +35,23 @@ impl Session {
             Ok(keys.into_iter().map(ssh_key).collect())
         };
         self.measured("iam:ListSSHPublicKeys", read).await
+    }
+
+    /// The service-specific credentials of a user, of all services. The SDK has no paginator for them.
+    pub async fn service_credentials(&self, name: &str) -> Read<Vec<Credential>> {
+        let read = async {
+            let (mut all, mut marker) = (Vec::new(), None);
+            loop {
+                let page = self.iam.list_service_specific_credentials().user_name(name).set_marker(marker).send().await;
+                let page = page.map_err(|e| error("iam:ListServiceSpecificCredentials", &e))?;
+                all.extend(page.service_specific_credentials.unwrap_or_default().into_iter().map(service_credential));
+                marker = page.marker.filter(|_| page.is_truncated);
+                if marker.is_none() {
+                    return Ok(all);
+                }
+            }
+        };
+        self.measured("iam:ListServiceSpecificCredentials", read).await
     }
 
     /// The text of an inline policy; arrives URL-encoded.
@@ -66,12 +84,24 @@ fn access_key(k: aws_sdk_iam::types::AccessKeyMetadata) -> Credential {
     Credential {
         active: k.status != Some(StatusType::Inactive),
         created: k.create_date.and_then(timestamp),
+        expired: false,
         id: k.access_key_id.unwrap_or_default(),
     }
 }
 
 fn ssh_key(k: aws_sdk_iam::types::SshPublicKeyMetadata) -> Credential {
-    Credential { active: k.status != StatusType::Inactive, created: timestamp(k.upload_date), id: k.ssh_public_key_id }
+    let created = timestamp(k.upload_date);
+    Credential { active: k.status != StatusType::Inactive, created, expired: false, id: k.ssh_public_key_id }
+}
+
+fn service_credential(c: ServiceSpecificCredentialMetadata) -> Credential {
+    let over = c.expiration_date.and_then(timestamp).is_some_and(|at| at <= clock::now());
+    Credential {
+        active: !matches!(c.status, StatusType::Inactive | StatusType::Expired),
+        created: timestamp(c.create_date),
+        expired: over || c.status == StatusType::Expired,
+        id: c.service_specific_credential_id,
+    }
 }
 
 fn decoded(document: &str) -> String {

@@ -9,6 +9,7 @@ use super::{SINCE, Simulated, Simulation, at, calm, config, decisions, resource,
 use crate::aws::{Call, Credential, User};
 use crate::containment::credentials::{Credentials, Look};
 use crate::containment::deactivate_access_keys::AccessKeys;
+use crate::containment::deactivate_service_credentials::ServiceCredentials;
 use crate::containment::deactivate_ssh_keys::SshKeys;
 use crate::containment::{case::Case, plan::Plan, plan::Verdict};
 
@@ -50,7 +51,7 @@ impl<C: Credentials> Simulated for C {
         };
         match attack {
             Attack::Make(n) if !aws.credentials.iter().any(|k| k.id == id(n)) => {
-                aws.credentials.push(Credential { id: id(n), active: true, created: Some(now) });
+                aws.credentials.push(Credential { id: id(n), active: true, created: Some(now), expired: false });
             }
             Attack::Make(_) => {}
             Attack::Activate(n) => switch(&mut aws.credentials, n, true),
@@ -100,7 +101,7 @@ prop_compose! {
     ) -> Look {
         let tags = marked.then(|| ("firebreak.dev/incident".to_owned(), "security/old".to_owned())).into_iter().collect();
         let key = |(n, (active, age)): (usize, (bool, i64))| {
-            Credential { id: format!("ID{n}"), active, created: Some(at(SINCE + age)) }
+            Credential { id: format!("ID{n}"), active, created: Some(at(SINCE + age)), expired: false }
         };
         let credentials = if there { keys.into_iter().enumerate().map(key).collect() } else { Vec::new() };
         Look { credentials, user: there.then(|| User { tags, ..User::default() }) }
@@ -163,4 +164,5 @@ macro_rules! for_every_kind {
 for_every_kind! {
     access_keys: AccessKeys;
     ssh_keys: SshKeys;
+    service_credentials: ServiceCredentials;
 }
