@@ -140,7 +140,7 @@ pub struct VolumeSnapshot {
 pub struct CustodyEntry {
     /// When.
     pub at: Time,
-    /// Who: the controller's AWS identity.
+    /// Who: the controller's AWS identity, or Firebreak itself for what was done to this record.
     #[schemars(length(max = 2048))]
     pub by: String,
     /// What was done.

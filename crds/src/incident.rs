@@ -1,6 +1,6 @@
 //! `Incident`: what a responder declares.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -48,12 +48,12 @@ pub struct IncidentSpec {
     pub description: Option<String>,
     /// How bad it is.
     pub severity: Severity,
-    /// What Firebreak does: look only, contain, or give back.
+    /// What Firebreak does: look only (the default), contain, or give back.
     #[serde(default)]
     pub mode: Mode,
     /// The `ContainmentPolicy` to follow.
     pub policy_ref: NameRef,
-    /// What happens to the holds when this object is deleted.
+    /// What happens to the holds when this object is deleted. By default they are retained.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
     /// No new holds and no new actions; what is held stays, and is repaired.
@@ -191,6 +191,9 @@ pub struct TargetStatus {
     #[serde(default)]
     #[schemars(length(max = 2048))]
     pub message: String,
+    /// Since when this Incident has held it; absent where it never did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_since: Option<Time>,
 }
 
 /// What `Contain` would do.

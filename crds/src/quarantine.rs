@@ -166,6 +166,10 @@ pub struct QuarantineStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub last_handled_reconcile_at: Option<String>,
+    /// SHA-256 of the holders' actions that this status speaks of: a change of anything else in the spec makes it no older.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub observed_holds: Option<String>,
     /// Each action, as read back from AWS.
     #[serde(default)]
     #[schemars(length(max = 32))]

@@ -1,4 +1,4 @@
-//! The IAM policy that the role in an account needs: no wider than what the code can do.
+//! The IAM policy that the role in an account needs: the operations that the code has, and no other.
 
 use serde_json::{Value, json};
 

@@ -22,7 +22,7 @@ pub use ledger::{Ledger, LedgerError};
 #[cfg(test)]
 pub use plan::Verdict;
 pub use residual::{Residual, all as residuals};
-pub use wanted::{Wanted, digest, grow, name_of, wanted};
+pub use wanted::{Wanted, digest, grow, holds_digest, name_of, wanted};
 
 pub use isolate_network::prepare_group;
 pub use tag_resource::NAME as TAG_RESOURCE;

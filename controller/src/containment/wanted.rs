@@ -132,6 +132,13 @@ pub fn digest(targets: &[(Resource, Vec<ContainAction>)]) -> String {
     hex::encode(Sha256::digest(text))
 }
 
+/// SHA-256 of who asks for what. A status that carries it speaks of the holds as they are, whatever else the spec says.
+#[must_use]
+pub fn holds_digest(holders: &[Holder]) -> String {
+    let rows: Vec<_> = holders.iter().map(|h| json!([h.uid, h.actions])).collect();
+    hex::encode(Sha256::digest(json!(rows).to_string()))
+}
+
 #[cfg(test)]
 #[path = "wanted_tests.rs"]
 mod tests;

@@ -1,15 +1,16 @@
 //! The AwsAccount controller: checks the way in, makes isolation groups ahead, and ends denies whose time is over.
 
+mod deleting;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use firebreak_crds::conditions::{READY, RECONCILING, STALLED};
 use firebreak_crds::{AwsAccount, AwsAccountStatus, FINALIZER, IsolationGroup, IsolationGroups, ResidualDeny, is_true};
-use kube::api::ListParams;
 use kube::runtime::controller::Action;
 use kube::{Api, Resource, ResourceExt};
 
-use super::{Ctx, Error, kube, reconcile_requested, set_finalizer, write_status};
+use super::{Ctx, Error, reconcile_requested, set_finalizer, write_status};
 use crate::aws::{AwsError, Call, Class, GroupRole, Guard, Outcome, Priority, Session};
 use crate::clock;
 use crate::conditions::Conditions;
@@ -29,7 +30,7 @@ const STEPS: usize = 6;
 pub async fn reconcile(account: Arc<AwsAccount>, ctx: Arc<Ctx>) -> Result<Action, Error> {
     let api = Api::<AwsAccount>::all(ctx.client.clone());
     if account.metadata.deletion_timestamp.is_some() {
-        return delete(&ctx, &api, &account).await;
+        return deleting::delete(&ctx, &api, &account).await;
     }
     let (uid, basis) = (account.uid().unwrap_or_default(), basis(&account));
     if let Some(wait) = ctx.memory.not_due(&uid, &basis) {
@@ -51,24 +52,6 @@ pub async fn reconcile(account: Arc<AwsAccount>, ctx: Arc<Ctx>) -> Result<Action
 fn basis(account: &AwsAccount) -> String {
     let denies = account.status.as_ref().map_or(0, |s| s.residual_denies.len());
     format!("{:?} {:?} {denies}", account.metadata.generation, reconcile_requested(account))
-}
-
-/// It stays while a Quarantine, or evidence that is not complete, needs it.
-async fn delete(ctx: &Ctx, api: &Api<AwsAccount>, account: &AwsAccount) -> Result<Action, Error> {
-    let name = account.name_any();
-    let quarantines = Api::<firebreak_crds::Quarantine>::all(ctx.client.clone());
-    let live = kube("list Quarantines", quarantines.list(&ListParams::default())).await?;
-    let held = live.items.iter().any(|q| q.spec.resource.account_ref.name == name);
-    let evidence = Api::<firebreak_crds::Evidence>::all(ctx.client.clone());
-    let live = kube("list Evidence", evidence.list(&ListParams::default())).await?;
-    let ready = |e: &firebreak_crds::Evidence| e.status.as_ref().is_some_and(|s| is_true(&s.conditions, READY));
-    let unfinished = live.items.iter().any(|e| e.spec.resource.account_ref.name == name && !ready(e));
-    if held || unfinished {
-        return Ok(Action::requeue(Duration::from_secs(5)));
-    }
-    set_finalizer(api, account, false).await?;
-    ctx.memory.forget(&account.uid().unwrap_or_default());
-    Ok(Action::await_change())
 }
 
 /// The whole status, and when to look again.
@@ -105,7 +88,9 @@ async fn look(ctx: &Ctx, account: &AwsAccount) -> (AwsAccountStatus, Duration) {
 /// Why an account cannot be used as asked.
 #[derive(Debug, thiserror::Error)]
 enum Problem {
-    #[error("AwsAccount {0} is older and has the same accountId: delete one of the two")]
+    #[error(
+        "AwsAccount {0} has the same accountId, and came first (of one second: by name): it is the one that is used; delete this one"
+    )]
     Duplicate(String),
     #[error(transparent)]
     Aws(#[from] AwsError),
@@ -155,7 +140,7 @@ fn older_twin(ctx: &Ctx, account: &AwsAccount) -> Option<String> {
         .into_iter()
         .filter(|a| a.spec.account_id == account.spec.account_id && a.uid() != account.uid());
     let live = twins.filter(|a| a.finalizers().iter().any(|f| f == FINALIZER) || a.meta().deletion_timestamp.is_none());
-    live.filter(|a| age(a) < age(account)).map(|a| a.name_any()).next()
+    live.filter(|a| age(a) < age(account)).min_by_key(|a| age(a)).map(|a| a.name_any())
 }
 
 /// The isolation group of every VPC of every region: made where missing, emptied where it has rules, and read back.

@@ -228,8 +228,7 @@ fn decide(evidence: &mut Evidence, error: Option<&AwsError>, now: Timestamp) {
     status.progress = (!status.volumes.is_empty()).then(|| ebs_snapshots::progress(&status.volumes));
     if ebs_snapshots::complete(&status.volumes) && status.digest.is_none() {
         status.digest = Some(ebs_snapshots::digest(&status.volumes));
-        let by = "firebreak".to_owned();
-        custody(status, &by, "all snapshots completed; record digested".into(), now);
+        custody(status, "firebreak (this record)", "all snapshots completed; record digested".into(), now);
     }
     let previous = std::mem::take(&mut status.conditions);
     let mut c = Conditions::new(&previous, generation, now);

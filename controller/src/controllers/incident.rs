@@ -7,6 +7,7 @@ mod holds;
 mod protection;
 mod report;
 mod resolve;
+mod rows;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -155,9 +155,9 @@ async fn a_second_object_for_one_account_is_refused_and_the_older_goes_on() {
     world.plane.apply(&twin.to_string()).await.unwrap();
     let (reason, message) = account_says(&world, &name, "Stalled").await;
     assert_eq!(reason, "DuplicateAccount");
-    assert!(message.contains(&world.account_name()) && message.contains("delete one of the two"), "{message}");
+    assert!(message.contains(&world.account_name()) && message.contains("delete this one"), "{message}");
     let target = refused(&world, instance(&name, REGION, &world.scene.instances[0].id), "AccountNotUsable").await;
-    says(&target, &[&name, "delete one of the two"]);
+    says(&target, &[&name, "delete this one"]);
     sight::isolated(&world.aws, &world.scene.instances[0].interfaces).await.unwrap_err();
     world.account_ready().await;
 }

@@ -1,14 +1,14 @@
 //! `mode: Plan`: the same look and the same plans as `Contain`, reading only.
 
-use firebreak_crds::{Incident, Plan, PlanTarget};
-use futures::{FutureExt, StreamExt, stream};
-use kube::ResourceExt;
-
 use super::resolve::{Resolved, Target};
+use super::{evidence, holds};
 use crate::clock;
 use crate::conditions::bounded;
 use crate::containment::{Case, DryRun, Wanted, digest, wanted};
 use crate::controllers::Ctx;
+use crate::stores::Stores;
+use firebreak_crds::{Incident, Plan, PlanTarget, Quarantine, quarantine_name};
+use futures::{FutureExt, StreamExt, stream};
 
 /// The status shows so many targets, with so many calls each.
 const TARGETS: usize = 50;
@@ -36,8 +36,9 @@ async fn target(ctx: &Ctx, incident: &Incident, target: &Resolved) -> (usize, Pl
     match ctx.accounts.session(&target.account).await {
         Err(error) => problems.push(error.to_string()),
         Ok(session) => {
-            let case = case(incident, target, &session.partition);
-            let wanted = actions(target);
+            let quarantine = as_if_held(ctx, incident, target);
+            let case = Case::of(&quarantine, &session.partition, clock::now());
+            let wanted = actions(&quarantine);
             for run in futures::future::join_all(wanted.iter().map(|w| w.dry_run(&session, &case))).await {
                 match run {
                     Ok(DryRun { calls: more, problem }) => {
@@ -50,42 +51,31 @@ async fn target(ctx: &Ctx, incident: &Incident, target: &Resolved) -> (usize, Pl
         }
     }
     if problems.is_empty() {
-        calls.extend(target.evidence.iter().map(|_| format!("ec2:CreateSnapshots {}: all volumes", target.resource.id)));
+        let missing = |(name, _): &(String, _)| Stores::named(&ctx.stores.evidence, name).is_none();
+        let pieces = evidence::wanted(incident, target).filter(missing);
+        calls.extend(pieces.map(|_| format!("ec2:CreateSnapshots {}: all volumes", target.resource.id)));
     }
     let problem = (!problems.is_empty()).then(|| bounded(problems.join("; "), 2000));
     (calls.len(), PlanTarget { resource: target.resource.arn(), calls: shown(calls), problem })
 }
 
-fn actions(target: &Resolved) -> Vec<Wanted> {
-    let holder = firebreak_crds::Holder {
-        uid: String::new(),
-        namespace: String::new(),
-        name: String::new(),
-        state: firebreak_crds::HolderState::Holding,
-        actions: target.actions.clone(),
-        release: target.release.clone(),
-    };
-    let mut wanted = wanted(&[holder], std::iter::empty());
+/// Its Quarantine as it would be: the one that is there, with its record and its holders, or a new one.
+fn as_if_held(ctx: &Ctx, incident: &Incident, target: &Resolved) -> Quarantine {
+    let name = quarantine_name(&target.resource);
+    let there = Stores::named(&ctx.stores.quarantines, &name).filter(|q| q.spec.resource == target.resource);
+    let mut quarantine = there.map_or_else(|| holds::new(target, &name), |q| (*q).clone());
+    let (holder, _) = holds::holder(incident, target, &quarantine.spec.holders);
+    holds::put(&mut quarantine.spec.holders, holder);
+    quarantine
+}
+
+/// All that is wanted of it then; the mark comes last.
+fn actions(quarantine: &Quarantine) -> Vec<Wanted> {
+    let mut wanted = wanted(&quarantine.spec.holders, quarantine.spec.original.iter().flat_map(|o| o.keys()));
     if !wanted.is_empty() {
         wanted.push(Wanted::TagResource(firebreak_crds::Empty {}));
     }
     wanted
-}
-
-/// A case without a record: as if it were contained now.
-fn case(incident: &Incident, target: &Resolved, partition: &str) -> Case {
-    let now = clock::now();
-    Case {
-        resource: target.resource.clone(),
-        original: std::collections::BTreeMap::new(),
-        conversions: Vec::new(),
-        decision: None,
-        release: target.release.clone(),
-        since: now,
-        incident: format!("{}/{}", incident.namespace().unwrap_or_default(), incident.name_any()),
-        partition: partition.to_owned(),
-        now,
-    }
 }
 
 fn shown(calls: Vec<String>) -> Vec<String> {

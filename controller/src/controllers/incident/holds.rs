@@ -1,7 +1,9 @@
 //! Holds: the entries of Incidents in `Quarantine.spec.holders`. Only by `create`, and `replace` with the resourceVersion just
 //! read: everything else can drop a hold or bring a deleted object back.
 
-use firebreak_crds::{FINALIZER, Holder, HolderState, Incident, Quarantine, QuarantineSpec, Resource, quarantine_name};
+use firebreak_crds::{
+    FINALIZER, Holder, HolderState, Incident, Mode, Quarantine, QuarantineSpec, Resource, quarantine_name,
+};
 use kube::api::{ListParams, PostParams};
 use kube::{Api, ResourceExt};
 
@@ -76,10 +78,16 @@ async fn create(
     target: &Resolved,
     name: &str,
 ) -> Result<Option<Refusal>, Error> {
-    let (holder, _) = holder(incident, target, &[]);
+    let mut quarantine = new(target, name);
+    quarantine.spec.holders = vec![holder(incident, target, &[]).0];
+    kube("hold a resource", api.create(&PostParams::default(), &quarantine)).await.map(|_| None)
+}
+
+/// A Quarantine that nobody holds yet. Its finalizer is in it from the first moment.
+pub fn new(target: &Resolved, name: &str) -> Quarantine {
     let spec = QuarantineSpec {
         resource: target.resource.clone(),
-        holders: vec![holder],
+        holders: Vec::new(),
         let_go: None,
         original: None,
         conversions: Vec::new(),
@@ -88,7 +96,7 @@ async fn create(
     };
     let mut quarantine = Quarantine::new(name, spec);
     quarantine.metadata.finalizers = Some(vec![FINALIZER.into()]);
-    kube("hold a resource", api.create(&PostParams::default(), &quarantine)).await.map(|_| None)
+    quarantine
 }
 
 /// Two resources of one name: never the wrong one.
@@ -106,7 +114,7 @@ fn mismatch(held: &Resource, target: &Resource, name: &str) -> Option<Refusal> {
 
 /// This Incident's entry: grown from the one it has, or from the one that its predecessor of the same name left behind. Also
 /// the actions that stay though the policy has them no more.
-fn holder(incident: &Incident, target: &Resolved, holders: &[Holder]) -> (Holder, Vec<&'static str>) {
+pub fn holder(incident: &Incident, target: &Resolved, holders: &[Holder]) -> (Holder, Vec<&'static str>) {
     let (uid, namespace, name) =
         (incident.uid().unwrap_or_default(), incident.namespace().unwrap_or_default(), incident.name_any());
     let mine = holders
@@ -118,46 +126,58 @@ fn holder(incident: &Incident, target: &Resolved, holders: &[Holder]) -> (Holder
 }
 
 /// In the place of this Incident's entry, or of its predecessor's.
-fn put(holders: &mut Vec<Holder>, holder: Holder) {
+pub fn put(holders: &mut Vec<Holder>, holder: Holder) {
     let same = |h: &Holder| h.uid == holder.uid || (h.namespace == holder.namespace && h.name == holder.name);
     let place = holders.iter().position(same).unwrap_or(holders.len());
     holders.retain(|h| !same(h));
     holders.insert(place.min(holders.len()), holder);
 }
 
-/// Ends every hold of this Incident, found by a live list, and looked for again until none is left.
+/// Ends every hold of this Incident, found by a live list, and looked for again until none is left. One in mode Release takes
+/// over what its predecessor of the same name left behind, as one in mode Contain does.
 ///
 /// # Errors
 /// When the API server must be asked again.
 pub async fn let_go_everywhere(ctx: &Ctx, incident: &Incident, end: End) -> Result<(), Error> {
     let api = Api::<Quarantine>::all(ctx.client.clone());
-    let uid = incident.uid().unwrap_or_default();
+    let mine = |h: &Holder| is_mine(incident, h);
     loop {
         let live = kube("list Quarantines", api.list(&ListParams::default())).await?;
-        let holding: Vec<Quarantine> = live.items.into_iter().filter(|q| ends(q, &uid, end)).collect();
+        let holding: Vec<Quarantine> = live.items.into_iter().filter(|q| ends(q, mine, end)).collect();
         if holding.is_empty() {
             return Ok(());
         }
-        let ended = futures::future::join_all(holding.into_iter().map(|q| finish(&api, q, &uid, end))).await;
+        let ended = futures::future::join_all(holding.into_iter().map(|q| finish(&api, q, mine, end))).await;
         ended.into_iter().collect::<Result<Vec<_>, _>>()?;
     }
 }
 
-/// Whether the Incident's entry is there and not yet as it should end.
-fn ends(quarantine: &Quarantine, uid: &str, end: End) -> bool {
-    let entry = quarantine.spec.holders.iter().find(|h| h.uid == uid);
-    entry.is_some_and(|h| end == End::LetGo || h.state == HolderState::Holding)
+fn is_mine(incident: &Incident, holder: &Holder) -> bool {
+    let left_behind = holder.state == HolderState::Retained
+        && Some(&holder.namespace) == incident.metadata.namespace.as_ref()
+        && holder.name == incident.name_any();
+    Some(&holder.uid) == incident.uid().as_ref() || (left_behind && incident.spec.mode == Mode::Release)
 }
 
-async fn finish(api: &Api<Quarantine>, mut quarantine: Quarantine, uid: &str, end: End) -> Result<(), Error> {
+/// Whether an entry of the Incident is there and not yet as it should end.
+fn ends(quarantine: &Quarantine, mine: impl Fn(&Holder) -> bool, end: End) -> bool {
+    let mut entries = quarantine.spec.holders.iter().filter(|h| mine(h));
+    entries.any(|h| end == End::LetGo || h.state == HolderState::Holding)
+}
+
+async fn finish(
+    api: &Api<Quarantine>,
+    mut quarantine: Quarantine,
+    mine: impl Fn(&Holder) -> bool,
+    end: End,
+) -> Result<(), Error> {
     let QuarantineSpec { holders, let_go, .. } = &mut quarantine.spec;
     match end {
         End::LetGo => {
-            let mine = holders.iter().filter(|h| h.uid == uid).map(|h| &h.release);
-            *let_go = merge_release(let_go.iter().chain(mine));
-            holders.retain(|h| h.uid != uid);
+            *let_go = merge_release(let_go.iter().chain(holders.iter().filter(|h| mine(h)).map(|h| &h.release)));
+            holders.retain(|h| !mine(h));
         }
-        End::Retain => holders.iter_mut().filter(|h| h.uid == uid).for_each(|h| h.state = HolderState::Retained),
+        End::Retain => holders.iter_mut().filter(|h| mine(h)).for_each(|h| h.state = HolderState::Retained),
     }
     let name = quarantine.name_any();
     kube("end a hold", api.replace(&name, &PostParams::default(), &quarantine)).await.map(|_| ())

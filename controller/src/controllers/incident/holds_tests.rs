@@ -102,7 +102,24 @@ fn a_quarantine_of_another_resource_is_never_taken() {
 }
 
 #[test]
+fn a_release_takes_over_what_its_predecessor_left_behind() {
+    let entry = |state, name| Holder { state, ..example::holder("0", name, vec![]) };
+    for (mode, entry, expected) in [
+        (Mode::Release, entry(HolderState::Retained, "inc-1"), true),
+        (Mode::Release, entry(HolderState::Holding, "inc-1"), false),
+        (Mode::Release, entry(HolderState::Retained, "inc-2"), false),
+        (Mode::Plan, entry(HolderState::Retained, "inc-1"), false),
+        (Mode::Contain, entry(HolderState::Retained, "inc-1"), false),
+    ] {
+        let mut incident = incident("1", "inc-1");
+        incident.spec.mode = mode;
+        assert_eq!(is_mine(&incident, &entry), expected, "{mode:?} {entry:?}");
+    }
+}
+
+#[test]
 fn a_hold_ends_once() {
+    let of = |uid: &'static str| move |h: &Holder| h.uid == uid;
     let with = |state| {
         let holder = Holder { state, ..example::holder("1", "a", vec![]) };
         example::quarantine(example::user(), vec![holder])
@@ -113,7 +130,7 @@ fn a_hold_ends_once() {
         (HolderState::Holding, End::Retain, true),
         (HolderState::Retained, End::Retain, false),
     ] {
-        assert_eq!(ends(&with(state), "1", end), expected, "{state:?} {end:?}");
-        assert!(!ends(&with(state), "2", end), "not another's");
+        assert_eq!(ends(&with(state), of("1"), end), expected, "{state:?} {end:?}");
+        assert!(!ends(&with(state), of("2"), end), "not another's");
     }
 }

@@ -9,7 +9,7 @@ use crate::aws::AwsError;
 use crate::controllers::Ctx;
 
 /// The reason where AWS did not say who the target is: asked again soon.
-pub const UNKNOWN: &str = "ProtectionUnknown";
+pub const UNKNOWN: &str = "AccountNotReached";
 
 /// Whether what the target's name says is protected.
 pub fn by_name(resource: &Resource, account: &AwsAccount) -> Result<(), Refusal> {
@@ -34,7 +34,10 @@ pub async fn by_arn(ctx: &Ctx, target: &Resolved) -> Result<(), Refusal> {
         Ok(found) => found.map_or(Ok(()), |(arn, caller)| check(&arn, &caller, resource, account)),
         Err(error) => {
             let error: AwsError = error;
-            let what = format!("whether {resource} is protected cannot be said: {error}");
+            let what = format!(
+                "AwsAccount {} was not reached, so whether {resource} is protected is not known: {error}",
+                account.name_any()
+            );
             Err(Refusal::new(UNKNOWN, what))
         }
     }

@@ -6,17 +6,16 @@ use std::sync::Arc;
 
 use firebreak_crds::conditions::{CONTAINED, EVIDENCE_PRESERVED, READY, RECONCILING, RELEASED, STALLED};
 use firebreak_crds::{
-    ActionState, Evidence, Incident, IncidentStatus, Mode, Quarantine, ResidualDeny, Resource, TargetStatus, get_condition,
-    is_true, quarantine_name,
+    Evidence, Incident, IncidentStatus, Mode, Quarantine, ResidualDeny, TargetStatus, get_condition, is_true,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::resolve::{Refusal, Target};
+use super::resolve::Target;
+use super::rows::{self, explained};
 use super::{Notes, evidence, names_of};
-use crate::conditions::{Conditions, bounded};
-use crate::containment::name_of;
+use crate::conditions::Conditions;
 use crate::controllers::{Ctx, reconcile_requested};
 use crate::events::{self, Events};
 use crate::stores::Stores;
@@ -24,6 +23,9 @@ use crate::stores::Stores;
 /// Why a target is not contained although nobody need act: time will do.
 const UNDER_WAY: [&str; 7] =
     ["Containing", "Releasing", "AwsUnreachable", "OutcomeUnknown", "NotObserved", "NotHeld", "NotLeading"];
+
+/// So many targets are named in a condition.
+const SHOWN: usize = 5;
 
 /// What of the cluster the status rests on.
 pub struct World {
@@ -55,15 +57,15 @@ impl World {
         Self { quarantines, evidence: all, residual: denies.collect() }
     }
 
-    fn holds(&self, uid: &str) -> impl Iterator<Item = &Arc<Quarantine>> {
+    /// The Quarantines that the Incident holds.
+    pub fn holds(&self, uid: &str) -> impl Iterator<Item = &Arc<Quarantine>> {
         self.quarantines.values().filter(move |q| q.spec.holders.iter().any(|h| h.uid == uid))
     }
 }
 
 /// The status that says it all.
 pub fn status(incident: &Incident, targets: &[Target], notes: &Notes, world: &World, now: Timestamp) -> IncidentStatus {
-    let rows = rows(incident, targets, notes, world);
-    let spec_rows = &rows[..targets.len()];
+    let rows = rows::all(incident, targets, notes, world, now);
     let contained = rows.iter().filter(|t| t.contained == "True").count();
     let complete = world.evidence.values().flatten().filter(|e| preserved(e)).count();
     let asked = world.evidence.len();
@@ -71,7 +73,7 @@ pub fn status(incident: &Incident, targets: &[Target], notes: &Notes, world: &Wo
         observed_generation: incident.metadata.generation,
         conditions: Vec::new(),
         last_handled_reconcile_at: reconcile_requested(incident),
-        contained: Some(format!("{contained}/{}", rows.len().max(spec_rows.len()))),
+        contained: Some(format!("{contained}/{}", rows.len())),
         evidence: (asked > 0).then(|| format!("{complete}/{asked}")),
         targets: rows,
         plan: notes.plan.clone(),
@@ -84,116 +86,15 @@ fn preserved(evidence: &Evidence) -> bool {
     evidence.status.as_ref().is_some_and(|s| is_true(&s.conditions, READY))
 }
 
-/// Each target of the spec, then what is still held though the spec names it no more.
-fn rows(incident: &Incident, targets: &[Target], notes: &Notes, world: &World) -> Vec<TargetStatus> {
-    let mut rows: Vec<TargetStatus> = targets.iter().map(|t| row(incident, t, notes, world)).collect();
-    let uid = incident.uid().unwrap_or_default();
-    for quarantine in world.holds(&uid) {
-        let name = quarantine.name_any();
-        if !rows.iter().any(|r| r.quarantine.as_ref() == Some(&name)) {
-            let (contained, reason, message) = containment(incident, quarantine);
-            let message = format!("no longer a target; stays contained until release. {message}");
-            rows.push(target(Some(quarantine.spec.resource.clone()), contained, reason, message));
-        }
-    }
-    rows.truncate(400); // what the API has room for
-    rows
-}
-
-fn target(
-    resource: Option<Resource>,
-    contained: &str,
-    reason: impl Into<String>,
-    message: impl Into<String>,
-) -> TargetStatus {
-    TargetStatus {
-        quarantine: resource.as_ref().map(quarantine_name),
-        resource,
-        contained: contained.into(),
-        reason: reason.into(),
-        message: bounded(message.into(), 2000),
-    }
-}
-
-fn row(incident: &Incident, t: &Target, notes: &Notes, world: &World) -> TargetStatus {
-    let name = t.resource.as_ref().map(quarantine_name).unwrap_or_default();
-    let uid = incident.uid().unwrap_or_default();
-    let quarantine = world.quarantines.get(&name).filter(|q| q.spec.holders.iter().any(|h| h.uid == uid));
-    let note = notes.per_target.iter().find(|(n, _)| *n == name).map(|(_, r)| r);
-    if let Some(quarantine) = quarantine {
-        let (contained, reason, message) = containment(incident, quarantine);
-        let refusal = t.resolved.as_ref().err().map(|r| format!("{}; it stays contained until release", r.message));
-        let all = [Some(message), note.map(|n| n.message.clone()), refusal].into_iter().flatten().filter(|m| !m.is_empty());
-        return target(t.resource.clone(), contained, reason, all.collect::<Vec<_>>().join("; "));
-    }
-    if incident.spec.mode == Mode::Release {
-        return released(t.resource.clone(), world.quarantines.get(&name), world);
-    }
-    match (&t.resolved, note) {
-        (Err(Refusal { reason, message }), _) | (_, Some(Refusal { reason, message })) => {
-            target(t.resource.clone(), "False", *reason, message.clone())
-        }
-        _ if incident.spec.mode == Mode::Plan => {
-            target(t.resource.clone(), "False", "PlanOnly", "mode is Plan: set Contain to contain it")
-        }
-        _ if incident.spec.suspend => target(t.resource.clone(), "False", "Suspended", "spec.suspend: no new holds"),
-        _ => target(t.resource.clone(), "False", "Containing", "the hold is being made"),
-    }
-}
-
-/// Whether the target is contained for this holder: its Quarantine speaks of the spec as it is now, and every action that
-/// this holder asks for is read back in force, and there is at least one.
-fn containment(incident: &Incident, quarantine: &Quarantine) -> (&'static str, String, String) {
-    let uid = incident.uid().unwrap_or_default();
-    let Some(status) = &quarantine.status else { return ("False", "Containing".into(), "not looked at yet".into()) };
-    let Some(condition) = get_condition(&status.conditions, CONTAINED) else {
-        return ("False", "Containing".into(), "not looked at yet".into());
-    };
-    let asked: Vec<&str> =
-        quarantine.spec.holders.iter().filter(|h| h.uid == uid).flat_map(|h| &h.actions).map(name_of).collect();
-    let in_force = |name: &&str| status.actions.iter().any(|a| a.name == *name && a.state == ActionState::InForce);
-    let current = status.observed_generation == quarantine.metadata.generation;
-    let (reason, message) = (condition.reason.clone(), condition.message.clone());
-    match () {
-        () if asked.is_empty() => {
-            ("False", "NothingToDo".into(), "the policy has no containment action for this kind of target".into())
-        }
-        () if condition.status == "Unknown" => ("Unknown", reason, message),
-        () if !current => ("False", "Containing".into(), "a change is not carried out yet".into()),
-        () if asked.iter().all(in_force) && condition.status == "True" => ("True", reason, message),
-        () if asked.iter().all(in_force) => ("True", "Enforcing".into(), message),
-        () => ("False", reason, message),
-    }
-}
-
-fn released(resource: Option<Resource>, quarantine: Option<&Arc<Quarantine>>, world: &World) -> TargetStatus {
-    let Some(quarantine) = quarantine else {
-        let on =
-            |r: &Resource, (account, d): &&(String, ResidualDeny)| *account == r.account_ref.name && d.user_name == r.id;
-        let deny = resource.as_ref().and_then(|r| world.residual.iter().filter(|d| on(r, d)).max_by_key(|(_, d)| d.until.0));
-        let message = deny.map_or_else(
-            || "given back".to_owned(),
-            |(_, d)| format!("given back; sessions issued before the release stay blocked until {}", d.until.0),
-        );
-        return target(resource, "False", "Released", message);
-    };
-    if !quarantine.spec.holders.is_empty() {
-        let others: Vec<String> = quarantine.spec.holders.iter().map(|h| format!("{}/{}", h.namespace, h.name)).collect();
-        return target(resource, "False", "LetGo", format!("let go; still held by {}", others.join(", ")));
-    }
-    let condition = quarantine.status.as_ref().and_then(|s| get_condition(&s.conditions, READY));
-    let (reason, message) = condition.map_or(("Releasing".into(), String::new()), |c| (c.reason.clone(), c.message.clone()));
-    let reason = if reason == "ReleaseConflict" { reason } else { "Releasing".to_owned() };
-    target(resource, "False", reason, message)
-}
-
 fn conditions(incident: &Incident, notes: &Notes, world: &World, status: &IncidentStatus, now: Timestamp) -> Vec<Condition> {
     let previous = incident.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
     let mut c = Conditions::new(&previous, incident.metadata.generation, now);
     let holds = world.holds(&incident.uid().unwrap_or_default()).next().is_some();
     let (contained, reason, message) = contained(incident, status, holds);
     c.set(CONTAINED, contained, &reason, &*message);
-    evidence_condition(&mut c, world);
+    if holds || incident.spec.mode == Mode::Contain || world.evidence.values().any(Option::is_some) {
+        evidence_condition(&mut c, world);
+    }
     match incident.spec.mode {
         Mode::Release => release(&mut c, status, holds),
         Mode::Plan if !holds => plan(&mut c, notes, status),
@@ -220,14 +121,18 @@ fn contained(incident: &Incident, status: &IncidentStatus, holds: bool) -> (&'st
         }
         Some(t) => {
             let value = if t.contained == "Unknown" { "Unknown" } else { "False" };
-            (value, t.reason.clone(), format!("{done} of {all} targets contained. {}", explained(t)))
+            (value, t.reason.clone(), format!("{done} of {all} targets contained. {}", open(status)))
         }
     }
 }
 
-fn explained(t: &TargetStatus) -> String {
-    let what = t.resource.as_ref().map_or_else(|| "target".to_owned(), ToString::to_string);
-    format!("{what}: {}", t.message)
+/// The targets that are not contained: the first few, and how many more.
+fn open(status: &IncidentStatus) -> String {
+    let open: Vec<String> = status.targets.iter().filter(|t| t.contained != "True").map(explained).collect();
+    let more = open.len().saturating_sub(SHOWN);
+    let mut shown: Vec<String> = open.into_iter().take(SHOWN).collect();
+    shown.extend((more > 0).then(|| format!("and {more} more (status.targets)")));
+    shown.join("; ")
 }
 
 fn evidence_condition(c: &mut Conditions<'_>, world: &World) {
@@ -242,12 +147,13 @@ fn evidence_condition(c: &mut Conditions<'_>, world: &World) {
         .collect();
     match (world.evidence.is_empty(), missing.is_empty()) {
         (true, _) => {}
-        (_, true) => c.set(
-            EVIDENCE_PRESERVED,
-            "True",
-            "Complete",
-            format!("{0} of {0} pieces of evidence complete", world.evidence.len()),
-        ),
+        (_, true) => {
+            let asked =
+                world.evidence.values().flatten().filter_map(|e| e.metadata.creation_timestamp.as_ref()).map(|t| t.0);
+            let since = asked.min().map(|at| format!(", asked for at {at}")).unwrap_or_default();
+            let what = format!("{0} of {0} pieces of evidence complete{since}", world.evidence.len());
+            c.set(EVIDENCE_PRESERVED, "True", "Complete", what);
+        }
         _ => c.set(EVIDENCE_PRESERVED, "False", "InProgress", missing.join("; ")),
     }
 }
@@ -331,8 +237,7 @@ fn ready(
             c.set(RECONCILING, "True", reason, message);
         }
         (_, false) => {
-            let worst = status.targets.iter().find(|t| t.contained != "True").map_or_else(|| message.to_owned(), explained);
-            stalled(c, reason, &format!("{note}{worst}"));
+            stalled(c, reason, &format!("{note}{}", open(status)));
         }
     }
 }

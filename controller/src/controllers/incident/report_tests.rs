@@ -1,11 +1,13 @@
 use firebreak_crds::{
-    ActionStatus, Ec2InstanceTarget, EvidenceAction, EvidenceSpec, EvidenceStatus, Holder, HolderState, IncidentRef,
-    IncidentSpec, NameRef, Plan, PlanTarget, QuarantineStatus,
+    ActionState, ActionStatus, Ec2InstanceTarget, EvidenceAction, EvidenceSpec, EvidenceStatus, Holder, HolderState,
+    IncidentRef, IncidentSpec, NameRef, Plan, PlanTarget, QuarantineStatus, Resource, quarantine_name,
 };
 
 use super::*;
 use crate::clock;
 use crate::containment::example::{self, deny_all, isolate, keys_off};
+use crate::containment::holds_digest;
+use crate::controllers::incident::resolve::Refusal;
 
 fn now() -> Timestamp {
     example::SINCE.parse().unwrap()
@@ -63,7 +65,10 @@ fn quarantine(resource: Resource, holders: Vec<Holder>, contained: (&str, &str),
     quarantine.metadata.name = Some(name);
     let mut c = Conditions::new(&[], Some(1), now());
     c.set(CONTAINED, contained.0, contained.1, "said");
-    let status = QuarantineStatus { observed_generation: Some(1), conditions: c.done(), actions, ..Default::default() };
+    let observed_holds = Some(holds_digest(&quarantine.spec.holders));
+    let conditions = c.done();
+    let status =
+        QuarantineStatus { observed_generation: Some(1), observed_holds, conditions, actions, ..Default::default() };
     quarantine.status = Some(status);
     quarantine
 }
@@ -110,7 +115,7 @@ fn a_target_is_contained_only_for_what_this_holder_asks_as_the_spec_is_now() {
     let deny = |state| vec![in_state("denyAll", state)];
     let both = |keys| vec![in_state("denyAll", ActionState::InForce), in_state("deactivateAccessKeys", keys)];
     let mut stale = user(vec![deny_all()], ("True", "Enforced"), deny(ActionState::InForce));
-    stale.metadata.generation = Some(2);
+    stale.spec.holders.push(example::holder("2", "inc-2", vec![keys_off()]));
     let mut unseen = stale.clone();
     unseen.status = None;
     let others = both(ActionState::Failed);
@@ -252,6 +257,49 @@ fn a_release_ends_when_nothing_is_left_of_the_hold() {
         assert_eq!((says(&status, RELEASED).as_str(), says(&status, READY).as_str()), (released, ready), "{what}");
         assert_eq!(says(&status, CONTAINED), "False Release", "{what}");
     }
+}
+
+#[test]
+fn what_was_said_when_a_release_had_ended_stays_said() {
+    let mut incident = incident(Mode::Contain);
+    let held = look(&incident, &[found(example::instance())], &world(vec![contained_instance()]));
+    assert_eq!(held.targets[0].held_since, Some(clock::time(now())));
+    (incident.status, incident.spec.mode, incident.metadata.generation) = (Some(held), Mode::Release, Some(4));
+    let released = look(&incident, &[found(example::instance())], &world(vec![]));
+    assert!(released.targets[0].message.starts_with("let go"), "{released:#?}");
+    incident.status = Some(released.clone());
+    let mut others = contained_instance();
+    others.spec.holders[0].uid = "2".into();
+    let later = look(&incident, &[found(example::instance())], &world(vec![others.clone()]));
+    assert_eq!(later, released, "another Incident holds it since");
+    incident.metadata.generation = Some(5);
+    let asked_again = look(&incident, &[found(example::instance())], &world(vec![others]));
+    assert_eq!(asked_again.targets[0].reason, "LetGo");
+}
+
+#[test]
+fn a_target_that_was_taken_out_and_released_is_still_told() {
+    let mut incident = incident(Mode::Contain);
+    incident.status = Some(look(&incident, &[found(example::instance())], &world(vec![contained_instance()])));
+    incident.spec.mode = Mode::Release;
+    let status = look(&incident, &[], &world(vec![]));
+    assert_eq!((status.targets.len(), status.targets[0].reason.as_str()), (1, "Released"));
+}
+
+#[test]
+fn nothing_is_called_given_back_that_was_never_held() {
+    let status = look(&incident(Mode::Release), &[found(example::user())], &world(vec![]));
+    assert_eq!(status.targets[0].message, "nobody holds it: nothing is left to give back");
+    assert_eq!((&status.targets[0].quarantine, &status.targets[0].held_since), (&None, &None));
+}
+
+#[test]
+fn a_change_of_anything_but_the_holds_makes_no_status_older() {
+    let mut suspended = contained_instance();
+    (suspended.spec.suspend, suspended.metadata.generation) = (true, Some(2));
+    let status = look(&incident(Mode::Contain), &[found(example::instance())], &world(vec![suspended]));
+    assert_eq!(says(&status, CONTAINED), "True Enforced");
+    assert!(status.targets[0].message.contains("suspended: nothing is repaired"), "{status:#?}");
 }
 
 #[test]

@@ -9,12 +9,14 @@ use k8s_openapi::jiff::Timestamp;
 use crate::aws::Class;
 use crate::clock;
 use crate::conditions::{Conditions, bounded};
-use crate::containment::{LedgerError, Report, TAG_RESOURCE};
+use crate::containment::{LedgerError, Report, TAG_RESOURCE, holds_digest};
 use crate::controllers::reconcile_requested;
 use crate::events::{self, Events};
 
 /// So long without drift, and containment counts as enforced: IAM enforces late.
 const SETTLED: Duration = Duration::from_mins(1);
+
+const SUSPENDED: &str = "suspended (spec.suspend): nothing is written to AWS, and nothing is repaired";
 
 /// What a pass saw.
 pub struct Seen {
@@ -42,7 +44,7 @@ impl Seen {
     /// was never achieved, though the action is in force without it, was undone by nobody.
     pub fn drifted<'a>(&'a self, quarantine: &'a Quarantine) -> impl Iterator<Item = &'a Report> {
         let in_force = move |r: &&Report| before(quarantine, r.name).is_some_and(|a| a.state == ActionState::InForce);
-        let counts = !self.lags && !self.releasing && !self.suspended;
+        let counts = !self.lags && !self.releasing;
         let undone = |r: &&Report| r.wrote || r.verdict.state != ActionState::InForce;
         self.reports.iter().filter(move |r| counts && !r.verdict.drift.is_empty()).filter(in_force).filter(undone)
     }
@@ -62,6 +64,7 @@ pub fn status(quarantine: &Quarantine, seen: &Seen, now: Timestamp) -> Quarantin
     let previous = quarantine.status.clone().unwrap_or_default();
     let actions = actions(quarantine, seen, now);
     let drift: Vec<String> = seen.drifted(quarantine).flat_map(|r| r.verdict.drift.clone()).collect();
+    let repaired = seen.drifted(quarantine).filter(|r| r.wrote).flat_map(|r| &r.verdict.drift).count();
     let in_force = all_in_force(&actions) && !seen.releasing;
     let in_force_since = match (&previous.in_force_since, in_force, drift.is_empty()) {
         (_, false, _) => None,
@@ -72,8 +75,9 @@ pub fn status(quarantine: &Quarantine, seen: &Seen, now: Timestamp) -> Quarantin
         observed_generation: quarantine.metadata.generation,
         conditions: Vec::new(),
         last_handled_reconcile_at: reconcile_requested(quarantine),
+        observed_holds: Some(holds_digest(&quarantine.spec.holders)),
         actions,
-        drift_count: previous.drift_count + i64::try_from(drift.len()).unwrap_or_default(),
+        drift_count: previous.drift_count + i64::try_from(repaired).unwrap_or_default(),
         in_force_since,
     };
     status.conditions = conditions(quarantine, seen, &status, &drift, now);
@@ -146,12 +150,13 @@ fn conditions(
 fn contained(seen: &Seen, status: &QuarantineStatus, settled: bool) -> (&'static str, &'static str) {
     match () {
         () if seen.releasing && seen.released() => ("False", "Released"),
+        () if seen.releasing && first_problem(seen) == Some("ReleaseConflict") => ("False", "ReleaseConflict"),
         () if seen.releasing => ("False", "Releasing"),
         () if counted(&status.actions).next().is_none() => ("False", "NothingToDo"),
         () if seen.blind() => ("Unknown", "NotObserved"),
         () if all_in_force(&status.actions) && settled => ("True", "Enforced"),
         () if all_in_force(&status.actions) => ("True", "Enforcing"),
-        () => ("False", first_problem(seen).unwrap_or("Containing")),
+        () => ("False", first_problem(seen).unwrap_or(if seen.suspended { "Suspended" } else { "Containing" })),
     }
 }
 
@@ -174,30 +179,45 @@ fn reported(seen: &Seen) -> impl Iterator<Item = &Report> {
 }
 
 fn said(actions: &[ActionStatus]) -> String {
-    let lines: Vec<String> =
-        counted(actions).filter(|a| !a.message.is_empty()).map(|a| format!("{}: {}", a.name, a.message)).collect();
+    let lines = lines(counted(actions).map(|a| (a.name.as_str(), a.message.as_str())));
     if lines.is_empty() && counted(actions).next().is_none() {
         return "no holder's policy has an action for this kind of resource".into();
     }
     lines.join("; ")
 }
 
+/// `names: message`, once for those that say the same.
+fn lines<'a>(said: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<String> {
+    let mut lines: Vec<(Vec<&str>, &str)> = Vec::new();
+    for (name, message) in said.filter(|(_, message)| !message.is_empty()) {
+        match lines.iter_mut().find(|(_, m)| *m == message) {
+            Some((names, _)) => names.push(name),
+            None => lines.push((vec![name], message)),
+        }
+    }
+    lines.into_iter().map(|(names, message)| format!("{}: {message}", names.join(", "))).collect()
+}
+
 /// `Stalled` where a person must act, `Reconciling` where time will do.
 fn ready(c: &mut Conditions<'_>, quarantine: &Quarantine, seen: &Seen, contained: &str, reason: &str, said: &str) {
     let blocked = quarantine.metadata.deletion_timestamp.is_some() && !seen.releasing;
     let problem = first_problem(seen);
-    let errors: Vec<String> = seen.reports.iter().filter_map(problem_text).collect();
+    let problems: Vec<(&str, String)> = reported(seen).filter_map(|r| Some((r.name, problem_text(r)?))).collect();
+    let errors = lines(problems.iter().map(|(name, text)| (*name, text.as_str())));
     let message = if errors.is_empty() { said.to_owned() } else { errors.join("; ") };
     match problem {
         _ if blocked => stalled(c, "DeletionBlocked", &deletion_blocked(quarantine)),
+        None if quarantine.spec.suspend && contained != "True" => {
+            stalled(c, "Suspended", &format!("{message}; {SUSPENDED}"))
+        }
         Some(problem) if reported(seen).any(needs_a_person) => stalled(c, problem, &message),
         None if contained == "True" => {
             let suspended = quarantine.spec.suspend;
-            let note = if suspended { format!("{said}; suspended: nothing is repaired") } else { said.to_owned() };
+            let note = if suspended { format!("{said}; {SUSPENDED}") } else { said.to_owned() };
             c.set(READY, "True", if suspended { "Suspended" } else { reason }, note);
         }
         problem => {
-            let reason = problem.unwrap_or(if quarantine.spec.suspend { "Suspended" } else { reason });
+            let reason = problem.unwrap_or(reason);
             c.set(READY, "False", reason, &*message);
             c.set(RECONCILING, "True", reason, message);
         }
@@ -208,8 +228,7 @@ fn problem_text(report: &Report) -> Option<String> {
     let ledger = report.ledger.as_ref().map(ToString::to_string);
     let error = report.error.as_ref().map(ToString::to_string);
     let verdict = matches!(report.verdict.state, ActionState::Failed | ActionState::Conflict) || report.verdict.unknown;
-    let text = ledger.or(error).or_else(|| verdict.then(|| report.verdict.message.clone()))?;
-    Some(format!("{}: {text}", report.name))
+    ledger.or(error).or_else(|| verdict.then(|| report.verdict.message.clone()))
 }
 
 fn stalled(c: &mut Conditions<'_>, reason: &str, message: &str) {
@@ -248,14 +267,15 @@ pub async fn publish(events: &Events, before: &Quarantine, now: &Quarantine, see
     let on: Vec<_> = std::iter::once(events::reference(now)).chain(now.spec.holders.iter().map(events::holder)).collect();
     let resource = &now.spec.resource;
     let drift: Vec<String> = seen.drifted(before).flat_map(|r| r.verdict.drift.clone()).collect();
+    let put_back = seen.drifted(before).all(|r| r.wrote);
     for object in &on {
         if is(now, CONTAINED) && !is(before, CONTAINED) {
             events.normal(object, "Contained", format!("{resource}: {}", message(CONTAINED))).await;
         }
         if !drift.is_empty() {
-            events
-                .warning(object, "DriftDetected", format!("{resource}: somebody changed it, put back: {}", drift.join("; ")))
-                .await;
+            let what = if put_back { "put back" } else { "not put back" };
+            let note = format!("{resource}: somebody changed it, {what}: {}", drift.join("; "));
+            events.warning(object, "DriftDetected", note).await;
         }
         if is(now, STALLED) && !is(before, STALLED) {
             let reason = now.status.as_ref().and_then(|s| get_condition(&s.conditions, STALLED)).map(|c| c.reason.clone());

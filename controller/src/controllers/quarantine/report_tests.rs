@@ -150,7 +150,6 @@ fn not_everything_that_differs_is_drift() {
         ("the first cut", held(), seen(drift())),
         ("AWS's lag", settled.clone(), Seen { lags: true, ..seen(drift()) }),
         ("a release", settled.clone(), Seen { releasing: true, ..seen(drift()) }),
-        ("suspended", settled.clone(), Seen { suspended: true, ..seen(drift()) }),
         ("a second deny that AWS never took", settled.clone(), seen(vec![drifting(ActionState::InForce, false)])),
     ] {
         let next = after(&quarantine, &seen, at(90));
@@ -234,7 +233,28 @@ fn suspended_is_said_and_hides_nothing() {
     assert_eq!((says(&next, READY), says(&next, CONTAINED)), ("True Suspended".into(), "True Enforcing".into()));
     let open = Seen { suspended: true, ..seen(vec![report("denyAll", ActionState::InProgress)]) };
     let next = after(&quarantine, &open, at(0));
-    assert_eq!((says(&next, READY), says(&next, CONTAINED)), ("False Suspended".into(), "False Containing".into()));
+    assert_eq!((says(&next, READY), says(&next, CONTAINED)), ("False Suspended".into(), "False Suspended".into()));
+    assert_eq!(says(&next, STALLED), "True Suspended", "only a person ends it");
+}
+
+#[test]
+fn what_somebody_undoes_while_suspended_is_told_and_not_called_repaired() {
+    let mut settled = after(&after(&held(), &in_force(), at(0)), &in_force(), at(60));
+    settled.spec.suspend = true;
+    let undone = Seen { suspended: true, ..seen(vec![drifting(ActionState::InProgress, false)]) };
+    let next = after(&settled, &undone, at(90));
+    assert_eq!(says(&next, DRIFT_DETECTED), "True NotRepaired");
+    assert_eq!(says(&next, CONTAINED), "False Suspended");
+}
+
+#[test]
+fn actions_that_say_the_same_say_it_once() {
+    let failed = |name| Report {
+        verdict: Verdict { message: "no user".into(), ..report(name, ActionState::Failed).verdict },
+        ..report(name, ActionState::Failed)
+    };
+    let quarantine = after(&held(), &seen(vec![failed("denyAll"), failed("deactivateAccessKeys")]), at(0));
+    assert_eq!(condition(&quarantine, READY).unwrap().message, "denyAll, deactivateAccessKeys: no user");
 }
 
 #[test]

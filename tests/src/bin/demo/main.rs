@@ -51,7 +51,7 @@ async fn keep(narrator: &Narrator, stage: &Stage, controller: &ControllerProcess
     println!("    kubectl get incidents,quarantines,evidence -A");
     println!("    tail -f {}\n", controller.log_path().display());
     println!("AWS, with any tool that knows these variables (the same endpoint that the controller uses):\n");
-    println!("    export AWS_ENDPOINT_URL={}", stage.proxy.url());
+    println!("    export AWS_ENDPOINT_URL={} AWS_DEFAULT_REGION={}", stage.proxy.url(), firebreak_tests::emulator::REGION);
     for (name, value) in stage.aws.environment() {
         println!("    export {name}={value}");
     }

@@ -40,8 +40,8 @@ async fn install(n: &mut Narrator, stage: &Stage) -> anyhow::Result<ControllerPr
     n.chapter("Install");
     n.run("helm install firebreak charts/firebreak -n firebreak-system --create-namespace --hide-notes").await?;
     n.say(
-        "No nodes here, so no pods: the controller runs as a process beside the control plane, with the token of the chart's \
-         ServiceAccount. It looks for drift every 5 s instead of every 30 s, so that you need not wait.",
+        "There are no nodes here, so the Deployment's pod stays Pending: the controller runs as a process beside the control \
+         plane, with the token of the chart's ServiceAccount. It looks for drift every 5 s instead of every 30 s, so that you need not wait.",
     );
     let binary = std::env::current_exe()?.with_file_name("firebreak-controller");
     ensure!(binary.exists(), "{} is missing: run `make demo`, which builds it", binary.display());
@@ -74,7 +74,7 @@ async fn plan(n: &mut Narrator, stage: &Stage, before: &Picture) -> anyhow::Resu
     }
     let now = picture::take(&stage.aws, &stage.scene).await?;
     ensure!(now == *before, "a plan changed something in AWS: {now:?}");
-    n.seen("AWS shows what it showed before: a plan only looks.");
+    n.seen("The instance and the user are in AWS as they were before: a plan only looks. (The AwsAccount has the isolation group made ahead.)");
     Ok(())
 }
 
@@ -123,7 +123,7 @@ async fn tell_the_calls(n: &Narrator, stage: &Stage, accepted: Instant, mut log:
     }
     n.gap();
     let (cut, out) = (seconds(cut, accepted), seconds(out, accepted));
-    n.seen(&format!("Both interfaces were in a group without rules after {cut:.2} s: that is the cut. The user was locked out after {out:.2} s."));
+    n.seen(&format!("Both interfaces were in a group without rules after {cut:.2} s: that is the cut. AWS had accepted the user's denies, and all keys off, after {out:.2} s; AWS itself enforces that some seconds later."));
     n.gap();
     n.say(
         "Then each interface went through an open group for 3 seconds and back. That ends the connections which the VPC was \
@@ -149,6 +149,7 @@ async fn evidence(n: &mut Narrator, stage: &Stage) -> anyhow::Result<()> {
 async fn attack(n: &mut Narrator, stage: &Stage) -> anyhow::Result<()> {
     n.chapter("The attacker pushes back");
     let last = stage.proxy.changing().iter().filter_map(|c| c.finished).max().unwrap_or_else(Instant::now);
+    n.say("(First 10 s pass: what changes so soon after Firebreak's own writes is repaired too, but AWS may just be late to show them, so it is not called drift.)");
     tokio::time::sleep((last + LAG).saturating_duration_since(Instant::now())).await;
     let (interface, key) = (&stage.scene.instances[0].interfaces[0], &stage.scene.access_keys[0]);
     n.say("Somebody with other credentials switches a key back on, and moves an interface back to its old group:");
@@ -173,7 +174,7 @@ async fn attack(n: &mut Narrator, stage: &Stage) -> anyhow::Result<()> {
     })
     .await;
     n.seen(&format!(
-        "Undone: the key {:.1} s and the interface {:.1} s after the attack.",
+        "Undone: the key {:.1} s and the interface {:.1} s after the attack. The next look for drift was due within 5 s.",
         seconds(off, attacked),
         seconds(swapped, attacked)
     ));

@@ -1,0 +1,62 @@
+//! A deleted AwsAccount: without it nobody could give back, finish or end what it was used for.
+
+use std::time::Duration;
+
+use firebreak_crds::conditions::{READY, RECONCILING};
+use firebreak_crds::{ABANDON, AwsAccount, Evidence, Quarantine, is_true};
+use kube::api::ListParams;
+use kube::runtime::controller::Action;
+use kube::{Api, ResourceExt};
+
+use super::end_residual_denies;
+use crate::clock;
+use crate::conditions::Conditions;
+use crate::controllers::{Ctx, Error, kube, set_finalizer, write_status};
+
+/// It stays while something needs it, and says what; residual denies are ended in their time meanwhile.
+pub async fn delete(ctx: &Ctx, api: &Api<AwsAccount>, account: &AwsAccount) -> Result<Action, Error> {
+    let abandoned = account.annotations().get(ABANDON) == account.uid().as_ref();
+    let needs = needs(ctx, account).await?;
+    if needs.is_empty() || abandoned {
+        set_finalizer(api, account, false).await?;
+        ctx.memory.forget(&account.uid().unwrap_or_default());
+        return Ok(Action::await_change());
+    }
+    let mut status = account.status.clone().unwrap_or_default();
+    let ended = match ctx.accounts.session(account).await {
+        Ok(session) => end_residual_denies(ctx, &session, &mut status.residual_denies).await,
+        Err(error) => Err(error),
+    };
+    let problem = ended.err().map(|e| format!("; {e}")).unwrap_or_default();
+    let message = format!("being deleted, but still needed: {}{problem}", needs.join("; "));
+    let mut c = Conditions::new(&status.conditions, account.metadata.generation, clock::now());
+    c.set(READY, "False", "DeletionBlocked", &*message);
+    c.set(RECONCILING, "True", "DeletionBlocked", message);
+    status.conditions = c.done();
+    if account.status.as_ref() != Some(&status) {
+        write_status(api, &AwsAccount { status: Some(status), ..account.clone() }).await?;
+    }
+    Ok(Action::requeue(Duration::from_secs(5)))
+}
+
+/// What needs the account, by live reads: Quarantines, evidence that is not complete, and denies that have not expired.
+async fn needs(ctx: &Ctx, account: &AwsAccount) -> Result<Vec<String>, Error> {
+    let name = account.name_any();
+    let quarantines = Api::<Quarantine>::all(ctx.client.clone());
+    let live = kube("list Quarantines", quarantines.list(&ListParams::default())).await?;
+    let held = live.items.iter().filter(|q| q.spec.resource.account_ref.name == name);
+    let mut needs: Vec<String> = held.map(|q| format!("Quarantine {}", q.name_any())).collect();
+    let evidence = Api::<Evidence>::all(ctx.client.clone());
+    let live = kube("list Evidence", evidence.list(&ListParams::default())).await?;
+    let ready = |e: &Evidence| e.status.as_ref().is_some_and(|s| is_true(&s.conditions, READY));
+    let open = live.items.iter().filter(|e| e.spec.resource.account_ref.name == name && !ready(e));
+    needs.extend(open.map(|e| format!("Evidence {}, which is not complete", e.name_any())));
+    let denies = account.status.iter().flat_map(|s| &s.residual_denies);
+    if let Some(last) = denies.clone().map(|d| d.until.0).max() {
+        needs.push(format!(
+            "{} denies of sessions, the last until {last} (the annotation {ABANDON}: <uid> leaves them in AWS)",
+            denies.count()
+        ));
+    }
+    Ok(needs)
+}
