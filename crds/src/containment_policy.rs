@@ -96,7 +96,8 @@ pub struct IamUserPolicy {
 #[x_kube(validation = exactly_one(&["denyAll", "deactivateAccessKeys", "deactivateSshKeys", "deactivateServiceCredentials"])
     .message("iamUser.contain: each item needs exactly one action: denyAll, deactivateAccessKeys, deactivateSshKeys or deactivateServiceCredentials (write `denyAll: {}`, not `denyAll:`)"))]
 pub struct IamUserAction {
-    /// Denies every call, by an inline policy and by the attached `AWSDenyAll`.
+    /// Denies every call: by an inline policy, by the attached `AWSDenyAll`, and by `AWSDenyAll` as permissions boundary, side
+    /// by side. Any of them is enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deny_all: Option<Empty>,
     /// Switches off every access key.

@@ -257,6 +257,19 @@ class Corrections(unittest.TestCase):
                 return found
             marker = {"Marker": page["Marker"]}
 
+    def test_users_have_boundaries(self):
+        deny_all = "arn:aws:iam::aws:policy/AWSDenyAll"
+        self.iam.create_user(UserName="mallory")
+        put = self.iam.put_user_permissions_boundary
+        put(UserName="mallory", PermissionsBoundary=deny_all)
+        shown = self.iam.get_user(UserName="mallory")["User"]["PermissionsBoundary"]
+        self.assertEqual(shown["PermissionsBoundaryArn"], deny_all)
+        nowhere = "arn:aws:iam::aws:policy/Nowhere"
+        self.assert_refused("NoSuchEntity", put, UserName="mallory", PermissionsBoundary=nowhere)
+        self.iam.delete_user_permissions_boundary(UserName="mallory")
+        self.assertNotIn("PermissionsBoundary", self.iam.get_user(UserName="mallory")["User"])
+        self.assert_refused("NoSuchEntity", self.iam.delete_user_permissions_boundary, UserName="mallory")
+
     def test_iam_has_what_a_containment_uses(self):
         """Not corrected: proof that moto's own IAM will do."""
         deny_all = "arn:aws:iam::aws:policy/AWSDenyAll"

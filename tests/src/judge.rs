@@ -182,6 +182,10 @@ fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Need
         "DetachUserPolicy" if param("PolicyArn").ends_with(":policy/AWSDenyAll") => {
             Needs::Release(param("UserName").to_owned())
         }
+        "DeleteUserPermissionsBoundary" => Needs::Release(param("UserName").to_owned()),
+        "PutUserPermissionsBoundary" if !param("PermissionsBoundary").ends_with(":iam::aws:policy/AWSDenyAll") => {
+            Needs::Release(param("UserName").to_owned())
+        }
         "DeleteUserPolicy" if param("PolicyName") == "firebreak-deny-all" => Needs::Release(param("UserName").to_owned()),
         "DeleteUserPolicy" if is_expired(param("PolicyName"), now) => Needs::Nothing,
         "PutUserPolicy" if !denies(param("PolicyName"), param("PolicyDocument")) => Needs::Never("no deny of ours"),
@@ -195,6 +199,7 @@ fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Need
         | "UpdateServiceSpecificCredential"
         | "PutUserPolicy"
         | "AttachUserPolicy"
+        | "PutUserPermissionsBoundary"
         | "CreateTags"
         | "DeleteTags"
         | "TagUser"
@@ -283,6 +288,17 @@ mod tests {
             assert_eq!((switched("Inactive"), switched("Active")), (Needs::Nothing, Needs::Release("m".into())), "{action}");
             assert_eq!(judged(action, &[("UserName", "m")]), Needs::Release("m".into()), "{action}");
         }
+    }
+
+    #[test]
+    fn a_boundary_that_does_not_deny_comes_only_with_a_release() {
+        let put = |policy: &str| {
+            let arn = format!("arn:aws:iam::aws:policy/{policy}");
+            judged("PutUserPermissionsBoundary", &[("UserName", "m"), ("PermissionsBoundary", &arn)])
+        };
+        assert_eq!(put("AWSDenyAll"), Needs::Nothing);
+        assert_eq!(put("AdministratorAccess"), Needs::Release("m".into()));
+        assert_eq!(judged("DeleteUserPermissionsBoundary", &[("UserName", "m")]), Needs::Release("m".into()));
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl Milestones {
         Self {
             cut: cuts.values().filter_map(|times| times.first().copied()).max(),
             converted: cuts.values().filter_map(|times| times.get(1).copied()).max(),
-            locked_out: last(&["UpdateAccessKey", "PutUserPolicy", "AttachUserPolicy"]),
+            locked_out: last(&["UpdateAccessKey", "PutUserPolicy", "AttachUserPolicy", "PutUserPermissionsBoundary"]),
             snapshots: last(&["CreateSnapshots"]),
         }
     }

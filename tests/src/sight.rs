@@ -44,12 +44,21 @@ pub async fn attached_policies(aws: &Aws) -> anyhow::Result<Vec<String>> {
     Ok(answer.attached_policies().iter().filter_map(|p| p.policy_name.clone()).collect())
 }
 
+/// The name of the policy that is the user's permissions boundary.
+pub async fn boundary(aws: &Aws) -> anyhow::Result<Option<String>> {
+    let user = aws.iam.get_user().user_name(USER).send().await?.user;
+    let arn = user.and_then(|u| u.permissions_boundary).and_then(|b| b.permissions_boundary_arn);
+    Ok(arn.map(|arn| arn.rsplit('/').next().unwrap_or_default().to_owned()))
+}
+
 /// Whether the user is denied everything and every key is off.
 pub async fn cut_off(aws: &Aws) -> anyhow::Result<()> {
     let (keys, inline, attached) = (keys(aws).await?, inline_policies(aws).await?, attached_policies(aws).await?);
     anyhow::ensure!(keys.values().all(|s| s == "Inactive"), "{keys:?}");
     anyhow::ensure!(inline.contains(&"firebreak-deny-all".to_owned()), "{inline:?}");
     anyhow::ensure!(attached.contains(&"AWSDenyAll".to_owned()), "{attached:?}");
+    let boundary = boundary(aws).await?;
+    anyhow::ensure!(boundary.as_deref() == Some("AWSDenyAll"), "{boundary:?}");
     Ok(())
 }
 

@@ -14,6 +14,7 @@ macro_rules! sent {
 
 mod ec2;
 mod iam;
+mod principal;
 
 use std::time::{Duration, Instant};
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{Display, Formatter};
 
-use super::model::Rule;
+use super::model::{Principal, Rule};
 
 /// What a security group of ours is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -91,27 +91,35 @@ pub enum Call {
         description: String,
         tags: BTreeMap<String, String>,
     },
-    PutUserPolicy {
-        user: String,
+    /// `PutUserPolicy` or `PutRolePolicy`; those below have their two names likewise.
+    PutPolicy {
+        principal: Principal,
         policy: String,
         document: String,
     },
-    DeleteUserPolicy {
-        user: String,
+    DeletePolicy {
+        principal: Principal,
         policy: String,
     },
     /// The same operation on a deny whose time is over: gives nothing back.
     DeleteExpiredSessionsDeny {
-        user: String,
+        principal: Principal,
         policy: String,
     },
-    AttachUserPolicy {
-        user: String,
+    AttachPolicy {
+        principal: Principal,
         arn: String,
     },
-    DetachUserPolicy {
-        user: String,
+    DetachPolicy {
+        principal: Principal,
         arn: String,
+    },
+    PutPermissionsBoundary {
+        principal: Principal,
+        arn: String,
+    },
+    DeletePermissionsBoundary {
+        principal: Principal,
     },
     UpdateAccessKey {
         user: String,
@@ -128,12 +136,12 @@ pub enum Call {
         id: String,
         active: bool,
     },
-    TagUser {
-        user: String,
+    TagPrincipal {
+        principal: Principal,
         tags: BTreeMap<String, String>,
     },
-    UntagUser {
-        user: String,
+    UntagPrincipal {
+        principal: Principal,
         tags: BTreeMap<String, String>,
     },
 }
@@ -152,15 +160,23 @@ impl Call {
             Self::CreateTags { .. } => "ec2:CreateTags",
             Self::DeleteTags { .. } => "ec2:DeleteTags",
             Self::CreateSnapshots { .. } => "ec2:CreateSnapshots",
-            Self::PutUserPolicy { .. } => "iam:PutUserPolicy",
-            Self::DeleteUserPolicy { .. } | Self::DeleteExpiredSessionsDeny { .. } => "iam:DeleteUserPolicy",
-            Self::AttachUserPolicy { .. } => "iam:AttachUserPolicy",
-            Self::DetachUserPolicy { .. } => "iam:DetachUserPolicy",
+            Self::PutPolicy { principal, .. } => principal.either("iam:PutUserPolicy", "iam:PutRolePolicy"),
+            Self::DeletePolicy { principal, .. } | Self::DeleteExpiredSessionsDeny { principal, .. } => {
+                principal.either("iam:DeleteUserPolicy", "iam:DeleteRolePolicy")
+            }
+            Self::AttachPolicy { principal, .. } => principal.either("iam:AttachUserPolicy", "iam:AttachRolePolicy"),
+            Self::DetachPolicy { principal, .. } => principal.either("iam:DetachUserPolicy", "iam:DetachRolePolicy"),
+            Self::PutPermissionsBoundary { principal, .. } => {
+                principal.either("iam:PutUserPermissionsBoundary", "iam:PutRolePermissionsBoundary")
+            }
+            Self::DeletePermissionsBoundary { principal } => {
+                principal.either("iam:DeleteUserPermissionsBoundary", "iam:DeleteRolePermissionsBoundary")
+            }
             Self::UpdateAccessKey { .. } => "iam:UpdateAccessKey",
             Self::UpdateSshPublicKey { .. } => "iam:UpdateSSHPublicKey",
             Self::UpdateServiceSpecificCredential { .. } => "iam:UpdateServiceSpecificCredential",
-            Self::TagUser { .. } => "iam:TagUser",
-            Self::UntagUser { .. } => "iam:UntagUser",
+            Self::TagPrincipal { principal, .. } => principal.either("iam:TagUser", "iam:TagRole"),
+            Self::UntagPrincipal { principal, .. } => principal.either("iam:UntagUser", "iam:UntagRole"),
         }
     }
 
@@ -178,7 +194,8 @@ impl Call {
             Self::UpdateAccessKey { active, .. }
             | Self::UpdateSshPublicKey { active, .. }
             | Self::UpdateServiceSpecificCredential { active, .. } => *active,
-            Self::DeleteUserPolicy { .. } | Self::DetachUserPolicy { .. } => true,
+            Self::DeletePolicy { .. } | Self::DetachPolicy { .. } | Self::DeletePermissionsBoundary { .. } => true,
+            Self::PutPermissionsBoundary { arn, .. } => !arn.ends_with(":iam::aws:policy/AWSDenyAll"),
             _ => false,
         }
     }
@@ -223,17 +240,22 @@ impl Display for Call {
                 write!(f, "{resource}: {}", keys(tags))
             }
             Self::CreateSnapshots { instance, .. } => write!(f, "{instance}: all volumes"),
-            Self::PutUserPolicy { user, policy, .. } | Self::DeleteUserPolicy { user, policy } => {
-                write!(f, "{user}: {policy}")
+            Self::PutPolicy { principal, policy, .. } | Self::DeletePolicy { principal, policy } => {
+                write!(f, "{principal}: {policy}")
             }
-            Self::DeleteExpiredSessionsDeny { user, policy } => write!(f, "{user}: {policy} (expired)"),
-            Self::AttachUserPolicy { user, arn } | Self::DetachUserPolicy { user, arn } => write!(f, "{user}: {arn}"),
+            Self::DeleteExpiredSessionsDeny { principal, policy } => write!(f, "{principal}: {policy} (expired)"),
+            Self::AttachPolicy { principal, arn }
+            | Self::DetachPolicy { principal, arn }
+            | Self::PutPermissionsBoundary { principal, arn } => write!(f, "{principal}: {arn}"),
+            Self::DeletePermissionsBoundary { principal } => write!(f, "{principal}"),
             Self::UpdateAccessKey { user, id, active }
             | Self::UpdateSshPublicKey { user, id, active }
             | Self::UpdateServiceSpecificCredential { user, id, active } => {
                 write!(f, "{user}: {id} {}", if *active { "Active" } else { "Inactive" })
             }
-            Self::TagUser { user, tags } | Self::UntagUser { user, tags } => write!(f, "{user}: {}", keys(tags)),
+            Self::TagPrincipal { principal, tags } | Self::UntagPrincipal { principal, tags } => {
+                write!(f, "{principal}: {}", keys(tags))
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ mod session;
 pub use act::{Actor, Guard, Outcome};
 pub use call::{Call, Change, GroupRole};
 pub use error::{AwsError, Class};
-pub use model::{Credential, Group, Instance, Interface, RouteTable, Rule, Snapshot, User};
+pub use model::{Credential, Group, Identity, Instance, Interface, Principal, RouteTable, Rule, Snapshot, User};
 pub use permissions::iam_policy;
 pub use rate::Priority;
 pub use session::{Accounts, Session};

@@ -135,16 +135,55 @@ pub struct Snapshot {
     pub message: String,
 }
 
-/// An IAM user.
+/// Who acts in an account: an IAM user or role, by name. What is done to one is done to the other by an operation of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Principal {
+    /// A user.
+    User(String),
+    /// A role.
+    #[allow(dead_code, reason = "roles become targets next")]
+    Role(String),
+}
+
+impl Principal {
+    /// Its name, without path.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::User(name) | Self::Role(name) => name,
+        }
+    }
+
+    /// What is said of a user, or of a role.
+    pub fn either<T>(&self, user: T, role: T) -> T {
+        match self {
+            Self::User(_) => user,
+            Self::Role(_) => role,
+        }
+    }
+}
+
+impl std::fmt::Display for Principal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// An IAM user or role as AWS shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct User {
-    /// `AIDA...`: a user made again under the same name has another.
+pub struct Identity {
+    /// `AIDA...` or `AROA...`: one made again under the same name has another.
     pub id: String,
-    /// Its ARN; carries the partition.
+    /// Its ARN; carries the partition and the path.
     pub arn: String,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
+    /// The ARN of the policy that is its permissions boundary.
+    pub boundary: Option<String>,
 }
+
+/// An IAM user.
+pub type User = Identity;
 
 /// One credential of an IAM user, of a kind of which there can be several: an access key, an SSH public key, a
 /// service-specific credential.

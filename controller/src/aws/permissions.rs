@@ -30,6 +30,7 @@ const WRITES: &[&str] = &[
     "ec2:RevokeSecurityGroupEgress",
     "ec2:RevokeSecurityGroupIngress",
     "iam:DeleteUserPolicy",
+    "iam:PutUserPermissionsBoundary",
     "iam:PutUserPolicy",
     "iam:TagUser",
     "iam:UntagUser",
@@ -41,7 +42,7 @@ const WRITES: &[&str] = &[
 /// The policy document for the role that `AwsAccount.spec.assumeRole` names.
 #[must_use]
 pub fn iam_policy() -> Value {
-    let deny_all = json!({ "ArnLike": { "iam:PolicyARN": "arn:*:iam::aws:policy/AWSDenyAll" } });
+    let deny_all = "arn:*:iam::aws:policy/AWSDenyAll";
     json!({
         "Version": "2012-10-17",
         "Statement": [
@@ -52,7 +53,14 @@ pub fn iam_policy() -> Value {
                 "Effect": "Allow",
                 "Action": ["iam:AttachUserPolicy", "iam:DetachUserPolicy"],
                 "Resource": "*",
-                "Condition": deny_all,
+                "Condition": { "ArnLike": { "iam:PolicyARN": deny_all } },
+            },
+            {
+                "Sid": "TakeAwayNoBoundaryButTheDeny",
+                "Effect": "Allow",
+                "Action": ["iam:DeleteUserPermissionsBoundary"],
+                "Resource": "*",
+                "Condition": { "ArnLike": { "iam:PermissionsBoundary": deny_all } },
             },
         ],
     })

@@ -5,6 +5,8 @@ use k8s_openapi::jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 
+use crate::aws::Principal;
+
 /// One resource to contain or to release: its record, and the clock.
 #[derive(Clone, Debug)]
 pub struct Case {
@@ -45,6 +47,12 @@ impl Case {
             partition: partition.to_owned(),
             now,
         }
+    }
+
+    /// The user that is contained: what IAM's calls name. Of an instance it means nothing.
+    #[must_use]
+    pub fn principal(&self) -> Principal {
+        Principal::User(self.resource.id.clone())
     }
 
     /// What is recorded under that key; None where nothing is, or where it cannot be read.

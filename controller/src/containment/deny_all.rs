@@ -1,5 +1,6 @@
-//! `denyAll`: an IAM user may do nothing, by an inline policy and by the attached `AWSDenyAll`, side by side: either is enough,
-//! and the attacker can have filled the quota of one.
+//! `denyAll`: an IAM user may do nothing, by an inline policy, by the attached `AWSDenyAll`, and by `AWSDenyAll` as the
+//! permissions boundary, side by side: any of them is enough. The attacker can have filled the quotas of the first two; the
+//! boundary has none.
 //! <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html>
 
 use firebreak_crds::{ActionState, Empty, OnConflict};
@@ -11,7 +12,9 @@ use super::drive::Action;
 use super::plan::Plan;
 use super::residual;
 use super::tag_resource::is_marked_before;
-use crate::aws::{AwsError, Call, Outcome, Session, User};
+
+mod boundary;
+use crate::aws::{AwsError, Call, Identity, Outcome, Session};
 
 /// The inline policy's name.
 pub(super) const POLICY: &str = "firebreak-deny-all";
@@ -24,7 +27,7 @@ pub struct DenyAll;
 /// What is observed.
 #[derive(Clone, Debug, Default)]
 pub struct Look {
-    pub(super) user: Option<User>,
+    pub(super) identity: Option<Identity>,
     pub(super) inline: Option<String>,
     pub(super) attached: Vec<String>,
     /// The residual deny's text, where one is recorded; and whether it was read from AWS.
@@ -45,49 +48,57 @@ impl Action for DenyAll {
     type Look = Look;
 
     async fn look(aws: &Session, case: &Case, _: Option<&Empty>) -> Result<Look, AwsError> {
-        let name = &case.resource.id;
+        let principal = case.principal();
         let residual = residual::recorded(case).map(|r| r.policy);
         let read_residual = async {
             match &residual {
-                Some(policy) => aws.user_policy(name, policy).await,
+                Some(policy) => aws.inline_policy(&principal, policy).await,
                 None => Ok(None),
             }
         };
-        let reads = futures::join!(aws.user(name), aws.user_policy(name, POLICY), attached(aws, name), read_residual);
-        Ok(Look { user: reads.0?, inline: reads.1?, attached: reads.2?, residual: reads.3?.map(|text| (text, true)) })
+        let reads = futures::join!(
+            aws.identity(&principal),
+            aws.inline_policy(&principal, POLICY),
+            aws.attached_policies(&principal),
+            read_residual
+        );
+        Ok(Look { identity: reads.0?, inline: reads.1?, attached: reads.2?, residual: reads.3?.map(|text| (text, true)) })
     }
 
     fn contain(case: &Case, _: &Empty, look: &Look) -> Plan {
-        let Some(user) = &look.user else { return no_user(case) };
-        let (inline, attached) = (look.inline_in_force(), look.attached(case));
+        let Some(identity) = &look.identity else { return no_user(case) };
+        let rungs = look.rungs(case);
         let mut plan = Plan::default();
         let known = case.original.contains_key(Self::NAME);
-        if !known && (case.is_unknown(Self::NAME) || look.inline.is_some() || is_marked_before(case, &user.tags)) {
+        if !known && (case.is_unknown(Self::NAME) || look.inline.is_some() || is_marked_before(case, &identity.tags)) {
             plan.unknown(case, Self::NAME);
         } else if !known {
-            plan.record(Self::NAME, &Original { user_id: user.id.clone(), aws_deny_all_attached: attached });
+            plan.record(Self::NAME, &Original { user_id: identity.id.clone(), aws_deny_all_attached: rungs.attached });
         }
         if let Some((key, at)) = residual::held_again(case) {
             plan.record(key, &at);
         }
-        if !inline {
+        boundary::contain(&mut plan, case, identity);
+        if !rungs.inline {
             plan.calls.push(put(case, POLICY, DOCUMENT));
             plan.verdict.drift.push(format!("inline policy {POLICY} was gone or changed"));
         }
-        if !attached {
-            plan.calls.push(Call::AttachUserPolicy { user: case.resource.id.clone(), arn: aws_deny_all(case) });
+        if !rungs.attached {
+            plan.calls.push(Call::AttachPolicy { principal: case.principal(), arn: aws_deny_all(case) });
             plan.verdict.drift.push("AWSDenyAll was detached".into());
         }
-        plan.verdict.state = if inline || attached { ActionState::InForce } else { ActionState::InProgress };
-        plan.verdict.message = message(inline, attached, plan.verdict.unknown);
+        plan.verdict.state = if rungs.any() { ActionState::InForce } else { ActionState::InProgress };
+        plan.verdict.message = rungs.message(plan.verdict.unknown);
         plan
     }
 
     fn release(case: &Case, look: &Look) -> Plan {
-        let Some(user) = &look.user else { return Plan::done(ActionState::Released, "the user no longer exists") };
+        let Some(identity) = &look.identity else {
+            return Plan::done(ActionState::Released, "the user no longer exists");
+        };
         let Some(original) = case.recorded::<Original>(Self::NAME) else { return release_unknown(case, look) };
-        if original.user_id != user.id && case.decision.is_none() {
-            return Plan::done(ActionState::Conflict, made_again(case, &original.user_id, &user.id));
+        if original.user_id != identity.id && case.decision.is_none() {
+            return Plan::done(ActionState::Conflict, made_again(case, &original.user_id, &identity.id));
         }
         let mut plan = Plan::default();
         let Some(residual) = residual::recorded(case) else {
@@ -100,7 +111,7 @@ impl Action for DenyAll {
             _ => plan.calls.push(put(case, &residual.policy, &residual.document())),
         }
         if plan.is_done() {
-            lift(&mut plan, case, look, &original);
+            lift(&mut plan, case, look, identity, &original);
         }
         if plan.is_done() && plan.verdict.state != ActionState::Conflict {
             plan.verdict.state = ActionState::Released;
@@ -112,11 +123,13 @@ impl Action for DenyAll {
 
     fn after(look: &mut Look, call: &Call, _: &Outcome) {
         match call {
-            Call::PutUserPolicy { policy, document, .. } if policy == POLICY => look.inline = Some(document.clone()),
-            Call::PutUserPolicy { document, .. } => look.residual = Some((document.clone(), false)),
-            Call::DeleteUserPolicy { .. } => look.inline = None,
-            Call::AttachUserPolicy { arn, .. } => look.attached.push(arn.clone()),
-            Call::DetachUserPolicy { arn, .. } => look.attached.retain(|a| a != arn),
+            Call::PutPolicy { policy, document, .. } if policy == POLICY => look.inline = Some(document.clone()),
+            Call::PutPolicy { document, .. } => look.residual = Some((document.clone(), false)),
+            Call::DeletePolicy { .. } => look.inline = None,
+            Call::AttachPolicy { arn, .. } => look.attached.push(arn.clone()),
+            Call::DetachPolicy { arn, .. } => look.attached.retain(|a| a != arn),
+            Call::PutPermissionsBoundary { arn, .. } => look.set_boundary(Some(arn)),
+            Call::DeletePermissionsBoundary { .. } => look.set_boundary(None),
             _ => {}
         }
     }
@@ -130,51 +143,88 @@ impl Look {
     fn attached(&self, case: &Case) -> bool {
         self.attached.contains(&aws_deny_all(case))
     }
+
+    fn rungs(&self, case: &Case) -> Rungs {
+        let boundary = self.identity.as_ref().is_some_and(|i| boundary::in_force(case, i));
+        Rungs { inline: self.inline_in_force(), attached: self.attached(case), boundary }
+    }
+
+    fn set_boundary(&mut self, arn: Option<&String>) {
+        self.identity.iter_mut().for_each(|i| i.boundary = arn.cloned());
+    }
 }
 
-/// The attached policies; none where there is no user, which `GetUser` says.
-async fn attached(aws: &Session, name: &str) -> Result<Vec<String>, AwsError> {
-    aws.attached_policies(name).await.or_else(AwsError::none_where_not_found)
+/// Which of the three denies are in force.
+#[derive(Clone, Copy)]
+struct Rungs {
+    inline: bool,
+    attached: bool,
+    boundary: bool,
+}
+
+impl Rungs {
+    fn any(self) -> bool {
+        self.inline || self.attached || self.boundary
+    }
+
+    fn message(self, unknown: bool) -> String {
+        let all = [(self.inline, "the inline policy"), (self.attached, "AWSDenyAll"), (self.boundary, "the boundary")];
+        let named = |there: bool| {
+            let names: Vec<&str> = all.iter().filter(|(is, _)| *is == there).map(|(_, name)| *name).collect();
+            names.join(", ")
+        };
+        let how = match (self.any(), named(false)) {
+            (false, _) => "not denied yet".to_owned(),
+            (true, missing) if missing.is_empty() => format!("denied by {}", named(true)),
+            (true, missing) => format!("denied by {}; not in force: {missing}", named(true)),
+        };
+        let lost = "; it carried Firebreak's marks before this record began: the original is not known";
+        format!("{how}{}", if unknown { lost } else { "" })
+    }
 }
 
 /// Takes the standing deny away, where AWS still shows what Firebreak put there. In a conflict nothing is taken away.
-fn lift(plan: &mut Plan, case: &Case, look: &Look, original: &Original) {
+fn lift(plan: &mut Plan, case: &Case, look: &Look, identity: &Identity, original: &Original) {
     let theirs = look.inline.as_deref().is_some_and(|text| !equal(text, DOCUMENT));
     let detached = original.aws_deny_all_attached && !look.attached(case);
-    if case.decision.is_none() && (theirs || detached) {
-        plan.verdict = super::plan::Verdict::new(ActionState::Conflict, conflict(theirs, detached));
+    let bounded = boundary::conflict(case, identity);
+    if case.decision.is_none() && (theirs || detached || bounded.is_some()) {
+        plan.verdict = super::plan::Verdict::new(ActionState::Conflict, conflict(theirs, detached, bounded));
         return;
     }
-    let (user, arn) = (case.resource.id.clone(), aws_deny_all(case));
+    boundary::lift(plan, case, identity);
+    let (principal, arn) = (case.principal(), aws_deny_all(case));
     let restore = case.decision == Some(OnConflict::RestoreOriginal);
     if look.inline_in_force() || (theirs && restore) {
-        plan.calls.push(Call::DeleteUserPolicy { user: user.clone(), policy: POLICY.into() });
+        plan.calls.push(Call::DeletePolicy { principal: principal.clone(), policy: POLICY.into() });
     }
     if look.attached(case) && !original.aws_deny_all_attached {
-        plan.calls.push(Call::DetachUserPolicy { user, arn });
+        plan.calls.push(Call::DetachPolicy { principal, arn });
     } else if detached && restore {
-        plan.calls.push(Call::AttachUserPolicy { user, arn });
+        plan.calls.push(Call::AttachPolicy { principal, arn });
     }
 }
 
-fn conflict(theirs: bool, detached: bool) -> String {
+fn conflict(theirs: bool, detached: bool, bounded: Option<String>) -> String {
     let inline =
         format!("inline policy {POLICY} was changed by somebody (KeepTheirs leaves it, RestoreOriginal deletes it)");
     let attached = "AWSDenyAll was attached before the containment and is detached now (RestoreOriginal attaches it again)";
-    let what = [theirs.then_some(inline), detached.then(|| attached.to_owned())];
+    let what = [theirs.then_some(inline), detached.then(|| attached.to_owned()), bounded];
     format!("{}: spec.release.onConflict decides", what.into_iter().flatten().collect::<Vec<_>>().join("; "))
 }
 
 /// Nothing was recorded: either nothing was done, or the record is lost.
 fn release_unknown(case: &Case, look: &Look) -> Plan {
-    let left = look.inline.is_some() || (case.is_unknown(DenyAll::NAME) && look.attached(case));
+    let rungs = look.rungs(case);
+    let left = look.inline.is_some() || (case.is_unknown(DenyAll::NAME) && (rungs.attached || rungs.boundary));
     if !left || case.decision == Some(OnConflict::KeepTheirs) {
         return Plan::done(ActionState::Released, "");
     }
     Plan::done(
         ActionState::Conflict,
         format!(
-            "the user was denied before this record began: the original is not known. Remove {POLICY} and AWSDenyAll by hand as they should be, then set spec.release.onConflict: KeepTheirs"
+            "the user was denied before this record began: the original is not known. Put {POLICY}, AWSDenyAll and the permissions boundary by hand as they should be{}, then set spec.release.onConflict: KeepTheirs",
+            boundary::recorded_text(case)
         ),
     )
 }
@@ -192,20 +242,8 @@ fn made_again(case: &Case, was: &str, is: &str) -> String {
     format!("user {} was deleted and made again ({was} is now {is}): spec.release.onConflict decides", case.resource.id)
 }
 
-fn message(inline: bool, attached: bool, unknown: bool) -> String {
-    let how = match (inline, attached) {
-        (true, true) => "denied by inline policy and AWSDenyAll",
-        (true, false) => "denied by inline policy; AWSDenyAll is not attached",
-        (false, true) => "denied by AWSDenyAll; the inline policy is missing",
-        (false, false) => "not denied yet",
-    };
-    let lost =
-        if unknown { "; it carried Firebreak's marks before this record began: the original is not known" } else { "" };
-    format!("{how}{lost}")
-}
-
 fn put(case: &Case, policy: &str, document: &str) -> Call {
-    Call::PutUserPolicy { user: case.resource.id.clone(), policy: policy.into(), document: document.into() }
+    Call::PutPolicy { principal: case.principal(), policy: policy.into(), document: document.into() }
 }
 
 fn aws_deny_all(case: &Case) -> String {

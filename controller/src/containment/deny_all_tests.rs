@@ -2,9 +2,11 @@ use std::collections::BTreeMap;
 
 use super::residual::Residual;
 use super::*;
+use crate::aws::Principal;
 use crate::containment::example;
 
 const AWS: &str = "arn:aws:iam::aws:policy/AWSDenyAll";
+const ADMIN: &str = "arn:aws:iam::aws:policy/AdministratorAccess";
 const OTHER: &str = r#"{"Version":"2012-10-17","Statement":[]}"#;
 
 fn case() -> Case {
@@ -12,7 +14,13 @@ fn case() -> Case {
 }
 
 fn recorded(attached: bool) -> Case {
-    example::recorded(case(), "denyAll", &Original { user_id: "AIDA1".into(), aws_deny_all_attached: attached })
+    let case = example::recorded(case(), "denyAll", &Original { user_id: "AIDA1".into(), aws_deny_all_attached: attached });
+    bounded(case, None)
+}
+
+/// The case with that boundary on record.
+fn bounded(case: Case, arn: Option<&str>) -> Case {
+    example::recorded(case, boundary::KEY, &boundary::Original { arn: arn.map(str::to_owned) })
 }
 
 /// A release whose residual deny is decided.
@@ -23,7 +31,7 @@ fn releasing(attached: bool) -> (Case, Residual) {
 
 fn look(inline: Option<&str>, attached: &[&str]) -> Look {
     Look {
-        user: Some(User { id: "AIDA1".into(), ..User::default() }),
+        identity: Some(Identity { id: "AIDA1".into(), ..Identity::default() }),
         inline: inline.map(str::to_owned),
         attached: attached.iter().map(|a| (*a).to_owned()).collect(),
         residual: None,
@@ -35,22 +43,82 @@ fn look_with(residual: &Residual, inline: Option<&str>, attached: &[&str]) -> Lo
     Look { residual: Some((residual.document(), true)), ..look(inline, attached) }
 }
 
+/// The look with that boundary.
+fn under(mut look: Look, arn: Option<&str>) -> Look {
+    look.identity.as_mut().unwrap().boundary = arn.map(str::to_owned);
+    look
+}
+
 fn names(plan: &Plan) -> Vec<&'static str> {
     plan.calls.iter().map(Call::operation).collect()
 }
 
 #[test]
-fn both_denies_go_out_side_by_side_and_either_is_enough() {
-    for (inline, attached, calls, state) in [
-        (None, &[][..], vec!["iam:PutUserPolicy", "iam:AttachUserPolicy"], ActionState::InProgress),
-        (Some(DOCUMENT), &[], vec!["iam:AttachUserPolicy"], ActionState::InForce),
-        (None, &[AWS], vec!["iam:PutUserPolicy"], ActionState::InForce),
-        (Some(OTHER), &[], vec!["iam:PutUserPolicy", "iam:AttachUserPolicy"], ActionState::InProgress),
-        (Some(DOCUMENT), &[AWS], vec![], ActionState::InForce),
+fn all_denies_go_out_side_by_side_and_any_is_enough() {
+    let (put, attach, bound) = ("iam:PutUserPolicy", "iam:AttachUserPolicy", "iam:PutUserPermissionsBoundary");
+    for (inline, attached, boundary, calls, state) in [
+        (None, &[][..], None, vec![bound, put, attach], ActionState::InProgress),
+        (Some(DOCUMENT), &[], None, vec![bound, attach], ActionState::InForce),
+        (None, &[AWS], None, vec![bound, put], ActionState::InForce),
+        (None, &[], Some(AWS), vec![put, attach], ActionState::InForce),
+        (Some(OTHER), &[], Some(ADMIN), vec![bound, put, attach], ActionState::InProgress),
+        (Some(DOCUMENT), &[AWS], Some(AWS), vec![], ActionState::InForce),
     ] {
-        let plan = DenyAll::contain(&recorded(false), &Empty {}, &look(inline, attached));
-        assert_eq!((names(&plan), plan.verdict.state), (calls, state), "{inline:?} {attached:?}");
+        let plan = DenyAll::contain(&recorded(false), &Empty {}, &under(look(inline, attached), boundary));
+        assert_eq!((names(&plan), plan.verdict.state), (calls, state), "{inline:?} {attached:?} {boundary:?}");
     }
+}
+
+#[test]
+fn the_message_says_which_denies_are_in_force() {
+    for (look, message) in [
+        (look(None, &[]), "not denied yet"),
+        (under(look(None, &[]), Some(AWS)), "denied by the boundary; not in force: the inline policy, AWSDenyAll"),
+        (under(look(Some(DOCUMENT), &[AWS]), Some(AWS)), "denied by the inline policy, AWSDenyAll, the boundary"),
+    ] {
+        assert_eq!(DenyAll::contain(&recorded(false), &Empty {}, &look).verdict.message, message);
+    }
+}
+
+#[test]
+fn the_boundary_that_was_there_is_recorded_with_the_first_calls_also_by_a_record_of_an_earlier_version() {
+    let earlier = example::recorded(case(), "denyAll", &Original { user_id: "AIDA1".into(), aws_deny_all_attached: false });
+    for case in [case(), earlier] {
+        let plan = DenyAll::contain(&case, &Empty {}, &under(look(None, &[]), Some(ADMIN)));
+        assert_eq!(plan.record["denyAll/boundary"], serde_json::json!({ "arn": ADMIN }));
+        assert!(names(&plan).contains(&"iam:PutUserPermissionsBoundary"));
+    }
+}
+
+#[test]
+fn a_boundary_is_given_back_three_way() {
+    use OnConflict::{KeepTheirs, RestoreOriginal};
+    let (delete, put) = ("iam:DeleteUserPermissionsBoundary", "iam:PutUserPermissionsBoundary");
+    for (what, was, is, decision, calls, state) in [
+        ("ours, none before", None, Some(AWS), None, vec![delete], ActionState::InProgress),
+        ("ours, another before", Some(ADMIN), Some(AWS), None, vec![put], ActionState::InProgress),
+        ("the deny was there before", Some(AWS), Some(AWS), None, vec![], ActionState::Released),
+        ("given back already", Some(ADMIN), Some(ADMIN), None, vec![], ActionState::Released),
+        ("theirs", Some(ADMIN), None, None, vec![], ActionState::Conflict),
+        ("theirs, none before", None, Some(ADMIN), None, vec![], ActionState::Conflict),
+        ("theirs, kept", None, Some(ADMIN), Some(KeepTheirs), vec![], ActionState::Released),
+        ("theirs, overruled", Some(ADMIN), None, Some(RestoreOriginal), vec![put], ActionState::InProgress),
+        ("theirs, overruled: ours first", None, Some(ADMIN), Some(RestoreOriginal), vec![put], ActionState::InProgress),
+    ] {
+        let (case, residual) = releasing(false);
+        let case = Case { decision, ..bounded(case, was) };
+        let plan = DenyAll::release(&case, &under(look_with(&residual, None, &[]), is));
+        let open = if plan.calls.is_empty() { plan.verdict.state } else { ActionState::InProgress };
+        assert_eq!((names(&plan), open), (calls, state), "{what}");
+    }
+}
+
+#[test]
+fn a_boundary_that_no_record_speaks_of_is_left_alone() {
+    let (mut case, residual) = releasing(false);
+    case.original.remove(boundary::KEY);
+    let plan = DenyAll::release(&case, &under(look_with(&residual, None, &[]), Some(AWS)));
+    assert_eq!((plan.calls, plan.verdict.state), (vec![], ActionState::Released));
 }
 
 #[test]
@@ -72,21 +140,22 @@ fn white_space_in_a_policy_means_nothing() {
 #[test]
 fn the_partition_decides_the_policy_of_aws() {
     let case = Case { partition: "aws-cn".into(), ..recorded(false) };
-    let plan = DenyAll::contain(&case, &Empty {}, &look(Some(DOCUMENT), &[AWS]));
-    let arn = "arn:aws-cn:iam::aws:policy/AWSDenyAll".to_owned();
-    assert_eq!(plan.calls, [Call::AttachUserPolicy { user: "mallory".into(), arn }]);
+    let plan = DenyAll::contain(&case, &Empty {}, &under(look(Some(DOCUMENT), &[AWS]), Some(AWS)));
+    let (principal, arn) = (Principal::User("mallory".into()), "arn:aws-cn:iam::aws:policy/AWSDenyAll".to_owned());
+    let bound = Call::PutPermissionsBoundary { principal: principal.clone(), arn: arn.clone() };
+    assert_eq!(plan.calls, [bound, Call::AttachPolicy { principal, arn }]);
 }
 
 #[test]
 fn a_user_that_was_contained_before_this_record_is_contained_and_unknown() {
     let tags = BTreeMap::from([("firebreak.dev/incident".to_owned(), "security/old".to_owned())]);
     let mut marked = look(None, &[]);
-    marked.user.as_mut().unwrap().tags = tags;
+    marked.identity.as_mut().unwrap().tags = tags;
     for look in [look(Some(DOCUMENT), &[]), marked.clone()] {
         let plan = DenyAll::contain(&case(), &Empty {}, &look);
         assert!(plan.verdict.unknown && !plan.calls.is_empty());
-        assert_eq!(plan.record.keys().collect::<Vec<_>>(), ["denyAll/unknown"]);
-        let noted = example::recorded(case(), "denyAll/unknown", &case().now);
+        assert_eq!(plan.record.keys().collect::<Vec<_>>(), ["denyAll/boundary", "denyAll/unknown"]);
+        let noted = bounded(example::recorded(case(), "denyAll/unknown", &case().now), None);
         let again = DenyAll::contain(&noted, &Empty {}, &look);
         assert!(again.verdict.unknown && again.record.is_empty(), "noted once, and it stays so");
     }
@@ -152,7 +221,7 @@ fn a_release_is_three_way() {
 fn a_user_made_again_under_the_same_name_is_a_conflict() {
     let (case, residual) = releasing(false);
     let mut look = look_with(&residual, Some(DOCUMENT), &[]);
-    look.user.as_mut().unwrap().id = "AIDA2".into();
+    look.identity.as_mut().unwrap().id = "AIDA2".into();
     let plan = DenyAll::release(&case, &look);
     assert_eq!((plan.calls.len(), plan.verdict.state), (0, ActionState::Conflict));
     assert!(plan.verdict.message.contains("AIDA1 is now AIDA2"), "{}", plan.verdict.message);
@@ -181,7 +250,7 @@ fn a_release_that_was_interrupted_and_a_new_one_have_each_their_residual_deny() 
     assert!(key.starts_with("denyAll/again-"), "{key}");
     let mut case = example::recorded(case, key, value);
     case.now += std::time::Duration::from_hours(1);
-    assert!(DenyAll::contain(&case, &Empty {}, &look(Some(DOCUMENT), &[AWS])).is_done(), "said once");
+    assert!(DenyAll::contain(&case, &Empty {}, &under(look(Some(DOCUMENT), &[AWS]), Some(AWS))).is_done(), "said once");
     let again = DenyAll::release(&case, &look(Some(DOCUMENT), &[AWS]));
     let (_, value) = again.record.first_key_value().unwrap();
     let second: Residual = serde_json::from_value(value.clone()).unwrap();

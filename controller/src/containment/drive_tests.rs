@@ -2,7 +2,7 @@ use firebreak_crds::ConversionState;
 use serde_json::json;
 
 use super::*;
-use crate::aws::GroupRole;
+use crate::aws::{GroupRole, Principal};
 use crate::containment::example;
 
 #[test]
@@ -23,6 +23,6 @@ fn a_dry_run_goes_on_as_if_the_plan_had_been_recorded() {
 fn a_dry_run_says_what_it_expects_of_aws() {
     let create = Call::CreateSecurityGroup { vpc: "vpc-a".into(), role: GroupRole::Isolation };
     assert!(matches!(expected(&create), Outcome::Created(id) if id == "(new firebreak-isolation)"));
-    let attach = Call::AttachUserPolicy { user: "mallory".into(), arn: String::new() };
+    let attach = Call::AttachPolicy { principal: Principal::User("mallory".into()), arn: String::new() };
     assert!(matches!(expected(&attach), Outcome::Done));
 }

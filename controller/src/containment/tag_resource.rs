@@ -48,7 +48,7 @@ impl Action for TagResource {
 
     async fn look(aws: &Session, case: &Case, _: Option<&Empty>) -> Result<Look, AwsError> {
         let Some(region) = case.resource.region.as_deref() else {
-            return Ok(aws.user(&case.resource.id).await?.map(|u| u.tags));
+            return Ok(aws.identity(&case.principal()).await?.map(|i| i.tags));
         };
         Ok(aws.instance(region, &case.resource.id).await?.map(|i| i.tags))
     }
@@ -83,8 +83,8 @@ impl Action for TagResource {
     fn after(look: &mut Look, call: &Call, _: &Outcome) {
         let Some(now) = look else { return };
         match call {
-            Call::CreateTags { tags, .. } | Call::TagUser { tags, .. } => now.extend(tags.clone()),
-            Call::DeleteTags { tags, .. } | Call::UntagUser { tags, .. } => now.retain(|k, _| !tags.contains_key(k)),
+            Call::CreateTags { tags, .. } | Call::TagPrincipal { tags, .. } => now.extend(tags.clone()),
+            Call::DeleteTags { tags, .. } | Call::UntagPrincipal { tags, .. } => now.retain(|k, _| !tags.contains_key(k)),
             _ => {}
         }
     }
@@ -102,14 +102,14 @@ fn marks(case: &Case) -> BTreeMap<String, String> {
 fn put(case: &Case, tags: BTreeMap<String, String>) -> Call {
     match case.resource.kind {
         ResourceKind::Ec2Instance => Call::CreateTags { resource: case.resource.id.clone(), tags },
-        ResourceKind::IamUser => Call::TagUser { user: case.resource.id.clone(), tags },
+        ResourceKind::IamUser => Call::TagPrincipal { principal: case.principal(), tags },
     }
 }
 
 fn delete(case: &Case, tags: BTreeMap<String, String>) -> Call {
     match case.resource.kind {
         ResourceKind::Ec2Instance => Call::DeleteTags { resource: case.resource.id.clone(), tags },
-        ResourceKind::IamUser => Call::UntagUser { user: case.resource.id.clone(), tags },
+        ResourceKind::IamUser => Call::UntagPrincipal { principal: case.principal(), tags },
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::aws::Principal;
 use crate::containment::example;
 
 fn tags(all: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -16,7 +17,7 @@ fn the_mark_says_which_incident_and_since_when() {
     assert_eq!(plan.calls, [Call::CreateTags { resource: "i-1".into(), tags: mark.clone() }]);
     assert_eq!(plan.record[NAME], serde_json::json!({ "tags": {} }));
     let user = TagResource::contain(&example::case(example::user()), &Empty {}, &Some(tags(&[])));
-    assert_eq!(user.calls, [Call::TagUser { user: "mallory".into(), tags: mark }]);
+    assert_eq!(user.calls, [Call::TagPrincipal { principal: Principal::User("mallory".into()), tags: mark }]);
 }
 
 #[test]

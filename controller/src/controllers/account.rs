@@ -11,7 +11,7 @@ use kube::runtime::controller::Action;
 use kube::{Api, Resource, ResourceExt};
 
 use super::{Ctx, Error, reconcile_requested, set_finalizer, write_status};
-use crate::aws::{AwsError, Call, Class, GroupRole, Guard, Outcome, Priority, Session};
+use crate::aws::{AwsError, Call, Class, GroupRole, Guard, Outcome, Principal, Priority, Session};
 use crate::clock;
 use crate::conditions::Conditions;
 use crate::containment::prepare_group;
@@ -174,7 +174,10 @@ async fn send(ctx: &Ctx, session: &Session, region: Option<&str>, calls: Vec<Cal
 async fn end_residual_denies(ctx: &Ctx, session: &Session, denies: &mut Vec<ResidualDeny>) -> Result<(), AwsError> {
     let now = clock::now();
     for deny in denies.clone().into_iter().filter(|d| d.until.0 <= now) {
-        let call = Call::DeleteExpiredSessionsDeny { user: deny.user_name.clone(), policy: deny.policy_name.clone() };
+        let call = Call::DeleteExpiredSessionsDeny {
+            principal: Principal::User(deny.user_name.clone()),
+            policy: deny.policy_name.clone(),
+        };
         match ctx.actor.act(session, None, &call, &Guard::Narrowing, Priority::Sweep).await {
             Ok(_) => {}
             Err(error) if error.class == Class::NotFound => {}

@@ -4,7 +4,7 @@ One module per topic, one function per correction, each with a test in ../test_c
 a method of moto's own models, so that all else in moto stays as it is. Pinned to the moto of ../requirements.txt.
 """
 
-from . import credentials, filters, groups, instances, interfaces, paging, policies, server, snapshots
+from . import boundaries, credentials, filters, groups, instances, interfaces, paging, policies, server, snapshots
 
 CORRECTIONS = [
     interfaces.groups_are_what_was_last_set,
@@ -16,6 +16,7 @@ CORRECTIONS = [
     snapshots.snapshots_are_pending_first,
     paging.describe_calls_page,
     credentials.service_credentials_exist,
+    boundaries.users_have_boundaries,
     policies.accounts_have_few_managed_policies,
     server.requests_are_atomic,
 ]

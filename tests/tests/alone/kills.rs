@@ -22,7 +22,7 @@ const HELD: Duration = Duration::from_millis(4500);
 /// A place that came too late, since the machine is busy, is tried again.
 const TRIES: usize = 4;
 /// Every action of a containment and of its release.
-const ACTIONS: [&str; 14] = [
+const ACTIONS: [&str; 16] = [
     "AttachUserPolicy",
     "AuthorizeSecurityGroupEgress",
     "AuthorizeSecurityGroupIngress",
@@ -30,9 +30,11 @@ const ACTIONS: [&str; 14] = [
     "CreateSnapshots",
     "CreateTags",
     "DeleteTags",
+    "DeleteUserPermissionsBoundary",
     "DeleteUserPolicy",
     "DetachUserPolicy",
     "ModifyNetworkInterfaceAttribute",
+    "PutUserPermissionsBoundary",
     "PutUserPolicy",
     "TagUser",
     "UntagUser",

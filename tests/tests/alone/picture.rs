@@ -17,6 +17,8 @@ pub struct Picture {
     pub policies: Vec<String>,
     /// Attached policies
     pub attached: Vec<String>,
+    /// The user's permissions boundary
+    pub boundary: Option<String>,
     /// Firebreak's on the instance, and all of the user's
     pub tags: BTreeMap<String, String>,
     /// Denies of old sessions
@@ -40,6 +42,7 @@ impl Picture {
             keys: sight::keys(aws).await.unwrap(),
             policies,
             attached: sight::attached_policies(aws).await.unwrap(),
+            boundary: sight::boundary(aws).await.unwrap(),
             tags,
             residual: residual.len(),
         }

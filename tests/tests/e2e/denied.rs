@@ -10,11 +10,8 @@ use crate::ground_up::world;
 
 /// Until recovery: this call is refused.
 fn deny(world: &World<'_>, action: &str) {
-    let (status, code) = if action.ends_with("Policy") || action.ends_with("Key") {
-        (403, "AccessDenied")
-    } else {
-        (403, "UnauthorizedOperation")
-    };
+    let iam = ["Policy", "Key", "Boundary"].iter().any(|of| action.ends_with(of));
+    let (status, code) = if iam { (403, "AccessDenied") } else { (403, "UnauthorizedOperation") };
     world.proxy.fail(action, status, code, &format!("not authorized to perform {action}"));
 }
 
@@ -47,8 +44,12 @@ async fn not_called_contained(world: &World<'_>, id: &str, action: &str) {
 }
 
 #[tokio::test]
-async fn without_one_of_the_two_denies_the_user_is_denied_by_the_other_and_the_permission_is_named() {
-    for (action, policy) in [("PutUserPolicy", "AWSDenyAll"), ("AttachUserPolicy", "firebreak-deny-all")] {
+async fn without_one_of_the_denies_the_user_is_denied_by_the_others_and_the_permission_is_named() {
+    for (action, policy) in [
+        ("PutUserPolicy", "AWSDenyAll"),
+        ("AttachUserPolicy", "firebreak-deny-all"),
+        ("PutUserPermissionsBoundary", "AWSDenyAll"),
+    ] {
         let (world, _guard) = world().await;
         deny(&world, action);
         world.declare("inc", "Contain", json!({})).await;
@@ -69,16 +70,30 @@ async fn without_one_of_the_two_denies_the_user_is_denied_by_the_other_and_the_p
 #[tokio::test]
 async fn without_any_deny_the_keys_go_off_and_the_user_is_not_called_contained() {
     let (world, _guard) = world().await;
-    deny(&world, "PutUserPolicy");
-    deny(&world, "AttachUserPolicy");
+    let denies = ["PutUserPolicy", "AttachUserPolicy", "PutUserPermissionsBoundary"];
+    denies.iter().for_each(|action| deny(&world, action));
     world.declare("inc", "Contain", json!({})).await;
     let target = world.until_target("inc", 1, |t| t.reason == "AccessDenied").await;
-    assert!(target.message.contains("iam:PutUserPolicy") && target.message.contains("iam:AttachUserPolicy"), "{target:?}");
+    assert!(denies.iter().all(|action| target.message.contains(&format!("iam:{action}"))), "{target:?}");
     assert!(sight::keys(&world.aws).await.unwrap().values().all(|s| s == "Inactive"));
     not_called_contained(&world, "mallory", "denyAll").await;
     world.until("inc", "Contained", "False").await;
     world.until("inc", "Stalled", "True").await;
     isolated(&world).await;
+    recovered(&world, &denies).await;
+}
+
+/// The attacker filled the quotas: of inline policies, and of attached ones.
+#[tokio::test]
+async fn with_every_quota_full_the_boundary_alone_denies() {
+    let (world, _guard) = world().await;
+    for action in ["PutUserPolicy", "AttachUserPolicy"] {
+        world.proxy.fail(action, 409, "LimitExceeded", "Maximum policy size of 2048 bytes exceeded");
+    }
+    world.declare("inc", "Contain", json!({})).await;
+    let target = world.until_target("inc", 1, |t| t.contained == "True").await;
+    assert!(target.message.contains("denied by the boundary") && target.message.contains("LimitExceeded"), "{target:?}");
+    assert_eq!(sight::boundary(&world.aws).await.unwrap().as_deref(), Some("AWSDenyAll"));
     recovered(&world, &["PutUserPolicy", "AttachUserPolicy"]).await;
 }
 

@@ -152,6 +152,13 @@ async fn a_deny_taken_away_comes_back_and_is_told() {
     let arn = "arn:aws:iam::aws:policy/AWSDenyAll";
     iam.detach_user_policy().user_name("mallory").policy_arn(arn).send().await.unwrap();
     until_cut_off(&world).await;
+
+    iam.delete_user_permissions_boundary().user_name("mallory").send().await.unwrap();
+    until_cut_off(&world).await;
+
+    let arn = "arn:aws:iam::aws:policy/AdministratorAccess";
+    iam.put_user_permissions_boundary().user_name("mallory").permissions_boundary(arn).send().await.unwrap();
+    until_cut_off(&world).await;
 }
 
 #[tokio::test]

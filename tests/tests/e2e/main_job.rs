@@ -24,6 +24,7 @@ async fn an_incident_is_contained_and_given_back_exactly() {
     assert_eq!(sight::groups(&world.aws, interfaces).await.unwrap(), before);
     assert!(sight::keys(&world.aws).await.unwrap().values().all(|s| s == "Inactive"), "keys stay off by default");
     assert!(sight::attached_policies(&world.aws).await.unwrap().is_empty());
+    assert_eq!(sight::boundary(&world.aws).await.unwrap(), None);
     let inline = sight::inline_policies(&world.aws).await.unwrap();
     assert!(inline.iter().any(|p| p.starts_with("firebreak-sessions-until-")), "{inline:?}");
     assert!(!inline.contains(&"firebreak-deny-all".to_owned()));

@@ -90,6 +90,37 @@ async fn groups_come_back_in_their_order() {
     assert_eq!(sight::groups(&world.aws, interfaces).await.unwrap(), before);
 }
 
+#[tokio::test]
+async fn the_boundary_that_was_there_comes_back_and_one_that_somebody_put_is_a_conflict() {
+    let (world, _guard) = world().await;
+    let (policies, iam) = ("arn:aws:iam::aws:policy/", &world.aws.iam);
+    let put = async |policy: &str| {
+        let put = iam.put_user_permissions_boundary().user_name("mallory");
+        put.permissions_boundary(format!("{policies}{policy}")).send().await.unwrap();
+    };
+    put("ReadOnlyAccess").await;
+    world.declare("inc", "Contain", json!({ "targets": [world.user_target()] })).await;
+    world.until("inc", "Contained", "True").await;
+    sight::cut_off(&world.aws).await.unwrap();
+    world.release("inc").await;
+    assert_eq!(sight::boundary(&world.aws).await.unwrap().as_deref(), Some("ReadOnlyAccess"));
+    world.until_nothing_is_held().await;
+
+    world.declare("again", "Contain", json!({ "targets": [world.user_target()] })).await;
+    world.until("again", "Contained", "True").await;
+    world.steer("mallory", json!({ "suspend": true })).await;
+    put("AdministratorAccess").await;
+    world.change("again", json!({ "mode": "Release" })).await;
+    world.until_quarantine("mallory", "let go", |q| q.spec.holders.is_empty()).await;
+    world.steer("mallory", json!({ "suspend": false })).await;
+    let message = world.until_quarantine_says("mallory", "Stalled", "ReleaseConflict").await;
+    assert!(message.contains("ReadOnlyAccess") && message.contains("AdministratorAccess"), "{message}");
+    assert!(sight::attached_policies(&world.aws).await.unwrap().contains(&"AWSDenyAll".to_owned()), "still denied");
+    world.steer("mallory", json!({ "release": { "onConflict": "RestoreOriginal" } })).await;
+    world.until("again", "Released", "True").await;
+    assert_eq!(sight::boundary(&world.aws).await.unwrap().as_deref(), Some("ReadOnlyAccess"));
+}
+
 /// The standard policy, and keys come back.
 async fn reactivating(world: &World<'_>) -> Value {
     let mut policy = standard_policy();

@@ -1,13 +1,33 @@
 //! IAM.
 
+use std::collections::BTreeMap;
+
 use aws_sdk_iam::types::{ServiceSpecificCredentialMetadata, StatusType};
 
 use super::{Read, absent, error, timestamp};
-use crate::aws::model::{Credential, User};
+use crate::aws::error::AwsError;
+use crate::aws::model::{Credential, Identity, Principal, User};
 use crate::aws::session::Session;
 use crate::clock;
 
 impl Session {
+    /// The user or role, or None where there is none.
+    pub async fn identity(&self, principal: &Principal) -> Read<Option<Identity>> {
+        match principal {
+            Principal::User(name) => self.user(name).await,
+            Principal::Role(name) => self.role(name).await,
+        }
+    }
+
+    /// The role, or None where there is none.
+    async fn role(&self, name: &str) -> Read<Option<Identity>> {
+        let read = async {
+            let answer = self.iam.get_role().role_name(name).send().await;
+            absent(answer.map_err(|e| error("iam:GetRole", &e)).map(|a| a.role.map(role)))
+        };
+        self.measured("iam:GetRole", read).await
+    }
+
     /// The user, or None where there is none.
     pub async fn user(&self, name: &str) -> Read<Option<User>> {
         let read = async {
@@ -55,29 +75,58 @@ impl Session {
     }
 
     /// The text of an inline policy; arrives URL-encoded.
-    pub async fn user_policy(&self, name: &str, policy: &str) -> Read<Option<String>> {
+    pub async fn inline_policy(&self, principal: &Principal, policy: &str) -> Read<Option<String>> {
+        let operation = principal.either("iam:GetUserPolicy", "iam:GetRolePolicy");
         let read = async {
-            let answer = self.iam.get_user_policy().user_name(name).policy_name(policy).send().await;
-            absent(answer.map_err(|e| error("iam:GetUserPolicy", &e)).map(|a| Some(decoded(&a.policy_document))))
+            let text = match principal {
+                Principal::User(name) => {
+                    let answer = self.iam.get_user_policy().user_name(name).policy_name(policy).send().await;
+                    answer.map_err(|e| error(operation, &e)).map(|a| a.policy_document)
+                }
+                Principal::Role(name) => {
+                    let answer = self.iam.get_role_policy().role_name(name).policy_name(policy).send().await;
+                    answer.map_err(|e| error(operation, &e)).map(|a| a.policy_document)
+                }
+            };
+            absent(text.map(|text| Some(decoded(&text))))
         };
-        self.measured("iam:GetUserPolicy", read).await
+        self.measured(operation, read).await
     }
 
-    /// The ARNs of the policies attached to a user.
-    pub async fn attached_policies(&self, name: &str) -> Read<Vec<String>> {
+    /// The ARNs of the policies attached to a user or role; none where there is no such principal.
+    pub async fn attached_policies(&self, principal: &Principal) -> Read<Vec<String>> {
+        let operation = principal.either("iam:ListAttachedUserPolicies", "iam:ListAttachedRolePolicies");
         let read = async {
-            let list = self.iam.list_attached_user_policies().user_name(name).into_paginator().items().send();
-            let list: Vec<_> =
-                list.collect::<Result<_, _>>().await.map_err(|e| error("iam:ListAttachedUserPolicies", &e))?;
+            let list: Vec<_> = match principal {
+                Principal::User(name) => {
+                    let list = self.iam.list_attached_user_policies().user_name(name).into_paginator().items().send();
+                    list.collect::<Result<_, _>>().await.map_err(|e| error(operation, &e))?
+                }
+                Principal::Role(name) => {
+                    let list = self.iam.list_attached_role_policies().role_name(name).into_paginator().items().send();
+                    list.collect::<Result<_, _>>().await.map_err(|e| error(operation, &e))?
+                }
+            };
             Ok(list.into_iter().filter_map(|p| p.policy_arn).collect())
         };
-        self.measured("iam:ListAttachedUserPolicies", read).await
+        self.measured(operation, async { read.await.or_else(AwsError::none_where_not_found) }).await
     }
 }
 
 fn user(u: aws_sdk_iam::types::User) -> User {
-    let tags = u.tags.unwrap_or_default().into_iter().map(|t| (t.key, t.value)).collect();
-    User { id: u.user_id, arn: u.arn, tags }
+    User { id: u.user_id, arn: u.arn, tags: tags(u.tags), boundary: u.permissions_boundary.and_then(boundary) }
+}
+
+fn role(r: aws_sdk_iam::types::Role) -> Identity {
+    Identity { id: r.role_id, arn: r.arn, tags: tags(r.tags), boundary: r.permissions_boundary.and_then(boundary) }
+}
+
+fn tags(tags: Option<Vec<aws_sdk_iam::types::Tag>>) -> BTreeMap<String, String> {
+    tags.unwrap_or_default().into_iter().map(|t| (t.key, t.value)).collect()
+}
+
+fn boundary(b: aws_sdk_iam::types::AttachedPermissionsBoundary) -> Option<String> {
+    b.permissions_boundary_arn
 }
 
 fn access_key(k: aws_sdk_iam::types::AccessKeyMetadata) -> Credential {

@@ -5,12 +5,15 @@ use k8s_openapi::jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::{Simulated, Simulation, at, calm, config, decisions, resource, script};
-use crate::aws::{Call, User};
+use crate::aws::{Call, Identity, User};
 use crate::containment::deny_all::{DOCUMENT, DenyAll, Look, POLICY};
 use crate::containment::{case::Case, plan::Plan, plan::Verdict, residual};
 
 const ALLOW: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}"#;
 const AWS_DENY_ALL: &str = "arn:aws:iam::aws:policy/AWSDenyAll";
+const READ_ONLY: &str = "arn:aws:iam::aws:policy/ReadOnlyAccess";
+const ADMIN: &str = "arn:aws:iam::aws:policy/AdministratorAccess";
+const BOUNDARY: &str = "denyAll/boundary";
 
 #[derive(Clone, Debug)]
 pub enum UserAttack {
@@ -18,6 +21,8 @@ pub enum UserAttack {
     ChangeInline,
     Detach,
     Attach,
+    DeleteBoundary,
+    ChangeBoundary,
     DeleteResidual,
     ChangeResidual,
     MakeUserAgain,
@@ -25,7 +30,26 @@ pub enum UserAttack {
 
 fn denied(look: &Look) -> bool {
     let inline = look.inline.as_deref() == Some(DOCUMENT);
-    inline || look.attached.iter().any(|a| a == AWS_DENY_ALL)
+    inline || look.attached.iter().any(|a| a == AWS_DENY_ALL) || boundary(look) == Some(AWS_DENY_ALL)
+}
+
+fn boundary(look: &Look) -> Option<&str> {
+    look.identity.as_ref()?.boundary.as_deref()
+}
+
+/// The boundary on record; null where there was none.
+fn boundary_original(case: &Case) -> Option<serde_json::Value> {
+    let value: serde_json::Value = serde_json::from_str(case.original.get(BOUNDARY)?).unwrap();
+    value.get("arn").cloned()
+}
+
+fn set_boundary(look: &mut Look, arn: Option<&str>) {
+    look.identity.iter_mut().for_each(|i| i.boundary = arn.map(str::to_owned));
+}
+
+/// All that a release gives back.
+fn given(look: &Look) -> (&Option<String>, &[String], Option<&str>) {
+    (&look.inline, &look.attached, boundary(look))
 }
 
 fn deny_original(case: &Case) -> Option<bool> {
@@ -47,8 +71,10 @@ impl Simulated for DenyAll {
 
     fn accepts(aws: &Look, call: &Call) -> bool {
         match call {
-            Call::DeleteUserPolicy { .. } => aws.inline.is_some(),
-            Call::DetachUserPolicy { arn, .. } => aws.attached.contains(arn),
+            Call::DeletePolicy { .. } => aws.inline.is_some(),
+            Call::DetachPolicy { arn, .. } => aws.attached.contains(arn),
+            // The IAM policy that we ask for allows no more.
+            Call::DeletePermissionsBoundary { .. } => boundary(aws) == Some(AWS_DENY_ALL),
             _ => true,
         }
     }
@@ -59,11 +85,13 @@ impl Simulated for DenyAll {
             UserAttack::ChangeInline => aws.inline = Some(ALLOW.into()),
             UserAttack::Detach => aws.attached.retain(|a| a != AWS_DENY_ALL),
             UserAttack::Attach => aws.attached.push(AWS_DENY_ALL.into()),
+            UserAttack::DeleteBoundary => set_boundary(aws, None),
+            UserAttack::ChangeBoundary => set_boundary(aws, Some(ADMIN)),
             UserAttack::DeleteResidual => aws.residual = None,
             UserAttack::ChangeResidual => aws.residual = aws.residual.is_some().then(|| (ALLOW.to_owned(), false)),
             UserAttack::MakeUserAgain => {
                 let id = format!("AIDA{now}");
-                *aws = Look { user: Some(User { id, ..User::default() }), ..Look::default() };
+                *aws = Look { identity: Some(Identity { id, ..User::default() }), ..Look::default() };
             }
         }
     }
@@ -71,12 +99,14 @@ impl Simulated for DenyAll {
     fn check_contain(case: &Case, _: &Look, plan: &Plan) {
         let recorded = deny_original(case).is_some() || plan.record.contains_key("denyAll");
         assert!(plan.calls.is_empty() || recorded || plan.verdict.unknown, "record before touch");
+        let bounded = case.original.contains_key(BOUNDARY) || plan.record.contains_key(BOUNDARY);
         for call in &plan.calls {
             match call {
-                Call::PutUserPolicy { policy, document, .. } => {
+                Call::PutPolicy { policy, document, .. } => {
                     assert_eq!((policy.as_str(), document.as_str()), (POLICY, DOCUMENT));
                 }
-                Call::AttachUserPolicy { arn, .. } => assert_eq!(arn, AWS_DENY_ALL),
+                Call::AttachPolicy { arn, .. } => assert_eq!(arn, AWS_DENY_ALL),
+                Call::PutPermissionsBoundary { arn, .. } => assert!(arn == AWS_DENY_ALL && bounded, "record before touch"),
                 other => panic!("not a call that contains: {other}"),
             }
         }
@@ -85,7 +115,7 @@ impl Simulated for DenyAll {
     fn check_release(case: &Case, look: &Look, plan: &Plan) {
         let residual = residual::recorded(case);
         for call in &plan.calls {
-            if let Call::PutUserPolicy { policy, document, .. } = call {
+            if let Call::PutPolicy { policy, document, .. } = call {
                 let residual = residual.as_ref().expect("recorded before it is put");
                 assert_eq!((policy, document), (&residual.policy, &residual.document()));
             }
@@ -98,19 +128,20 @@ impl Simulated for DenyAll {
     }
 
     fn contained(case: &Case, _: &Empty, aws: &Look, verdict: &Verdict) {
-        if aws.user.is_none() {
+        if aws.identity.is_none() {
             assert_eq!(verdict.state, ActionState::Failed);
             return;
         }
         assert_eq!(verdict.state, ActionState::InForce, "{}", verdict.message);
         assert_eq!(aws.inline.as_deref(), Some(DOCUMENT));
         assert!(aws.attached.iter().any(|a| a == AWS_DENY_ALL));
+        assert_eq!(boundary(aws), Some(AWS_DENY_ALL));
         assert_eq!(verdict.unknown, deny_original(case).is_none());
         assert_eq!(residual::recorded(case), None, "the residual deny of an earlier release is none of the next");
     }
 
     fn released(case: &Case, before: &Look, aws: &Look, verdict: &Verdict) {
-        if aws.user.is_none() {
+        if aws.identity.is_none() {
             assert_eq!(verdict.state, ActionState::Released);
             return;
         }
@@ -118,17 +149,20 @@ impl Simulated for DenyAll {
             (ActionState::Conflict, _) => {
                 assert!(case.decision.is_none() || verdict.message.contains("not known"));
                 assert!(denied(aws) || !denied(before), "a conflict gives nothing back");
-                assert_eq!((&aws.inline, &aws.attached), (&before.inline, &before.attached));
+                assert_eq!(given(aws), given(before));
             }
             (ActionState::Released, Some(original)) => {
                 let attached = aws.attached.iter().any(|a| a == AWS_DENY_ALL);
                 let theirs = case.decision == Some(OnConflict::KeepTheirs);
                 assert!(aws.inline.is_none() || (theirs && aws.inline.as_deref() != Some(DOCUMENT)), "{:?}", aws.inline);
                 assert!(attached == original || (theirs && !attached));
+                let was = boundary_original(case).expect("recorded with the rest");
+                let kept = theirs && boundary(aws) != Some(AWS_DENY_ALL);
+                assert!(boundary(aws) == was.as_str() || kept, "{:?}", boundary(aws));
                 let residual = residual::recorded(case).unwrap();
                 assert_eq!(aws.residual.as_ref().map(|r| &r.0), Some(&residual.document()));
             }
-            (ActionState::Released, None) => assert_eq!((&aws.inline, &aws.attached), (&before.inline, &before.attached)),
+            (ActionState::Released, None) => assert_eq!(given(aws), given(before)),
             (state, _) => panic!("a release ends released or in conflict: {state:?}"),
         }
     }
@@ -140,22 +174,29 @@ prop_compose! {
         inline in prop_oneof![4 => Just(None), 1 => Just(Some(DOCUMENT)), 1 => Just(Some(ALLOW))],
         deny_attached in any::<bool>(),
         marked in prop::bool::weighted(0.1),
+        bound in prop_oneof![3 => Just(None), 1 => Just(Some(AWS_DENY_ALL)), 1 => Just(Some(READ_ONLY))],
     ) -> Look {
         let tags = marked.then(|| ("firebreak.dev/incident".to_owned(), "security/old".to_owned())).into_iter().collect();
-        let user = there.then(|| User { id: "AIDA1".into(), tags, ..User::default() });
-        let other = "arn:aws:iam::aws:policy/ReadOnlyAccess".to_owned();
+        let boundary = bound.map(str::to_owned);
+        let identity = there.then(|| Identity { id: "AIDA1".into(), tags, boundary, ..User::default() });
+        let other = READ_ONLY.to_owned();
         let attached = std::iter::once(other).chain(deny_attached.then(|| AWS_DENY_ALL.to_owned())).collect();
-        Look { user, inline: inline.map(str::to_owned), attached, residual: None }
+        Look { identity, inline: inline.map(str::to_owned), attached, residual: None }
     }
 }
 
 fn user_attacks() -> BoxedStrategy<UserAttack> {
-    use UserAttack::{Attach, ChangeInline, ChangeResidual, DeleteInline, DeleteResidual, Detach, MakeUserAgain};
+    use UserAttack::{
+        Attach, ChangeBoundary, ChangeInline, ChangeResidual, DeleteBoundary, DeleteInline, DeleteResidual, Detach,
+        MakeUserAgain,
+    };
     prop_oneof![
         2 => Just(DeleteInline),
         2 => Just(ChangeInline),
         2 => Just(Detach),
         1 => Just(Attach),
+        2 => Just(DeleteBoundary),
+        2 => Just(ChangeBoundary),
         2 => Just(DeleteResidual),
         1 => Just(ChangeResidual),
         1 => Just(MakeUserAgain),
@@ -178,7 +219,8 @@ proptest! {
         mut aws in users(), scripts in prop::array::uniform4(script(user_attacks())),
     ) {
         aws.inline = None;
-        aws.user = Some(User::default());
+        let boundary = aws.identity.and_then(|i| i.boundary);
+        aws.identity = Some(Identity { boundary, ..User::default() });
         let before = aws.clone();
         let mut simulation = Simulation::<DenyAll>::new(resource(ResourceKind::IamUser), aws, Empty {});
         let [contain, release, again, last] = scripts.map(|s| calm(&s));
@@ -190,7 +232,7 @@ proptest! {
         let held_until = at(simulation.now);
         simulation.disturbed(true, &last);
         prop_assert_eq!(simulation.release().state, ActionState::Released);
-        prop_assert_eq!((&simulation.aws.inline, &simulation.aws.attached), (&before.inline, &before.attached));
+        prop_assert_eq!(given(&simulation.aws), given(&before));
         let residual = residual::recorded(&simulation.case()).unwrap();
         prop_assert!(residual.cutoff > held_until, "sessions made while it was held again stay denied");
     }

@@ -28,6 +28,7 @@ pub async fn take(aws: &Aws, scene: &Scene) -> anyhow::Result<Picture> {
     }
     rows.push(("user's inline policies".into(), sight::inline_policies(aws).await?));
     rows.push(("user's attached policies".into(), sight::attached_policies(aws).await?));
+    rows.push(("user's permissions boundary".into(), sight::boundary(aws).await?.into_iter().collect()));
     Ok(rows)
 }
 

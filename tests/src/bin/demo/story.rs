@@ -236,6 +236,7 @@ fn told(call: &Call, isolation: &str, stage: &Stage) -> String {
         "UpdateAccessKey" => format!("{} {}", p("AccessKeyId"), p("Status")),
         "PutUserPolicy" => p("PolicyName"),
         "AttachUserPolicy" => p("PolicyArn"),
+        "PutUserPermissionsBoundary" => p("PermissionsBoundary"),
         "CreateSnapshots" => "all volumes, in one call".into(),
         "CreateSecurityGroup" => p("GroupName"),
         "AuthorizeSecurityGroupIngress" | "AuthorizeSecurityGroupEgress" => "firebreak-conversion: all traffic".into(),

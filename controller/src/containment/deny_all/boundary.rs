@@ -1,0 +1,77 @@
+//! The permissions boundary: the rung of `denyAll` that needs no quota. A principal has one at most, so the one that was there
+//! is recorded, and put back.
+//! <https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html>
+
+use firebreak_crds::OnConflict;
+use serde::{Deserialize, Serialize};
+
+use super::aws_deny_all;
+use crate::aws::{Call, Identity};
+use crate::containment::case::Case;
+use crate::containment::plan::Plan;
+
+/// A key of its own: what an earlier version recorded knows nothing of boundaries.
+pub(in crate::containment) const KEY: &str = "denyAll/boundary";
+
+/// What was the boundary before; None where there was none.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Original {
+    pub(super) arn: Option<String>,
+}
+
+pub(super) fn in_force(case: &Case, identity: &Identity) -> bool {
+    identity.boundary.as_ref() == Some(&aws_deny_all(case))
+}
+
+/// Where the rest of the original is not known, the boundary that is there is recorded all the same: putting another in its
+/// place would lose it.
+pub(super) fn contain(plan: &mut Plan, case: &Case, identity: &Identity) {
+    let there = in_force(case, identity);
+    let ours_for_all_we_know = there && plan.verdict.unknown;
+    if !case.original.contains_key(KEY) && !ours_for_all_we_know {
+        plan.record(KEY, &Original { arn: identity.boundary.clone() });
+    }
+    if !there {
+        plan.calls.push(Call::PutPermissionsBoundary { principal: case.principal(), arn: aws_deny_all(case) });
+        plan.verdict.drift.push("the permissions boundary AWSDenyAll was gone or another".into());
+    }
+}
+
+/// Gives back what was there, where AWS still shows what Firebreak put there, or a person said so.
+pub(super) fn lift(plan: &mut Plan, case: &Case, identity: &Identity) {
+    let Some(Original { arn }) = case.recorded(KEY) else { return };
+    let theirs = is_theirs(case, identity, arn.as_ref());
+    if arn == identity.boundary || (theirs && case.decision != Some(OnConflict::RestoreOriginal)) {
+        return;
+    }
+    let principal = case.principal();
+    plan.calls.push(match arn {
+        Some(arn) => Call::PutPermissionsBoundary { principal, arn },
+        // Firebreak may take away no boundary but its own: theirs makes room for it first.
+        None if theirs => Call::PutPermissionsBoundary { principal, arn: aws_deny_all(case) },
+        None => Call::DeletePermissionsBoundary { principal },
+    });
+}
+
+/// What a person must decide about the boundary.
+pub(super) fn conflict(case: &Case, identity: &Identity) -> Option<String> {
+    let original = case.recorded::<Original>(KEY)?.arn;
+    is_theirs(case, identity, original.as_ref()).then(|| {
+        let (was, is) = (named(original.as_ref()), named(identity.boundary.as_ref()));
+        format!("the permissions boundary was {was} before the containment and is {is} now (KeepTheirs leaves it, RestoreOriginal puts back what was)")
+    })
+}
+
+/// For who puts it back by hand.
+pub(super) fn recorded_text(case: &Case) -> String {
+    let recorded = case.recorded::<Original>(KEY);
+    recorded.map(|o| format!(" (the boundary found was {})", named(o.arn.as_ref()))).unwrap_or_default()
+}
+
+fn is_theirs(case: &Case, identity: &Identity, original: Option<&String>) -> bool {
+    !in_force(case, identity) && identity.boundary.as_ref() != original
+}
+
+fn named(arn: Option<&String>) -> &str {
+    arn.map_or("none", String::as_str)
+}
