@@ -208,7 +208,7 @@ fn ready(c: &mut Conditions<'_>, quarantine: &Quarantine, seen: &Seen, contained
     match problem {
         _ if blocked => stalled(c, "DeletionBlocked", &deletion_blocked(quarantine)),
         None if quarantine.spec.suspend && contained != "True" => {
-            stalled(c, "Suspended", &format!("{message}; {SUSPENDED}"))
+            stalled(c, "Suspended", &format!("{message}; {SUSPENDED}"));
         }
         Some(problem) if reported(seen).any(needs_a_person) => stalled(c, problem, &message),
         None if contained == "True" => {
