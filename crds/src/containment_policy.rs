@@ -45,7 +45,7 @@ pub struct Ec2InstancePolicy {
     /// Actions that contain it; each item has exactly one key, e.g. `- isolateNetwork: {}`.
     #[serde(default)]
     #[schemars(length(max = 32))]
-    #[x_kube(validation = no_key_twice(&["isolateNetwork"]).message("ec2Instance.contain: the same key is listed twice; keep one"))]
+    #[x_kube(validation = no_key_twice(&["isolateNetwork", "protectFromTermination"]).message("ec2Instance.contain: the same key is listed twice; keep one"))]
     pub contain: Vec<Ec2InstanceAction>,
     /// Evidence to preserve; each item has exactly one key, e.g. `- ebsSnapshots: {}`.
     #[serde(default)]
@@ -58,12 +58,17 @@ pub struct Ec2InstancePolicy {
 /// One containment action on an instance.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = exactly_one(&["isolateNetwork"])
-    .message("ec2Instance.contain: each item needs exactly one action: isolateNetwork (write `isolateNetwork: {}`, not `isolateNetwork:`)"))]
+#[x_kube(validation = exactly_one(&["isolateNetwork", "protectFromTermination"])
+    .message("ec2Instance.contain: each item needs exactly one action: isolateNetwork or protectFromTermination (write `isolateNetwork: {}`, not `isolateNetwork:`)"))]
 pub struct Ec2InstanceAction {
     /// Moves every network interface to a security group without rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolate_network: Option<IsolateNetwork>,
+    /// Switches on termination protection and stop protection, lets a shutdown from within only stop the instance, and keeps
+    /// its EBS volumes when it is terminated. A Spot instance cannot have the first two. Auto Scaling, scheduled events of AWS
+    /// and Spot interruptions end an instance all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protect_from_termination: Option<Empty>,
 }
 
 /// One kind of evidence of an instance.
@@ -115,7 +120,11 @@ pub struct IamUserAction {
 
 impl From<&Ec2InstanceAction> for ContainAction {
     fn from(a: &Ec2InstanceAction) -> Self {
-        Self { isolate_network: a.isolate_network.clone(), ..Self::default() }
+        Self {
+            isolate_network: a.isolate_network.clone(),
+            protect_from_termination: a.protect_from_termination,
+            ..Self::default()
+        }
     }
 }
 

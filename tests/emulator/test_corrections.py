@@ -132,6 +132,15 @@ class Corrections(unittest.TestCase):
         self.assertEqual(shown["InstanceInitiatedShutdownBehavior"]["Value"], "terminate")
         self.assertEqual(len(self.interfaces(instance)[0]["Groups"]), 1)
 
+    def test_spot_instances_have_no_protection(self):
+        spot = {"MarketType": "spot"}
+        run = {"ImageId": "ami-1", "MinCount": 1, "MaxCount": 1, "SubnetId": self.subnet}
+        bought = self.ec2.run_instances(**run, InstanceMarketOptions=spot)["Instances"][0]["InstanceId"]
+        modify = self.ec2.modify_instance_attribute
+        self.assert_refused("UnsupportedOperation", modify, InstanceId=bought, DisableApiTermination={"Value": True})
+        self.assert_refused("UnsupportedOperation", modify, InstanceId=bought, DisableApiStop={"Value": True})
+        modify(InstanceId=self.instance(self.group("web")), DisableApiTermination={"Value": True})
+
     def test_instances_are_found_by_their_interfaces(self):
         web, other = self.group("web"), self.group("other")
         instance, _ = self.instance(web, other), self.instance(web)

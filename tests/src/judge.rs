@@ -168,6 +168,7 @@ fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Need
     let group = groups.get(param("GroupId")).map(String::as_str);
     match call.action.as_str() {
         "ModifyNetworkInterfaceAttribute" => swap(call, groups),
+        "ModifyInstanceAttribute" => protection(call),
         "AuthorizeSecurityGroupIngress" | "AuthorizeSecurityGroupEgress" => match group {
             Some("firebreak-conversion") => Needs::Nothing,
             _ => Needs::Never("opens a group other than the conversion group"),
@@ -221,6 +222,24 @@ fn swap(call: &Call, groups: &BTreeMap<String, String>) -> Needs {
     }
 }
 
+/// The values that keep an instance and its volumes need no leave; user data and the rest are nothing of ours.
+fn protection(call: &Call) -> Needs {
+    let keeps = |(key, value): (&String, &String)| match key.as_str() {
+        "DisableApiTermination.Value" | "DisableApiStop.Value" => Some(value == "true"),
+        "InstanceInitiatedShutdownBehavior.Value" => Some(value == "stop"),
+        key if key.starts_with("BlockDeviceMapping.") && key.ends_with(".Ebs.DeleteOnTermination") => Some(value == "false"),
+        _ => None,
+    };
+    let said = |key: &str| ["InstanceId", "Version"].contains(&key) || key.ends_with(".DeviceName");
+    let values: Vec<_> = call.params.iter().filter(|(key, _)| !said(key)).map(keeps).collect();
+    match values.iter().copied().collect::<Option<Vec<bool>>>() {
+        Some(values) if values.is_empty() => Needs::Never("sets nothing"),
+        Some(values) if values.iter().all(|keeps| *keeps) => Needs::Nothing,
+        Some(_) => Needs::Release(call.params.get("InstanceId").cloned().unwrap_or_default()),
+        None => Needs::Never("sets an attribute that is none of ours"),
+    }
+}
+
 /// `firebreak-sessions-until-20260303T000030Z` after that time.
 fn is_expired(policy: &str, now: Timestamp) -> bool {
     let until = policy.strip_prefix("firebreak-sessions-until-");
@@ -270,6 +289,23 @@ mod tests {
         assert_eq!(judged("AuthorizeSecurityGroupIngress", &[("GroupId", "sg-c")]), Needs::Nothing);
         assert!(matches!(judged("AuthorizeSecurityGroupIngress", &[("GroupId", "sg-i")]), Needs::Never(_)));
         assert!(matches!(judged("RevokeSecurityGroupIngress", &[("GroupId", "sg-web")]), Needs::Never(_)));
+    }
+
+    #[test]
+    fn an_instance_may_be_destroyed_only_after_a_release() {
+        let set = |params: &[(&str, &str)]| judged("ModifyInstanceAttribute", &[&[("InstanceId", "i-1")], params].concat());
+        let volume = |delete| {
+            set(&[
+                ("BlockDeviceMapping.1.DeviceName", "/dev/sda1"),
+                ("BlockDeviceMapping.1.Ebs.DeleteOnTermination", delete),
+            ])
+        };
+        assert_eq!(set(&[("DisableApiTermination.Value", "true")]), Needs::Nothing);
+        assert_eq!(set(&[("DisableApiStop.Value", "false")]), Needs::Release("i-1".into()));
+        assert_eq!(set(&[("InstanceInitiatedShutdownBehavior.Value", "stop")]), Needs::Nothing);
+        assert_eq!(set(&[("InstanceInitiatedShutdownBehavior.Value", "terminate")]), Needs::Release("i-1".into()));
+        assert_eq!((volume("false"), volume("true")), (Needs::Nothing, Needs::Release("i-1".into())));
+        assert!(matches!(set(&[("UserData.Value", "x")]), Needs::Never(_)) && matches!(set(&[]), Needs::Never(_)));
     }
 
     #[test]

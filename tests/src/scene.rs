@@ -1,9 +1,10 @@
 //! An AWS account with something to contain: instances on a network, and a user with keys.
 
 use anyhow::{Context, ensure};
+use aws_sdk_ec2::operation::run_instances::builders::RunInstancesFluentBuilder;
 use aws_sdk_ec2::types::{
-    BlockDeviceMapping, EbsBlockDevice, Filter, Instance, InstanceNetworkInterfaceAttachment,
-    InstanceNetworkInterfaceSpecification, InstanceType,
+    BlockDeviceMapping, EbsBlockDevice, Filter, Instance, InstanceMarketOptionsRequest, InstanceNetworkInterfaceAttachment,
+    InstanceNetworkInterfaceSpecification, InstanceType, MarketType,
 };
 
 use crate::emulator::Aws;
@@ -57,6 +58,16 @@ impl Scene {
         Ok(Self { vpc, subnet, groups, instances, access_keys: user(aws).await? })
     }
 
+    /// One more instance like the first, but bought on the Spot market.
+    pub async fn spot_instance(&self, aws: &Aws) -> anyhow::Result<SceneInstance> {
+        let spot = InstanceMarketOptionsRequest::builder().market_type(MarketType::Spot).build();
+        run_instance(self.run(aws).instance_market_options(spot)).await
+    }
+
+    fn run(&self, aws: &Aws) -> RunInstancesFluentBuilder {
+        one_instance(aws, &self.subnet, &self.groups)
+    }
+
     /// A route to the internet: now flows from outside may be tracked, and isolating cuts them too.
     pub async fn open_to_internet(&self, aws: &Aws) -> anyhow::Result<()> {
         let gateway = aws.ec2.create_internet_gateway().send().await?.internet_gateway;
@@ -84,10 +95,17 @@ async fn group(aws: &Aws, vpc: &str, name: &str) -> anyhow::Result<String> {
 }
 
 async fn instance(aws: &Aws, subnet: &str, groups: &[String; 2]) -> anyhow::Result<SceneInstance> {
+    run_instance(one_instance(aws, subnet, groups)).await
+}
+
+fn one_instance(aws: &Aws, subnet: &str, groups: &[String; 2]) -> RunInstancesFluentBuilder {
     let run =
         aws.ec2.run_instances().image_id("ami-12345678").instance_type(InstanceType::T3Small).min_count(1).max_count(1);
     let run = run.set_network_interfaces(Some(interfaces(subnet, groups)));
-    let run = run.set_block_device_mappings(Some(["/dev/sda1", "/dev/sdb", "/dev/sdc"].map(volume).to_vec()));
+    run.set_block_device_mappings(Some(["/dev/sda1", "/dev/sdb", "/dev/sdc"].map(volume).to_vec()))
+}
+
+async fn run_instance(run: RunInstancesFluentBuilder) -> anyhow::Result<SceneInstance> {
     let made = run.send().await?.instances.unwrap_or_default().pop().context("an instance")?;
     let made = SceneInstance {
         id: made.instance_id.clone().context("id")?,

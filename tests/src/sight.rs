@@ -75,3 +75,32 @@ pub async fn marks(aws: &Aws, resource: &str) -> anyhow::Result<BTreeMap<String,
     let tags = answer.tags().iter().map(|t| (t.key.clone().unwrap_or_default(), t.value.clone().unwrap_or_default()));
     Ok(tags.filter(|(k, _)| k.starts_with("firebreak.dev/")).collect())
 }
+
+/// What keeps an instance and its volumes: each attribute, and `DeleteOnTermination` of each volume, as AWS shows them.
+pub async fn protection(aws: &Aws, id: &str) -> anyhow::Result<BTreeMap<String, String>> {
+    use aws_sdk_ec2::types::InstanceAttributeName as Name;
+    let ask = |name: Name| aws.ec2.describe_instance_attribute().instance_id(id).attribute(name).send();
+    let on =
+        |attribute: Option<aws_sdk_ec2::types::AttributeBooleanValue>| attribute.and_then(|a| a.value).unwrap_or_default();
+    let termination = on(ask(Name::DisableApiTermination).await?.disable_api_termination);
+    let stop = on(ask(Name::DisableApiStop).await?.disable_api_stop);
+    let shutdown = ask(Name::InstanceInitiatedShutdownBehavior).await?.instance_initiated_shutdown_behavior;
+    let mut shown = BTreeMap::from([
+        ("DisableApiTermination".to_owned(), termination.to_string()),
+        ("DisableApiStop".to_owned(), stop.to_string()),
+        ("InstanceInitiatedShutdownBehavior".to_owned(), shutdown.and_then(|s| s.value).unwrap_or_default()),
+    ]);
+    for mapping in instance(aws, id).await?.block_device_mappings() {
+        let Some(ebs) = mapping.ebs() else { continue };
+        let delete = ebs.delete_on_termination.unwrap_or_default().to_string();
+        shown.insert(ebs.volume_id.clone().unwrap_or_default(), delete);
+    }
+    Ok(shown)
+}
+
+/// An instance.
+pub async fn instance(aws: &Aws, id: &str) -> anyhow::Result<aws_sdk_ec2::types::Instance> {
+    let answer = aws.ec2.describe_instances().instance_ids(id).send().await?;
+    let found = answer.reservations.unwrap_or_default().into_iter().flat_map(|r| r.instances.unwrap_or_default()).next();
+    found.ok_or_else(|| anyhow::anyhow!("no instance {id}"))
+}

@@ -129,13 +129,25 @@ impl<'p> World<'p> {
 
     /// A target item for one of the scene's instances.
     pub fn instance_target(&self, index: usize) -> Value {
-        let id = &self.scene.instances[index].id;
+        self.target_instance(&self.scene.instances[index].id)
+    }
+
+    /// A target item for an instance.
+    pub fn target_instance(&self, id: &str) -> Value {
         json!({ "ec2Instance": { "accountRef": { "name": self.account_name() }, "region": REGION, "instanceId": id } })
     }
 
     /// A target item for the scene's user.
     pub fn user_target(&self) -> Value {
         json!({ "iamUser": { "accountRef": { "name": self.account_name() }, "userName": USER } })
+    }
+
+    /// Declares an Incident that contains an instance with these actions only, and waits for what it says of its target.
+    pub async fn contain_instance(&self, name: &str, id: &str, contain: Value) {
+        let policy = self.policy(name, json!({ "ec2Instance": { "contain": contain } }));
+        self.plane.apply(&policy.to_string()).await.unwrap();
+        let spec = json!({ "policyRef": { "name": self.policy_name(name) }, "targets": [self.target_instance(id)] });
+        self.declare(name, "Contain", spec).await;
     }
 
     /// Applies an Incident, as `incident` makes it.

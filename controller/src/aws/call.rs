@@ -46,6 +46,19 @@ pub enum Change {
     Restore,
 }
 
+/// What `ModifyInstanceAttribute` sets: one attribute a call.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum InstanceAttribute {
+    /// Termination protection.
+    DisableApiTermination,
+    /// Stop protection.
+    DisableApiStop,
+    /// What a shutdown from within does.
+    InstanceInitiatedShutdownBehavior,
+    /// Whether the volumes at these devices go with the instance.
+    DeleteOnTermination(Vec<String>),
+}
+
 /// One changing AWS operation with its parameters.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)] // the fields are AWS's own parameters
@@ -76,6 +89,12 @@ pub enum Call {
         interface: String,
         groups: Vec<String>,
         change: Change,
+    },
+    /// `protect`: to the value that keeps the instance and its data; else to the other.
+    ModifyInstanceAttribute {
+        instance: String,
+        attribute: InstanceAttribute,
+        protect: bool,
     },
     CreateTags {
         resource: String,
@@ -157,6 +176,7 @@ impl Call {
             Self::AuthorizeSecurityGroupIngress { .. } => "ec2:AuthorizeSecurityGroupIngress",
             Self::AuthorizeSecurityGroupEgress { .. } => "ec2:AuthorizeSecurityGroupEgress",
             Self::ModifyNetworkInterfaceAttribute { .. } => "ec2:ModifyNetworkInterfaceAttribute",
+            Self::ModifyInstanceAttribute { .. } => "ec2:ModifyInstanceAttribute",
             Self::CreateTags { .. } => "ec2:CreateTags",
             Self::DeleteTags { .. } => "ec2:DeleteTags",
             Self::CreateSnapshots { .. } => "ec2:CreateSnapshots",
@@ -191,6 +211,7 @@ impl Call {
     pub fn widens(&self) -> bool {
         match self {
             Self::ModifyNetworkInterfaceAttribute { change, .. } => *change == Change::Restore,
+            Self::ModifyInstanceAttribute { protect, .. } => !protect, // lets the instance be destroyed
             Self::UpdateAccessKey { active, .. }
             | Self::UpdateSshPublicKey { active, .. }
             | Self::UpdateServiceSpecificCredential { active, .. } => *active,
@@ -236,6 +257,9 @@ impl Display for Call {
                 };
                 write!(f, "{interface}: groups [{}] ({why})", groups.join(", "))
             }
+            Self::ModifyInstanceAttribute { instance, attribute, protect } => {
+                write!(f, "{instance}: {}", attribute.set_to(*protect))
+            }
             Self::CreateTags { resource, tags } | Self::DeleteTags { resource, tags } => {
                 write!(f, "{resource}: {}", keys(tags))
             }
@@ -258,6 +282,26 @@ impl Display for Call {
             }
         }
     }
+}
+
+impl InstanceAttribute {
+    /// The attribute with its value, as AWS has them.
+    fn set_to(&self, protect: bool) -> String {
+        match self {
+            Self::DisableApiTermination => format!("DisableApiTermination {protect}"),
+            Self::DisableApiStop => format!("DisableApiStop {protect}"),
+            Self::InstanceInitiatedShutdownBehavior => {
+                format!("InstanceInitiatedShutdownBehavior {}", shutdown_behavior(protect))
+            }
+            Self::DeleteOnTermination(devices) => format!("DeleteOnTermination {} of {}", !protect, devices.join(", ")),
+        }
+    }
+}
+
+/// AWS's word for what a shutdown from within does.
+#[must_use]
+pub fn shutdown_behavior(protect: bool) -> &'static str {
+    if protect { "stop" } else { "terminate" }
 }
 
 fn keys(tags: &BTreeMap<String, String>) -> String {

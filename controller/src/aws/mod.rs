@@ -11,9 +11,13 @@ mod read;
 mod session;
 
 pub use act::{Actor, Guard, Outcome};
-pub use call::{Call, Change, GroupRole};
+pub use call::{Call, Change, GroupRole, InstanceAttribute};
 pub use error::{AwsError, Class};
-pub use model::{Credential, Group, Identity, Instance, Interface, Principal, RouteTable, Rule, Snapshot, User};
+#[cfg(test)]
+pub use model::AttachedVolume;
+pub use model::{
+    Credential, Group, Identity, Instance, InstanceProtection, Interface, Principal, RouteTable, Rule, Snapshot, User,
+};
 pub use permissions::iam_policy;
 pub use rate::Priority;
 pub use session::{Accounts, Session};

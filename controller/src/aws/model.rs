@@ -14,6 +14,42 @@ pub struct Instance {
     pub tags: BTreeMap<String, String>,
     /// The ids of the interfaces that the instance shows; their details come from `Interface`.
     pub interfaces: Vec<String>,
+    /// Whether it is a Spot instance.
+    pub spot: bool,
+    /// Whether its root device is an EBS volume; else it cannot be stopped.
+    pub ebs_root: bool,
+    /// Its EBS volumes.
+    pub volumes: Vec<AttachedVolume>,
+}
+
+impl Instance {
+    /// Whether nothing can be done to it any more.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        ["shutting-down", "terminated"].contains(&self.state.as_str())
+    }
+}
+
+/// An EBS volume of an instance.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AttachedVolume {
+    /// `vol-...`.
+    pub id: String,
+    /// `/dev/sda1`.
+    pub device: String,
+    /// Whether it goes with the instance.
+    pub delete_on_termination: bool,
+}
+
+/// What keeps an instance from being destroyed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InstanceProtection {
+    /// `DisableApiTermination`.
+    pub disable_api_termination: bool,
+    /// `DisableApiStop`.
+    pub disable_api_stop: bool,
+    /// Whether `InstanceInitiatedShutdownBehavior` is `stop`, and not `terminate`.
+    pub shutdown_stops: bool,
 }
 
 /// A network interface.

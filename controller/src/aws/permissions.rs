@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 /// What is read.
 const READS: &[&str] = &[
+    "ec2:DescribeInstanceAttribute",
     "ec2:DescribeInstances",
     "ec2:DescribeNetworkInterfaces",
     "ec2:DescribeRouteTables",
@@ -26,6 +27,7 @@ const WRITES: &[&str] = &[
     "ec2:CreateSnapshots",
     "ec2:CreateTags",
     "ec2:DeleteTags",
+    "ec2:ModifyInstanceAttribute",
     "ec2:ModifyNetworkInterfaceAttribute",
     "ec2:RevokeSecurityGroupEgress",
     "ec2:RevokeSecurityGroupIngress",
@@ -38,6 +40,10 @@ const WRITES: &[&str] = &[
     "iam:UpdateSSHPublicKey",
     "iam:UpdateServiceSpecificCredential",
 ];
+
+/// What `ModifyInstanceAttribute` could set besides: code that runs at the next start, and the way out of isolation. A deny, since
+/// AWS's spelling of the names in requests is not documented: where one differs, it denies too little, and contains all the same.
+const NEVER_SET: &[&str] = &["groupSet", "instanceType", "kernel", "ramdisk", "sourceDestCheck", "userData"];
 
 /// The policy document for the role that `AwsAccount.spec.assumeRole` names.
 #[must_use]
@@ -61,6 +67,13 @@ pub fn iam_policy() -> Value {
                 "Action": ["iam:DeleteUserPermissionsBoundary"],
                 "Resource": "*",
                 "Condition": { "ArnLike": { "iam:PermissionsBoundary": deny_all } },
+            },
+            {
+                "Sid": "SetNothingThatRunsCode",
+                "Effect": "Deny",
+                "Action": "ec2:ModifyInstanceAttribute",
+                "Resource": "*",
+                "Condition": { "StringEqualsIgnoreCase": { "ec2:Attribute": NEVER_SET } },
             },
         ],
     })

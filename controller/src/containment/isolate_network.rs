@@ -16,11 +16,8 @@ pub(in crate::containment) use self::conversion::Paths;
 use self::conversion::{close, convert, paths, undecided};
 use super::case::Case;
 use super::drive::{Action, Merge};
-use super::plan::Plan;
+use super::plan::{Plan, RECORDS};
 use crate::aws::{AwsError, Call, Change, Group, GroupRole, Instance, Interface, Outcome, Rule, Session};
-
-/// The record has room for 256 entries; some are kept for other actions.
-const RECORDS: usize = 200;
 
 /// The action.
 pub struct Isolation;
@@ -243,7 +240,8 @@ fn unknown<'a>(case: &'a Case, look: &'a Look) -> impl Iterator<Item = &'a Inter
     look.own().filter(move |i| look.touched(i) && case.recorded::<Original>(&key(&i.id)).is_none())
 }
 
-fn not_seen(case: &Case) -> Plan {
+/// The target cannot be found.
+pub(super) fn not_seen(case: &Case) -> Plan {
     let region = case.resource.region.as_deref().unwrap_or_default();
     let what = format!("AWS shows no instance {} in {region}: check the id, the region and the account", case.resource.id);
     Plan::done(ActionState::Failed, what)

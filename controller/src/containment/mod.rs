@@ -12,6 +12,7 @@ mod drive;
 mod isolate_network;
 mod ledger;
 mod plan;
+mod protect_from_termination;
 mod residual;
 mod tag_resource;
 mod wanted;

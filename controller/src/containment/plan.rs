@@ -9,6 +9,9 @@ use std::time::Duration;
 use super::case::{Case, unknown_key};
 use crate::aws::Call;
 
+/// The record has room for 256 entries; some are kept for what every action must note.
+pub const RECORDS: usize = 200;
+
 /// The next step of one action, and how it stands.
 #[derive(Debug, Default, PartialEq)]
 pub struct Plan {

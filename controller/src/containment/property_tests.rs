@@ -8,6 +8,7 @@ mod credentials;
 mod deny_all;
 mod merge;
 mod network;
+mod protection;
 
 use std::collections::{BTreeMap, VecDeque};
 

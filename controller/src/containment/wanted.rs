@@ -10,6 +10,7 @@ use super::deactivate_ssh_keys::SshKeys;
 use super::deny_all::DenyAll;
 use super::drive::{self, Action, DryRun, Merge, Pass, Report};
 use super::isolate_network::Isolation;
+use super::protect_from_termination::Protection;
 use super::tag_resource::TagResource;
 use crate::aws::{AwsError, Session};
 
@@ -84,6 +85,7 @@ macro_rules! actions {
 
 actions! {
     IsolateNetwork: Isolation, isolate_network;
+    ProtectFromTermination: Protection, protect_from_termination;
     DenyAll: DenyAll, deny_all;
     DeactivateAccessKeys: AccessKeys, deactivate_access_keys;
     DeactivateSshKeys: SshKeys, deactivate_ssh_keys;

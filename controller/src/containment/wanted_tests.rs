@@ -2,7 +2,7 @@ use SeverTrackedConnections::{Always, Auto, Never};
 use firebreak_crds::{ContainAction, IsolateNetwork, SeverTrackedConnections};
 
 use super::*;
-use crate::containment::example::{self, deny_all, isolate, keys_off};
+use crate::containment::example::{self, deny_all, isolate, keys_off, protect};
 
 fn names(wanted: &[Wanted]) -> Vec<&'static str> {
     wanted.iter().map(Wanted::name).collect()
@@ -23,6 +23,7 @@ fn what_any_holder_asks_for_is_wanted_in_its_stricter_form() {
 fn what_is_on_record_stays_wanted_though_nobody_asks_for_it() {
     for (keys, expected) in [
         (vec!["isolateNetwork/eni-1", "isolateNetwork/eni-2"], vec!["isolateNetwork"]),
+        (vec!["protectFromTermination/vol-1"], vec!["protectFromTermination"]),
         (vec!["denyAll", "denyAll/residual-1"], vec!["denyAll"]),
         (vec!["deactivateAccessKeys/AKIA1"], vec!["deactivateAccessKeys"]),
         (vec!["isolateNetwork/unknown", "denyAll/unknown"], vec!["isolateNetwork", "denyAll"]),
@@ -65,8 +66,12 @@ fn a_hold_takes_what_the_policy_adds_and_keeps_what_it_drops() {
 
 #[test]
 fn every_action_has_the_name_that_the_policy_gives_it() {
-    for (action, name) in [(isolate(Auto), "isolateNetwork"), (deny_all(), "denyAll"), (keys_off(), "deactivateAccessKeys")]
-    {
+    for (action, name) in [
+        (isolate(Auto), "isolateNetwork"),
+        (protect(), "protectFromTermination"),
+        (deny_all(), "denyAll"),
+        (keys_off(), "deactivateAccessKeys"),
+    ] {
         assert_eq!(name_of(&action), name);
         let json = serde_json::to_value(&action).unwrap();
         assert_eq!(json.as_object().unwrap().keys().collect::<Vec<_>>(), [name]);

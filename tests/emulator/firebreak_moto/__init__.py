@@ -11,6 +11,7 @@ CORRECTIONS = [
     interfaces.connection_tracking_is_kept,
     instances.groups_of_many_interfaces_are_refused,
     instances.shutdown_behaviour_is_set,
+    instances.spot_instances_have_no_protection,
     filters.instances_by_network_interface,
     groups.group_in_use_cannot_be_deleted,
     snapshots.snapshots_are_pending_first,

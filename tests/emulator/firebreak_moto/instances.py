@@ -41,3 +41,15 @@ def shutdown_behaviour_is_set():
         return True
 
     InstanceResponse._dot_value_instance_attribute_handler = handler
+
+
+def spot_instances_have_no_protection():
+    """AWS: termination and stop protection of a Spot instance are refused. moto: they are set."""
+    modify = InstanceBackend.modify_instance_attribute
+
+    def modify_instance_attribute(self, instance_id, key, value):
+        if key in ("disable_api_termination", "disable_api_stop") and self.get_instance(instance_id).lifecycle == "spot":
+            raise EC2ClientError("UnsupportedOperation", f"Modifying '{key}' is not supported for spot instances.")
+        return modify(self, instance_id, key, value)
+
+    InstanceBackend.modify_instance_attribute = modify_instance_attribute

@@ -112,7 +112,7 @@ impl Faults {
     /// The answer that is given instead of AWS's, if any.
     pub fn answer_for(&self, request: &AwsRequest) -> Option<Answer> {
         let state = self.state.lock().unwrap();
-        match state.fault(&request.action)? {
+        match state.fault_of(request)? {
             Fault::Fail { status, code, message } => Some(error(&request.service, *status, code, message)),
             Fault::Stale { until } if Instant::now() < *until => state.remembered.get(&request.body).cloned(),
             Fault::Stale { .. } | Fault::Hang => None,
@@ -142,6 +142,16 @@ impl State {
     fn fault(&self, action: &str) -> Option<&Fault> {
         let (_, fault) = self.faults.iter().find(|(pattern, _)| matches(pattern, action))?;
         Some(fault)
+    }
+
+    /// Of its action, or of `Action/Parameter` where it has such a parameter.
+    fn fault_of(&self, request: &AwsRequest) -> Option<&Fault> {
+        let has = |name: &str| request.params.keys().any(|key| key.starts_with(name));
+        let fits = |pattern: &str| match pattern.split_once('/') {
+            Some((action, parameter)) => action == request.action && has(parameter),
+            None => matches(pattern, &request.action),
+        };
+        self.faults.iter().find(|(pattern, _)| fits(pattern)).map(|(_, fault)| fault)
     }
 }
 

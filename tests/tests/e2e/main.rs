@@ -12,5 +12,6 @@ mod ground_up;
 mod holders;
 mod main_job;
 mod modes;
+mod protect;
 mod refusals;
 mod release;

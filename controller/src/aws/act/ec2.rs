@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use aws_config::retry::RetryConfig;
 use aws_sdk_ec2::Client;
+use aws_sdk_ec2::operation::modify_instance_attribute::builders::ModifyInstanceAttributeFluentBuilder;
 use aws_sdk_ec2::types::{
+    AttributeBooleanValue, AttributeValue, EbsInstanceBlockDeviceSpecification, InstanceBlockDeviceMappingSpecification,
     InstanceSpecification, IpPermission, IpRange, Ipv6Range, PrefixListId, ResourceType, SnapshotInfo, Tag,
     TagSpecification, UserIdGroupPair,
 };
 
 use super::Outcome;
-use crate::aws::call::{Call, GroupRole};
+use crate::aws::call::{Call, GroupRole, InstanceAttribute, shutdown_behavior};
 use crate::aws::error::AwsError;
 use crate::aws::model::{Peer, Rule, Snapshot};
 use crate::aws::read::timestamp;
@@ -42,6 +44,9 @@ pub(super) async fn send(ec2: &Client, call: &Call) -> Result<Outcome, AwsError>
             let request = ec2.modify_network_interface_attribute().network_interface_id(interface);
             sent!(aws_sdk_ec2, call, request.set_groups(Some(groups.clone())))?;
         }
+        Call::ModifyInstanceAttribute { instance, attribute, protect } => {
+            sent!(aws_sdk_ec2, call, set_attribute(ec2, instance, attribute, *protect))?;
+        }
         Call::CreateTags { resource, tags } => {
             sent!(aws_sdk_ec2, call, ec2.create_tags().resources(resource).set_tags(Some(tag_list(tags))))?;
         }
@@ -51,6 +56,33 @@ pub(super) async fn send(ec2: &Client, call: &Call) -> Result<Outcome, AwsError>
         other => return Err(super::unknown(other)),
     }
     Ok(Outcome::Done)
+}
+
+/// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ModifyInstanceAttribute.html>
+fn set_attribute(
+    ec2: &Client,
+    instance: &str,
+    attribute: &InstanceAttribute,
+    protect: bool,
+) -> ModifyInstanceAttributeFluentBuilder {
+    let request = ec2.modify_instance_attribute().instance_id(instance);
+    let on = AttributeBooleanValue::builder().value(protect).build();
+    match attribute {
+        InstanceAttribute::DisableApiTermination => request.disable_api_termination(on),
+        InstanceAttribute::DisableApiStop => request.disable_api_stop(on),
+        InstanceAttribute::InstanceInitiatedShutdownBehavior => {
+            let behavior = AttributeValue::builder().value(shutdown_behavior(protect)).build();
+            request.instance_initiated_shutdown_behavior(behavior)
+        }
+        InstanceAttribute::DeleteOnTermination(devices) => {
+            request.set_block_device_mappings(Some(devices.iter().map(|device| mapping(device, !protect)).collect()))
+        }
+    }
+}
+
+fn mapping(device: &str, delete: bool) -> InstanceBlockDeviceMappingSpecification {
+    let ebs = EbsInstanceBlockDeviceSpecification::builder().delete_on_termination(delete).build();
+    InstanceBlockDeviceMappingSpecification::builder().device_name(device).ebs(ebs).build()
 }
 
 /// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateSecurityGroup.html>

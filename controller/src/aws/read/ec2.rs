@@ -2,10 +2,13 @@
 
 use std::collections::HashMap;
 
+use aws_sdk_ec2::operation::describe_instance_attribute::DescribeInstanceAttributeOutput;
 use aws_sdk_ec2::types::{self as ec2, Filter};
 
-use super::{Read, error, timestamp};
-use crate::aws::model::{Group, Instance, Interface, Peer, RouteTable, Rule, Snapshot};
+use super::{Read, absent, error, timestamp};
+use crate::aws::call::shutdown_behavior;
+use crate::aws::model::{AttachedVolume, Group, Instance, InstanceProtection, Interface, Peer, RouteTable, Rule, Snapshot};
+use crate::aws::rate::Priority;
 use crate::aws::session::Session;
 
 const PAGE: i32 = 1000;
@@ -15,6 +18,40 @@ impl Session {
     pub async fn instance(&self, region: &str, id: &str) -> Read<Option<Instance>> {
         let reader = &self.region(region)?.instances;
         self.measured("ec2:DescribeInstances", reader.get(id.to_owned())).await
+    }
+
+    /// What keeps the instance from being destroyed; None where AWS shows no such instance.
+    pub async fn instance_protection(&self, region: &str, id: &str) -> Read<Option<InstanceProtection>> {
+        use ec2::InstanceAttributeName::{DisableApiStop, DisableApiTermination, InstanceInitiatedShutdownBehavior};
+        let (termination, stop, shutdown) = futures::join!(
+            self.instance_attribute(region, id, DisableApiTermination),
+            self.instance_attribute(region, id, DisableApiStop),
+            self.instance_attribute(region, id, InstanceInitiatedShutdownBehavior),
+        );
+        let (Some(termination), Some(stop), Some(shutdown)) = (absent(termination)?, absent(stop)?, absent(shutdown)?)
+        else {
+            return Ok(None);
+        };
+        let on = |attribute: Option<ec2::AttributeBooleanValue>| attribute.and_then(|a| a.value).unwrap_or_default();
+        let behavior = shutdown.instance_initiated_shutdown_behavior.and_then(|b| b.value);
+        Ok(Some(InstanceProtection {
+            disable_api_termination: on(termination.disable_api_termination),
+            disable_api_stop: on(stop.disable_api_stop),
+            shutdown_stops: behavior.as_deref() == Some(shutdown_behavior(true)),
+        }))
+    }
+
+    /// AWS shows these one by one only.
+    async fn instance_attribute(
+        &self,
+        region: &str,
+        id: &str,
+        attribute: ec2::InstanceAttributeName,
+    ) -> Read<Option<DescribeInstanceAttributeOutput>> {
+        self.limiter(region)?.take("ec2", "DescribeInstanceAttribute", Priority::Contain).await;
+        let request = self.ec2(region)?.describe_instance_attribute().instance_id(id).attribute(attribute);
+        let read = async { request.send().await.map(Some).map_err(|e| error("ec2:DescribeInstanceAttribute", &e)) };
+        self.measured("ec2:DescribeInstanceAttribute", read).await
     }
 
     /// The interfaces attached to an instance.
@@ -140,7 +177,19 @@ fn instance(i: ec2::Instance) -> Instance {
         state: i.state.and_then(|s| s.name).map(|n| n.as_str().to_owned()).unwrap_or_default(),
         tags: tags(i.tags),
         interfaces: i.network_interfaces.unwrap_or_default().into_iter().filter_map(|n| n.network_interface_id).collect(),
+        spot: i.instance_lifecycle == Some(ec2::InstanceLifecycleType::Spot),
+        ebs_root: i.root_device_type == Some(ec2::DeviceType::Ebs),
+        volumes: i.block_device_mappings.unwrap_or_default().into_iter().filter_map(attached_volume).collect(),
     }
+}
+
+fn attached_volume(mapping: ec2::InstanceBlockDeviceMapping) -> Option<AttachedVolume> {
+    let ebs = mapping.ebs?;
+    Some(AttachedVolume {
+        id: ebs.volume_id?,
+        device: mapping.device_name?,
+        delete_on_termination: ebs.delete_on_termination.unwrap_or_default(),
+    })
 }
 
 fn interface(n: ec2::NetworkInterface) -> Interface {
