@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use tracing::error;
 use tracing_subscriber::EnvFilter;
 
-use crate::{aws, run};
+use crate::{aws, backup, inventory, run};
 
 /// Contains AWS resources as declared by Incidents in Kubernetes.
 #[derive(Debug, Parser)]
@@ -25,6 +25,16 @@ enum Command {
     Run(RunArgs),
     /// Prints the IAM policy that the role in an account needs.
     IamPolicy,
+    /// Writes every Quarantine and all Evidence to standard output, as JSON: a backup of what a release gives back.
+    Export,
+    /// Makes the Quarantines and Evidence of a backup on standard input that are not there.
+    Import,
+    /// Lists what in an account carries Firebreak's marks, whether or not the cluster knows of it. Reads only.
+    Inventory {
+        /// The name of the `AwsAccount`.
+        #[arg(long)]
+        account: String,
+    },
 }
 
 /// How the controller runs.
@@ -65,23 +75,34 @@ pub fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::FAILURE, // whoever reads it has gone away
         },
+        Command::Export => once(async { backup::export(&run::client().await?, std::io::stdout()).await }),
+        Command::Import => once(async { backup::import(&run::client().await?, std::io::stdin(), std::io::stdout()).await }),
+        Command::Inventory { account } => {
+            once(async move { inventory::print(&run::client().await?, &account, std::io::stdout()).await })
+        }
     }
 }
 
 fn start(args: RunArgs) -> ExitCode {
     log(args.log_format);
+    once(async { run::run(args).await.map_err(anyhow::Error::from_boxed) })
+}
+
+fn once(work: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error),
     };
-    match runtime.block_on(run::run(args)) {
+    match runtime.block_on(work) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(error.as_ref()),
+        Err(error) => failed(&format!("{error:#}")),
     }
 }
 
-fn failed(error: &dyn std::error::Error) -> ExitCode {
+/// Also to standard error: not every command has a log.
+fn failed(error: &dyn std::fmt::Display) -> ExitCode {
     error!(%error, "firebreak-controller stopped");
+    eprintln!("firebreak-controller: {error}");
     ExitCode::FAILURE
 }
 

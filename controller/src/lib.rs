@@ -4,9 +4,11 @@
 //! - `controllers` decide: one per kind. `stores` is what they know of the cluster.
 //! - `containment` has one file per action, pure plans, and the loop that carries them out; `evidence` likewise.
 //! - `aws` reads AWS, and changes it in one place. `lease` says who may.
+//! - `backup` and `inventory` are for the day on which the cluster is lost.
 //! - `conditions`, `events`, `metrics` and `http` are what people see.
 
 mod aws;
+mod backup;
 mod cli;
 mod clock;
 mod conditions;
@@ -15,6 +17,7 @@ mod controllers;
 mod events;
 mod evidence;
 mod http;
+mod inventory;
 mod lease;
 mod memory;
 mod metrics;

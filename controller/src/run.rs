@@ -70,7 +70,10 @@ pub async fn run(args: RunArgs) -> Result<(), Fatal> {
 }
 
 /// Timeouts and retries are ours: kube's default retries one call for many minutes.
-async fn client() -> Result<Client, Fatal> {
+///
+/// # Errors
+/// When no cluster is configured.
+pub async fn client() -> anyhow::Result<Client> {
     let mut config = Config::infer().await?;
     config.default_retry = false;
     Ok(Client::try_from(config)?)

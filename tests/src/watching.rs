@@ -189,6 +189,8 @@ async fn sweep(kubeconfig: PathBuf, account_id: String) -> anyhow::Result<()> {
     let accounts = Api::<AwsAccount>::all(client.clone());
     let ours = accounts.list(&ListParams::default()).await?.items;
     for account in ours.into_iter().filter(|a| a.spec.account_id == account_id || mentions(&json!(a.name_any()))) {
+        let abandon = json!({ "metadata": { "annotations": { ABANDON: account.uid() } } });
+        merge(&accounts, &account.name_any(), abandon).await?;
         remove(&accounts, &account).await?;
     }
     Ok(())

@@ -234,3 +234,12 @@ pub struct Credential {
     /// Whether its time is over: nothing brings it back. Only Bedrock's API keys have one.
     pub expired: bool,
 }
+
+/// A user or role with what Firebreak put on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Marked {
+    /// `user NAME` or `role NAME`.
+    pub principal: String,
+    /// The policies and tags, in words.
+    pub marks: Vec<String>,
+}

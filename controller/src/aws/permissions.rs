@@ -11,6 +11,7 @@ const READS: &[&str] = &[
     "ec2:DescribeSecurityGroups",
     "ec2:DescribeSnapshots",
     "ec2:DescribeVpcs",
+    "iam:GetAccountAuthorizationDetails",
     "iam:GetUser",
     "iam:GetUserPolicy",
     "iam:ListAccessKeys",

@@ -4,6 +4,7 @@
 
 mod ec2;
 mod iam;
+mod marks;
 
 use std::collections::HashMap;
 use std::future::Future;

@@ -26,7 +26,7 @@ pub use residual::{Residual, all as residuals};
 pub use wanted::{Wanted, digest, grow, holds_digest, name_of, wanted};
 
 pub use isolate_network::prepare_group;
-pub use tag_resource::NAME as TAG_RESOURCE;
+pub use tag_resource::{INCIDENT as INCIDENT_TAG, NAME as TAG_RESOURCE};
 
 #[cfg(test)]
 pub mod example;

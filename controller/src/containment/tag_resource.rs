@@ -15,7 +15,8 @@ use crate::aws::{AwsError, Call, Outcome, Session};
 
 /// The action's name.
 pub const NAME: &str = "tagResource";
-const INCIDENT: &str = "firebreak.dev/incident";
+/// The tag that names the Incident.
+pub const INCIDENT: &str = "firebreak.dev/incident";
 const SINCE: &str = "firebreak.dev/since";
 
 /// The action.

@@ -25,7 +25,7 @@ use crate::apart::{Apart, CONTROLLER, apart};
 const SECONDS: Duration = Duration::from_secs(15);
 
 /// A world that is contained, with its evidence complete; and what its interfaces were in.
-async fn contained(plane: &Plane) -> (World<'_>, Judge, BTreeMap<String, Vec<String>>) {
+pub async fn contained(plane: &Plane) -> (World<'_>, Judge, BTreeMap<String, Vec<String>>) {
     let world = World::new(plane).await;
     let judge = Judge::of(&world).await;
     let before = sight::groups(&world.aws, &world.scene.instances[0].interfaces).await.unwrap();
@@ -41,7 +41,7 @@ async fn ensure_contained(world: &World<'_>) -> anyhow::Result<()> {
 }
 
 /// The attacker puts an interface back and a key on; it is undone.
-async fn is_repaired(world: &World<'_>) {
+pub async fn is_repaired(world: &World<'_>) {
     let (interface, key) = (&world.scene.instances[0].interfaces[1], &world.scene.access_keys[0]);
     let groups = &world.scene.groups[1];
     world.aws.ec2.modify_network_interface_attribute().network_interface_id(interface).groups(groups).send().await.unwrap();

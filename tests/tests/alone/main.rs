@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod apart;
+mod backup;
 mod cascade;
 mod chart;
 mod kills;

@@ -237,3 +237,42 @@ fn decoded(document: &str) -> String {
     let query = format!("d={}", document.replace('+', "%2B"));
     form_urlencoded::parse(query.as_bytes()).next().unwrap().1.into_owned()
 }
+
+#[tokio::test]
+async fn an_incident_in_mode_release_gives_back_what_its_predecessor_left_behind() {
+    let (world, _guard) = world().await;
+    let interfaces = &world.scene.instances[0].interfaces;
+    let before = sight::groups(&world.aws, interfaces).await.unwrap();
+    world.declare("inc", "Contain", json!({ "targets": [world.instance_target(0)] })).await;
+    world.until("inc", "Contained", "True").await;
+    world.delete_incident("inc").await;
+    sight::isolated(&world.aws, interfaces).await.unwrap();
+    world.declare("inc", "Release", json!({ "targets": [world.instance_target(0)] })).await;
+    world
+        .until_aws("given back", async || {
+            let now = sight::groups(&world.aws, interfaces).await?;
+            ensure!(now == before, "{now:?}");
+            Ok(())
+        })
+        .await;
+    world.until("inc", "Released", "True").await;
+    assert!(world.quarantines().await.is_empty());
+}
+
+#[tokio::test]
+async fn an_account_that_is_deleted_stays_until_its_denies_have_expired_and_says_so() {
+    let (world, _guard) = world().await;
+    world.declare("inc", "Contain", json!({ "targets": [world.user_target()] })).await;
+    world.until("inc", "Contained", "True").await;
+    world.change("inc", json!({ "mode": "Release" })).await;
+    world.until("inc", "Released", "True").await;
+    let (accounts, name) = (Api::<AwsAccount>::all(world.kube.clone()), world.account_name());
+    accounts.delete(&name, &kube::api::DeleteParams::default()).await.unwrap();
+    let account =
+        firebreak_tests::eventually::condition(&accounts, &name, "Ready", "False", firebreak_tests::world::SOON).await;
+    let ready = account.status.as_ref().and_then(|s| firebreak_crds::get_condition(&s.conditions, "Ready")).unwrap();
+    assert!(ready.reason == "DeletionBlocked" && ready.message.contains("residual denies of sessions"), "{ready:?}");
+    let patch = Patch::Merge(json!({ "metadata": { "annotations": { firebreak_crds::ABANDON: account.metadata.uid } } }));
+    accounts.patch(&name, &PatchParams::default(), &patch).await.unwrap();
+    firebreak_tests::eventually::gone(&accounts, &name, firebreak_tests::world::SOON).await;
+}

@@ -97,6 +97,18 @@ impl Session {
         self.measured("ec2:DescribeVpcs", read).await
     }
 
+    /// The instances that carry a tag of this key.
+    pub async fn instances_tagged(&self, region: &str, key: &str) -> Read<Vec<Instance>> {
+        let read = describe_instances(self.ec2(region)?, "tag-key", vec![key.to_owned()]);
+        self.measured("ec2:DescribeInstances", read).await
+    }
+
+    /// The interfaces in any of these groups.
+    pub async fn interfaces_in_groups(&self, region: &str, groups: Vec<String>) -> Read<Vec<Interface>> {
+        let read = describe_interfaces(self.ec2(region)?, "group-id", groups);
+        self.measured("ec2:DescribeNetworkInterfaces", read).await
+    }
+
     /// A snapshot.
     pub async fn snapshot(&self, region: &str, id: &str) -> Read<Option<Snapshot>> {
         let reader = &self.region(region)?.snapshots;
@@ -116,11 +128,14 @@ fn filter(name: &str, values: Vec<String>) -> Filter {
 }
 
 pub(super) async fn fetch_instances(ec2: aws_sdk_ec2::Client, ids: Vec<String>) -> Read<HashMap<String, Instance>> {
-    let pages =
-        ec2.describe_instances().filters(filter("instance-id", ids)).max_results(PAGE).into_paginator().items().send();
+    let found = describe_instances(&ec2, "instance-id", ids).await?;
+    Ok(found.into_iter().map(|i| (i.id.clone(), i)).collect())
+}
+
+async fn describe_instances(ec2: &aws_sdk_ec2::Client, by: &str, values: Vec<String>) -> Read<Vec<Instance>> {
+    let pages = ec2.describe_instances().filters(filter(by, values)).max_results(PAGE).into_paginator().items().send();
     let found: Vec<_> = pages.collect::<Result<_, _>>().await.map_err(|e| error("ec2:DescribeInstances", &e))?;
-    let instances = found.into_iter().flat_map(|r| r.instances.unwrap_or_default()).map(instance);
-    Ok(instances.map(|i| (i.id.clone(), i)).collect())
+    Ok(found.into_iter().flat_map(|r| r.instances.unwrap_or_default()).map(instance).collect())
 }
 
 pub(super) async fn fetch_interfaces(ec2: aws_sdk_ec2::Client, ids: Vec<String>) -> Read<HashMap<String, Vec<Interface>>> {

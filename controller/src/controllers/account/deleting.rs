@@ -54,7 +54,7 @@ async fn needs(ctx: &Ctx, account: &AwsAccount) -> Result<Vec<String>, Error> {
     let denies = account.status.iter().flat_map(|s| &s.residual_denies);
     if let Some(last) = denies.clone().map(|d| d.until.0).max() {
         needs.push(format!(
-            "{} denies of sessions, the last until {last} (the annotation {ABANDON}: <uid> leaves them in AWS)",
+            "{} residual denies of sessions, the last until {last} (the annotation {ABANDON}: <uid> leaves them in AWS)",
             denies.count()
         ));
     }

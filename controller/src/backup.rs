@@ -1,0 +1,105 @@
+//! `export` and `import`: carries Quarantines and Evidence across a lost or dying set of CRDs. What was there before a
+//! containment is in these objects; without them nobody could give it back.
+
+use std::io::{Read, Write};
+
+use anyhow::Context;
+use firebreak_crds::{Evidence, FINALIZER, Quarantine};
+use kube::api::{ListParams, ObjectMeta, PostParams};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::fmt::Debug;
+
+/// What is written, and read again.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Backup {
+    /// `firebreak.dev/v1alpha1`: other versions are refused.
+    api_version: String,
+    quarantines: Vec<Quarantine>,
+    evidence: Vec<Evidence>,
+}
+
+const VERSION: &str = "firebreak.dev/v1alpha1";
+
+/// Writes every Quarantine and all Evidence as JSON.
+///
+/// # Errors
+/// When the API server cannot be read, or nobody takes the output.
+pub async fn export(client: &Client, mut to: impl Write) -> anyhow::Result<()> {
+    let quarantines = all::<Quarantine>(client).await?;
+    let evidence = all::<Evidence>(client).await?;
+    let backup = Backup { api_version: VERSION.into(), quarantines, evidence };
+    serde_json::to_writer_pretty(&mut to, &backup)?;
+    writeln!(to)?;
+    Ok(())
+}
+
+async fn all<K>(client: &Client) -> anyhow::Result<Vec<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    let doing = || format!("list {}", K::plural(&()));
+    let list = Api::<K>::all(client.clone()).list(&ListParams::default()).await.with_context(doing)?;
+    Ok(list.items.into_iter().map(portable).collect())
+}
+
+/// Without what the API server gives: in another cluster it gives other.
+fn portable<K: Resource>(mut object: K) -> K {
+    let meta = object.meta_mut();
+    *meta = ObjectMeta { name: meta.name.take(), annotations: meta.annotations.take(), ..ObjectMeta::default() };
+    object
+}
+
+/// Makes what the backup holds and the cluster does not. What is there already is left alone, and told where it differs.
+/// Needs to be run by somebody whom the chart's admission policies let make Quarantines (`admission.restoreGroups`).
+///
+/// # Errors
+/// When the backup cannot be read, or at the first object that the API server refuses; running it again goes on from there.
+pub async fn import(client: &Client, mut from: impl Read, mut told: impl Write) -> anyhow::Result<()> {
+    let mut text = String::new();
+    from.read_to_string(&mut text)?;
+    let backup: Backup = serde_json::from_str(&text).context("this is no backup of `firebreak-controller export`")?;
+    anyhow::ensure!(backup.api_version == VERSION, "the backup is of {}, this is {VERSION}", backup.api_version);
+    for mut quarantine in backup.quarantines {
+        // What was last seen is seen anew: a status from elsewhere would claim what nobody has looked at here.
+        quarantine.status = None;
+        quarantine.finalizers_mut().push(FINALIZER.into());
+        let (made, name) = (make(client, &quarantine, |a, b| a.spec == b.spec).await?, quarantine.name_any());
+        writeln!(told, "Quarantine {name}: {made}")?;
+    }
+    for evidence in backup.evidence {
+        let made = make(client, &evidence, |a, b| a.spec == b.spec).await?;
+        if made == MADE {
+            keep_status(client, &evidence).await?;
+        }
+        writeln!(told, "Evidence {}: {made}", evidence.name_any())?;
+    }
+    Ok(())
+}
+
+const MADE: &str = "made";
+
+async fn make<K>(client: &Client, object: &K, same: impl Fn(&K, &K) -> bool) -> anyhow::Result<&'static str>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Serialize + Debug,
+{
+    let (api, name) = (Api::<K>::all(client.clone()), object.name_any());
+    match api.create(&PostParams::default(), object).await {
+        Ok(_) => Ok(MADE),
+        Err(kube::Error::Api(status)) if status.code == 409 => {
+            let there = api.get(&name).await?;
+            Ok(if same(&there, object) { "there already" } else { "LEFT ALONE: another one of that name is there" })
+        }
+        Err(error) => Err(error).with_context(|| format!("make {} {name}", K::kind(&()))),
+    }
+}
+
+/// Evidence is what its status says: where the snapshots are, and who did what. Without it they would be taken again.
+async fn keep_status(client: &Client, evidence: &Evidence) -> anyhow::Result<()> {
+    let (api, name) = (Api::<Evidence>::all(client.clone()), evidence.name_any());
+    let live = api.get(&name).await?;
+    let next = Evidence { status: evidence.status.clone(), ..live };
+    api.replace_status(&name, &PostParams::default(), &next).await.with_context(|| format!("status of Evidence {name}"))?;
+    Ok(())
+}

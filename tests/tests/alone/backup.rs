@@ -1,0 +1,105 @@
+//! The record of what was there survives the loss of the objects that it is in.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use firebreak_crds::{Evidence, Quarantine};
+use firebreak_tests::eventually::{eventually, gone};
+use firebreak_tests::plane::{ControllerManager, Plane};
+use firebreak_tests::scene::USER;
+use firebreak_tests::sight;
+use firebreak_tests::world::{NAMESPACE, SOON, World};
+use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::{Api, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use std::fmt::Debug;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use crate::apart::{Apart, CONTROLLER, apart};
+use crate::cascade::contained;
+
+/// Runs one command of the controller's binary as a cluster admin; gives what it prints.
+async fn command(plane: &Plane, arguments: &[&str], input: &str) -> String {
+    let mut child = Command::new(CONTROLLER)
+        .args(arguments)
+        .env("KUBECONFIG", plane.kubeconfig())
+        .envs([("AWS_ACCESS_KEY_ID", "admin"), ("AWS_SECRET_ACCESS_KEY", "admin"), ("AWS_EC2_METADATA_DISABLED", "true")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).await.unwrap();
+    let output = child.wait_with_output().await.unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", output.status);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Lost, as with a cluster: nobody is asked.
+async fn lose<K>(objects: &Api<K>, names: Vec<String>)
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Serialize + Debug,
+{
+    for name in names {
+        let patch = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
+        eventually("the admission policies are gone", SOON, async || {
+            Ok(objects.patch(&name, &PatchParams::default(), &patch).await?)
+        })
+        .await;
+        objects.delete(&name, &DeleteParams::default()).await.unwrap();
+        gone(objects, &name, SOON).await;
+    }
+}
+
+async fn lose_everything(world: &World<'_>) {
+    let quarantines = world.quarantines().await.iter().map(ResourceExt::name_any).collect();
+    lose(&Api::<Quarantine>::all(world.kube.clone()), quarantines).await;
+    let evidence = world.evidence().await.iter().map(ResourceExt::name_any).collect();
+    lose(&Api::<Evidence>::all(world.kube.clone()), evidence).await;
+}
+
+#[tokio::test]
+async fn what_was_exported_and_lost_is_imported_and_given_back() {
+    let Apart { plane, mut controller, place: _place } = apart(ControllerManager::Absent, "1s").await;
+    let (world, judge, before) = contained(&plane).await;
+    let backup = command(&plane, &["export"], "").await;
+    controller.stop().unwrap();
+    let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/firebreak");
+    let upgrade = ["upgrade", "firebreak", chart.to_str().unwrap(), "--namespace", NAMESPACE];
+    plane.helm(&[&upgrade[..], &["--set", "admission.enabled=false"]].concat()).await.unwrap();
+    lose_everything(&world).await;
+
+    let told = command(&plane, &["import"], &backup).await;
+    assert_eq!(told.lines().filter(|line| line.ends_with(": made")).count(), 3, "{told}");
+    let again = command(&plane, &["import"], &backup).await;
+    assert_eq!(again.lines().filter(|line| line.ends_with("there already")).count(), 3, "{again}");
+
+    controller.start().unwrap();
+    world.until("inc", "Contained", "True").await;
+    world.until("inc", "EvidencePreserved", "True").await;
+    assert_eq!(sight::snapshots(&world.aws).await.unwrap().len(), 3, "none is taken again");
+    world.change("inc", json!({ "mode": "Release" })).await;
+    world.until("inc", "Released", "True").await;
+    assert_eq!(sight::groups(&world.aws, &world.scene.instances[0].interfaces).await.unwrap(), before);
+    judge.assert_no_call_was_wrong();
+}
+
+#[tokio::test]
+async fn the_inventory_lists_what_carries_a_mark_though_no_object_knows_of_it() {
+    let Apart { plane, mut controller, place: _place } = apart(ControllerManager::Absent, "1s").await;
+    let (world, ..) = contained(&plane).await;
+    controller.stop().unwrap();
+    let list = command(&plane, &["inventory", "--account", &world.account_name()], "").await;
+    let instance = &world.scene.instances[0];
+    for (resource, mark) in [
+        (format!("instance {}", instance.id), "firebreak.dev/incident=".to_owned()),
+        (format!("interface {}", instance.interfaces[0]), "in firebreak-isolation".to_owned()),
+        (format!("user {USER}"), "policy firebreak-deny-all".to_owned()),
+        (format!("user {USER}"), "attached AWSDenyAll".to_owned()),
+        ("security group ".to_owned(), format!("firebreak-isolation of {}", world.scene.vpc)),
+    ] {
+        assert!(list.lines().any(|l| l.contains(&resource) && l.contains(&mark)), "no {resource} {mark}: {list}");
+    }
+}
