@@ -46,9 +46,15 @@ async fn groups_that_somebody_changed_are_a_conflict_that_a_person_decides() {
         assert!(message.contains(word), "no {word}: {message}");
     }
     assert_eq!(world.said("inc", "Released").await.0, "ReleaseConflict");
-    let now = sight::groups(&world.aws, interfaces).await.unwrap();
-    assert_eq!(now[&interfaces[0]], [theirs], "it is not touched");
-    assert_eq!(now[&interfaces[1]], before[&interfaces[1]], "what is in no conflict is given back");
+    let what = "what is in no conflict is given back";
+    world
+        .until_aws(what, async || {
+            let now = sight::groups(&world.aws, interfaces).await?;
+            ensure!(now[&interfaces[1]] == before[&interfaces[1]], "{now:?}");
+            assert_eq!(now[&interfaces[0]], std::slice::from_ref(&theirs), "it is not touched");
+            Ok(())
+        })
+        .await;
 }
 
 #[tokio::test]
