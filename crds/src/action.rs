@@ -36,8 +36,8 @@ pub struct IsolateNetwork {
 /// One action as a holder asks for it: a copy of the policy's, resolved when the hold was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = exactly_one(&["isolateNetwork", "denyAll", "deactivateAccessKeys", "deactivateSshKeys", "deactivateServiceCredentials", "protectFromTermination"])
-    .message("actions: each item needs exactly one of isolateNetwork, denyAll, deactivateAccessKeys, deactivateSshKeys, deactivateServiceCredentials, protectFromTermination"))]
+#[x_kube(validation = exactly_one(&["isolateNetwork", "denyAll", "deactivateAccessKeys", "deactivateSshKeys", "deactivateServiceCredentials", "protectFromTermination", "disableInstanceMetadata"])
+    .message("actions: each item needs exactly one of isolateNetwork, denyAll, deactivateAccessKeys, deactivateSshKeys, deactivateServiceCredentials, protectFromTermination, disableInstanceMetadata"))]
 pub struct ContainAction {
     /// EC2 instance: network isolation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -45,6 +45,9 @@ pub struct ContainAction {
     /// EC2 instance: keep it, and its volumes, from being stopped or destroyed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protect_from_termination: Option<Empty>,
+    /// EC2 instance: switch off its metadata service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disable_instance_metadata: Option<Empty>,
     /// IAM user: deny every call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deny_all: Option<Empty>,

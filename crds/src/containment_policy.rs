@@ -45,7 +45,7 @@ pub struct Ec2InstancePolicy {
     /// Actions that contain it; each item has exactly one key, e.g. `- isolateNetwork: {}`.
     #[serde(default)]
     #[schemars(length(max = 32))]
-    #[x_kube(validation = no_key_twice(&["isolateNetwork", "protectFromTermination"]).message("ec2Instance.contain: the same key is listed twice; keep one"))]
+    #[x_kube(validation = no_key_twice(&["isolateNetwork", "protectFromTermination", "disableInstanceMetadata"]).message("ec2Instance.contain: the same key is listed twice; keep one"))]
     pub contain: Vec<Ec2InstanceAction>,
     /// Evidence to preserve; each item has exactly one key, e.g. `- ebsSnapshots: {}`.
     #[serde(default)]
@@ -58,8 +58,8 @@ pub struct Ec2InstancePolicy {
 /// One containment action on an instance.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = exactly_one(&["isolateNetwork", "protectFromTermination"])
-    .message("ec2Instance.contain: each item needs exactly one action: isolateNetwork or protectFromTermination (write `isolateNetwork: {}`, not `isolateNetwork:`)"))]
+#[x_kube(validation = exactly_one(&["isolateNetwork", "protectFromTermination", "disableInstanceMetadata"])
+    .message("ec2Instance.contain: each item needs exactly one action: isolateNetwork, protectFromTermination or disableInstanceMetadata (write `isolateNetwork: {}`, not `isolateNetwork:`)"))]
 pub struct Ec2InstanceAction {
     /// Moves every network interface to a security group without rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -69,6 +69,11 @@ pub struct Ec2InstanceAction {
     /// and Spot interruptions end an instance all the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protect_from_termination: Option<Empty>,
+    /// Switches off the instance metadata service: no new credentials of the instance's role, no user data. What runs there and needs
+    /// its role stops working when its credentials expire; those that were handed out stay valid until then, or until
+    /// revokeInstanceRole denies them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disable_instance_metadata: Option<Empty>,
 }
 
 /// One kind of evidence of an instance.
@@ -123,6 +128,7 @@ impl From<&Ec2InstanceAction> for ContainAction {
         Self {
             isolate_network: a.isolate_network.clone(),
             protect_from_termination: a.protect_from_termination,
+            disable_instance_metadata: a.disable_instance_metadata,
             ..Self::default()
         }
     }

@@ -141,6 +141,15 @@ class Corrections(unittest.TestCase):
         self.assert_refused("UnsupportedOperation", modify, InstanceId=bought, DisableApiStop={"Value": True})
         modify(InstanceId=self.instance(self.group("web")), DisableApiTermination={"Value": True})
 
+    def test_metadata_options_not_named_are_kept(self):
+        instance = self.instance(self.group("web"))
+        modify = self.ec2.modify_instance_metadata_options
+        modify(InstanceId=instance, HttpTokens="required", HttpPutResponseHopLimit=3)
+        modify(InstanceId=instance, HttpEndpoint="disabled")
+        shown = self.ec2.describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"][0]["MetadataOptions"]
+        self.assertEqual((shown["HttpEndpoint"], shown["HttpTokens"]), ("disabled", "required"))
+        self.assertEqual(shown["HttpPutResponseHopLimit"], 3)
+
     def test_instances_are_found_by_their_interfaces(self):
         web, other = self.group("web"), self.group("other")
         instance, _ = self.instance(web, other), self.instance(web)

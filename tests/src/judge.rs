@@ -169,6 +169,11 @@ fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Need
     match call.action.as_str() {
         "ModifyNetworkInterfaceAttribute" => swap(call, groups),
         "ModifyInstanceAttribute" => protection(call),
+        "ModifyInstanceMetadataOptions" => match param("HttpEndpoint") {
+            "disabled" if !call.params.contains_key("HttpTokens") => Needs::Nothing,
+            "enabled" => Needs::Release(param("InstanceId").to_owned()),
+            _ => Needs::Never("changes more than the metadata endpoint"),
+        },
         "AuthorizeSecurityGroupIngress" | "AuthorizeSecurityGroupEgress" => match group {
             Some("firebreak-conversion") => Needs::Nothing,
             _ => Needs::Never("opens a group other than the conversion group"),
@@ -306,6 +311,16 @@ mod tests {
         assert_eq!(set(&[("InstanceInitiatedShutdownBehavior.Value", "terminate")]), Needs::Release("i-1".into()));
         assert_eq!((volume("false"), volume("true")), (Needs::Nothing, Needs::Release("i-1".into())));
         assert!(matches!(set(&[("UserData.Value", "x")]), Needs::Never(_)) && matches!(set(&[]), Needs::Never(_)));
+    }
+
+    #[test]
+    fn the_metadata_service_comes_back_only_in_a_release() {
+        let set =
+            |params: &[(&str, &str)]| judged("ModifyInstanceMetadataOptions", &[&[("InstanceId", "i-1")], params].concat());
+        assert_eq!(set(&[("HttpEndpoint", "disabled")]), Needs::Nothing);
+        assert_eq!(set(&[("HttpEndpoint", "enabled")]), Needs::Release("i-1".into()));
+        assert!(matches!(set(&[("HttpTokens", "optional")]), Needs::Never(_)));
+        assert!(matches!(set(&[("HttpEndpoint", "disabled"), ("HttpTokens", "optional")]), Needs::Never(_)));
     }
 
     #[test]

@@ -90,6 +90,12 @@ pub enum Call {
         groups: Vec<String>,
         change: Change,
     },
+    /// `tokens` (`HttpTokens` and hop limit) only where they too are given back; what is not named, AWS keeps.
+    ModifyInstanceMetadataOptions {
+        instance: String,
+        enabled: bool,
+        tokens: Option<(String, i32)>,
+    },
     /// `protect`: to the value that keeps the instance and its data; else to the other.
     ModifyInstanceAttribute {
         instance: String,
@@ -176,6 +182,7 @@ impl Call {
             Self::AuthorizeSecurityGroupIngress { .. } => "ec2:AuthorizeSecurityGroupIngress",
             Self::AuthorizeSecurityGroupEgress { .. } => "ec2:AuthorizeSecurityGroupEgress",
             Self::ModifyNetworkInterfaceAttribute { .. } => "ec2:ModifyNetworkInterfaceAttribute",
+            Self::ModifyInstanceMetadataOptions { .. } => "ec2:ModifyInstanceMetadataOptions",
             Self::ModifyInstanceAttribute { .. } => "ec2:ModifyInstanceAttribute",
             Self::CreateTags { .. } => "ec2:CreateTags",
             Self::DeleteTags { .. } => "ec2:DeleteTags",
@@ -211,6 +218,7 @@ impl Call {
     pub fn widens(&self) -> bool {
         match self {
             Self::ModifyNetworkInterfaceAttribute { change, .. } => *change == Change::Restore,
+            Self::ModifyInstanceMetadataOptions { enabled, .. } => *enabled,
             Self::ModifyInstanceAttribute { protect, .. } => !protect, // lets the instance be destroyed
             Self::UpdateAccessKey { active, .. }
             | Self::UpdateSshPublicKey { active, .. }
@@ -256,6 +264,11 @@ impl Display for Call {
                     Change::Restore => "restore",
                 };
                 write!(f, "{interface}: groups [{}] ({why})", groups.join(", "))
+            }
+            Self::ModifyInstanceMetadataOptions { instance, enabled, tokens } => {
+                let how = if *enabled { "enabled" } else { "disabled" };
+                let with = tokens.as_ref().map(|(t, hops)| format!(", HttpTokens {t}, HttpPutResponseHopLimit {hops}"));
+                write!(f, "{instance}: HttpEndpoint {how}{}", with.unwrap_or_default())
             }
             Self::ModifyInstanceAttribute { instance, attribute, protect } => {
                 write!(f, "{instance}: {}", attribute.set_to(*protect))

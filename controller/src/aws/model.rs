@@ -20,6 +20,8 @@ pub struct Instance {
     pub ebs_root: bool,
     /// Its EBS volumes.
     pub volumes: Vec<AttachedVolume>,
+    /// Its metadata service.
+    pub metadata: MetadataOptions,
 }
 
 impl Instance {
@@ -39,6 +41,19 @@ pub struct AttachedVolume {
     pub device: String,
     /// Whether it goes with the instance.
     pub delete_on_termination: bool,
+}
+
+/// The metadata service of an instance.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MetadataOptions {
+    /// `HttpEndpoint`.
+    pub enabled: bool,
+    /// Whether AWS is still applying a change.
+    pub pending: bool,
+    /// `required` or `optional`.
+    pub http_tokens: String,
+    /// `HttpPutResponseHopLimit`.
+    pub hop_limit: i32,
 }
 
 /// What keeps an instance from being destroyed.

@@ -29,6 +29,7 @@ const WRITES: &[&str] = &[
     "ec2:CreateTags",
     "ec2:DeleteTags",
     "ec2:ModifyInstanceAttribute",
+    "ec2:ModifyInstanceMetadataOptions",
     "ec2:ModifyNetworkInterfaceAttribute",
     "ec2:RevokeSecurityGroupEgress",
     "ec2:RevokeSecurityGroupIngress",

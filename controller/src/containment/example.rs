@@ -80,6 +80,10 @@ pub fn protect() -> ContainAction {
     ContainAction { protect_from_termination: Some(firebreak_crds::Empty {}), ..ContainAction::default() }
 }
 
+pub fn metadata_off() -> ContainAction {
+    ContainAction { disable_instance_metadata: Some(firebreak_crds::Empty {}), ..ContainAction::default() }
+}
+
 pub fn isolate(sever: firebreak_crds::SeverTrackedConnections) -> ContainAction {
     let isolate_network = Some(firebreak_crds::IsolateNetwork { sever_tracked_connections: sever });
     ContainAction { isolate_network, ..ContainAction::default() }

@@ -8,6 +8,7 @@ mod deactivate_access_keys;
 mod deactivate_service_credentials;
 mod deactivate_ssh_keys;
 mod deny_all;
+mod disable_instance_metadata;
 mod drive;
 mod isolate_network;
 mod ledger;

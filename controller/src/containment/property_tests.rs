@@ -7,6 +7,7 @@
 mod credentials;
 mod deny_all;
 mod merge;
+mod metadata;
 mod network;
 mod protection;
 

@@ -12,6 +12,7 @@ CORRECTIONS = [
     instances.groups_of_many_interfaces_are_refused,
     instances.shutdown_behaviour_is_set,
     instances.spot_instances_have_no_protection,
+    instances.metadata_options_not_named_are_kept,
     filters.instances_by_network_interface,
     groups.group_in_use_cannot_be_deleted,
     snapshots.snapshots_are_pending_first,

@@ -53,3 +53,19 @@ def spot_instances_have_no_protection():
         return modify(self, instance_id, key, value)
 
     InstanceBackend.modify_instance_attribute = modify_instance_attribute
+
+
+def metadata_options_not_named_are_kept():
+    """AWS: ModifyInstanceMetadataOptions leaves what it does not name. moto: that goes back to its default."""
+    modify = InstanceBackend.modify_instance_metadata_options
+    parameters = ("http_tokens", "hop_limit", "http_endpoint", "http_protocol", "metadata_tags")
+    attributes = ("http_tokens", "http_put_response_hop_limit", "http_endpoint", "http_protocol_ipv6", "instance_metadata_tags")
+
+    def modify_instance_metadata_options(self, instance_id, **wanted):
+        now = self.get_instance(instance_id).metadata_options
+        for parameter, attribute in zip(parameters, attributes):
+            if wanted.get(parameter) is None:
+                wanted[parameter] = getattr(now, attribute)
+        return modify(self, instance_id, **wanted)
+
+    InstanceBackend.modify_instance_metadata_options = modify_instance_metadata_options

@@ -11,6 +11,7 @@ mod ground;
 mod ground_up;
 mod holders;
 mod main_job;
+mod metadata;
 mod modes;
 mod protect;
 mod refusals;

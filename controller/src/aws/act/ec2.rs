@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use aws_config::retry::RetryConfig;
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::operation::modify_instance_attribute::builders::ModifyInstanceAttributeFluentBuilder;
+use aws_sdk_ec2::operation::modify_instance_metadata_options::builders::ModifyInstanceMetadataOptionsFluentBuilder;
 use aws_sdk_ec2::types::{
     AttributeBooleanValue, AttributeValue, EbsInstanceBlockDeviceSpecification, InstanceBlockDeviceMappingSpecification,
-    InstanceSpecification, IpPermission, IpRange, Ipv6Range, PrefixListId, ResourceType, SnapshotInfo, Tag,
-    TagSpecification, UserIdGroupPair,
+    InstanceMetadataEndpointState, InstanceSpecification, IpPermission, IpRange, Ipv6Range, PrefixListId, ResourceType,
+    SnapshotInfo, Tag, TagSpecification, UserIdGroupPair,
 };
 
 use super::Outcome;
@@ -44,6 +45,9 @@ pub(super) async fn send(ec2: &Client, call: &Call) -> Result<Outcome, AwsError>
             let request = ec2.modify_network_interface_attribute().network_interface_id(interface);
             sent!(aws_sdk_ec2, call, request.set_groups(Some(groups.clone())))?;
         }
+        Call::ModifyInstanceMetadataOptions { instance, enabled, tokens } => {
+            sent!(aws_sdk_ec2, call, set_metadata(ec2, instance, *enabled, tokens.as_ref()))?;
+        }
         Call::ModifyInstanceAttribute { instance, attribute, protect } => {
             sent!(aws_sdk_ec2, call, set_attribute(ec2, instance, attribute, *protect))?;
         }
@@ -56,6 +60,22 @@ pub(super) async fn send(ec2: &Client, call: &Call) -> Result<Outcome, AwsError>
         other => return Err(super::unknown(other)),
     }
     Ok(Outcome::Done)
+}
+
+/// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ModifyInstanceMetadataOptions.html>
+fn set_metadata(
+    ec2: &Client,
+    instance: &str,
+    enabled: bool,
+    tokens: Option<&(String, i32)>,
+) -> ModifyInstanceMetadataOptionsFluentBuilder {
+    use InstanceMetadataEndpointState::{Disabled, Enabled};
+    let request = ec2.modify_instance_metadata_options().instance_id(instance);
+    let request = request.http_endpoint(if enabled { Enabled } else { Disabled });
+    match tokens {
+        Some((tokens, hops)) => request.http_tokens(tokens.as_str().into()).http_put_response_hop_limit(*hops),
+        None => request,
+    }
 }
 
 /// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ModifyInstanceAttribute.html>

@@ -7,7 +7,9 @@ use aws_sdk_ec2::types::{self as ec2, Filter};
 
 use super::{Read, absent, error, timestamp};
 use crate::aws::call::shutdown_behavior;
-use crate::aws::model::{AttachedVolume, Group, Instance, InstanceProtection, Interface, Peer, RouteTable, Rule, Snapshot};
+use crate::aws::model::{
+    AttachedVolume, Group, Instance, InstanceProtection, Interface, MetadataOptions, Peer, RouteTable, Rule, Snapshot,
+};
 use crate::aws::rate::Priority;
 use crate::aws::session::Session;
 
@@ -195,6 +197,16 @@ fn instance(i: ec2::Instance) -> Instance {
         spot: i.instance_lifecycle == Some(ec2::InstanceLifecycleType::Spot),
         ebs_root: i.root_device_type == Some(ec2::DeviceType::Ebs),
         volumes: i.block_device_mappings.unwrap_or_default().into_iter().filter_map(attached_volume).collect(),
+        metadata: i.metadata_options.map(metadata_options).unwrap_or_default(),
+    }
+}
+
+fn metadata_options(options: ec2::InstanceMetadataOptionsResponse) -> MetadataOptions {
+    MetadataOptions {
+        enabled: options.http_endpoint == Some(ec2::InstanceMetadataEndpointState::Enabled),
+        pending: options.state == Some(ec2::InstanceMetadataOptionsState::Pending),
+        http_tokens: options.http_tokens.map(|t| t.as_str().to_owned()).unwrap_or_default(),
+        hop_limit: options.http_put_response_hop_limit.unwrap_or_default(),
     }
 }
 
