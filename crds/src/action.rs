@@ -48,7 +48,7 @@ pub struct ContainAction {
     /// EC2 instance: switch off its metadata service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disable_instance_metadata: Option<Empty>,
-    /// IAM user: deny every call.
+    /// IAM user or role: deny every call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deny_all: Option<Empty>,
     /// IAM user: switch off every access key.

@@ -165,12 +165,19 @@ pub struct IsolationGroup {
 }
 
 /// A policy that denies what was issued before a release.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.userName) != has(self.roleName)")
+    .message("residualDenies: each is of a user or of a role"))]
 pub struct ResidualDeny {
     /// The user that carries it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
-    pub user_name: String,
+    pub user_name: Option<String>,
+    /// The role that carries it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub role_name: Option<String>,
     /// The inline policy's name; it carries the time too.
     #[schemars(length(max = 128))]
     pub policy_name: String,

@@ -18,11 +18,12 @@ use crate::{ContainAction, Empty, EvidenceAction, IsolateNetwork, ReleasePolicy}
     doc = "A way of responding: which actions on each kind of target, which evidence, and what a release gives back.",
     printcolumn(name = "EC2", type_ = "string", json_path = ".spec.ec2Instance.contain", priority = 1),
     printcolumn(name = "USER", type_ = "string", json_path = ".spec.iamUser.contain", priority = 1),
+    printcolumn(name = "ROLE", type_ = "string", json_path = ".spec.iamRole.contain", priority = 1),
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = no_empty_section(&["ec2Instance", "iamUser"])
-    .message("ec2Instance, iamUser: nothing is written beneath it; say what to do, or leave it out"))]
+#[x_kube(validation = no_empty_section(&["ec2Instance", "iamUser", "iamRole"])
+    .message("ec2Instance, iamUser, iamRole: nothing is written beneath it; say what to do, or leave it out"))]
 pub struct ContainmentPolicySpec {
     /// What is done to an EC2 instance. Absent: nothing, and a condition on the Incident says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -30,6 +31,9 @@ pub struct ContainmentPolicySpec {
     /// What is done to an IAM user. Absent: nothing, and a condition on the Incident says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iam_user: Option<IamUserPolicy>,
+    /// What is done to an IAM role. Absent: nothing, and a condition on the Incident says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iam_role: Option<IamRolePolicy>,
     /// What a release gives back beyond the default.
     #[serde(default)]
     pub release: ReleasePolicy,
@@ -123,6 +127,30 @@ pub struct IamUserAction {
     pub deactivate_service_credentials: Option<Empty>,
 }
 
+/// What is done to an IAM role.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(validation = Rule::new("has(self.contain) && self.contain.size() > 0")
+    .message("iamRole.contain: list at least one action, e.g. `- denyAll: {}`, or leave iamRole out"))]
+pub struct IamRolePolicy {
+    /// Actions that contain it; each item has exactly one key, e.g. `- denyAll: {}`.
+    #[serde(default)]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = no_key_twice(&["denyAll"]).message("iamRole.contain: the same key is listed twice; keep one"))]
+    pub contain: Vec<IamRoleAction>,
+}
+
+/// One containment action on a role.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = exactly_one(&["denyAll"])
+    .message("iamRole.contain: each item needs exactly one action: denyAll (write `denyAll: {}`, not `denyAll:`)"))]
+pub struct IamRoleAction {
+    /// Denies every call of every session, old and new: by an inline policy, by the attached `AWSDenyAll`, and by `AWSDenyAll`
+    /// as permissions boundary, side by side. Any of them is enough. Whatever runs with this role stops working.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deny_all: Option<Empty>,
+}
+
 impl From<&Ec2InstanceAction> for ContainAction {
     fn from(a: &Ec2InstanceAction) -> Self {
         Self {
@@ -143,6 +171,12 @@ impl From<&IamUserAction> for ContainAction {
             deactivate_service_credentials: a.deactivate_service_credentials,
             ..Self::default()
         }
+    }
+}
+
+impl From<&IamRoleAction> for ContainAction {
+    fn from(a: &IamRoleAction) -> Self {
+        Self { deny_all: a.deny_all, ..Self::default() }
     }
 }
 

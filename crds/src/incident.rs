@@ -101,8 +101,8 @@ pub enum DeletionPolicy {
 /// One AWS resource to contain.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = exactly_one(&["ec2Instance", "iamUser"])
-    .message("targets: each item needs exactly one of ec2Instance and iamUser, with its fields beneath it"))]
+#[x_kube(validation = exactly_one(&["ec2Instance", "iamUser", "iamRole"])
+    .message("targets: each item needs exactly one of ec2Instance, iamUser and iamRole, with its fields beneath it"))]
 pub struct Target {
     /// An EC2 instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -110,6 +110,9 @@ pub struct Target {
     /// An IAM user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iam_user: Option<IamUserTarget>,
+    /// An IAM role. Not one that AWS manages: service-linked roles, and those of Identity Center.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iam_role: Option<IamRoleTarget>,
 }
 
 /// An EC2 instance.
@@ -135,6 +138,17 @@ pub struct IamUserTarget {
     /// Its name, without path.
     #[schemars(length(max = 64), regex(pattern = r"^[A-Za-z0-9+=,.@_-]{1,64}$"))]
     pub user_name: String,
+}
+
+/// An IAM role.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IamRoleTarget {
+    /// The `AwsAccount` that it is in.
+    pub account_ref: NameRef,
+    /// Its name, without path.
+    #[schemars(length(max = 64), regex(pattern = r"^[A-Za-z0-9+=,.@_-]{1,64}$"))]
+    pub role_name: String,
 }
 
 /// What Firebreak found and did.

@@ -24,13 +24,13 @@ pub use aws_account::{
 };
 pub use condition::{conditions, get as get_condition, is_true};
 pub use containment_policy::{
-    ContainmentPolicy, ContainmentPolicySpec, Ec2InstanceAction, Ec2InstanceEvidence, Ec2InstancePolicy, IamUserAction,
-    IamUserPolicy,
+    ContainmentPolicy, ContainmentPolicySpec, Ec2InstanceAction, Ec2InstanceEvidence, Ec2InstancePolicy, IamRoleAction,
+    IamRolePolicy, IamUserAction, IamUserPolicy,
 };
 pub use evidence::{CustodyEntry, Evidence, EvidenceSpec, EvidenceStatus, Request, RequestOutcome, VolumeSnapshot};
 pub use incident::{
-    DeletionPolicy, Ec2InstanceTarget, IamUserTarget, Incident, IncidentSpec, IncidentStatus, Mode, Plan, PlanTarget,
-    Severity, Target, TargetStatus,
+    DeletionPolicy, Ec2InstanceTarget, IamRoleTarget, IamUserTarget, Incident, IncidentSpec, IncidentStatus, Mode, Plan,
+    PlanTarget, Severity, Target, TargetStatus,
 };
 pub use names::{evidence_name, quarantine_name};
 pub use quarantine::{

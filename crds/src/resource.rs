@@ -33,13 +33,15 @@ pub enum ResourceKind {
     Ec2Instance,
     /// An IAM user.
     IamUser,
+    /// An IAM role.
+    IamRole,
 }
 
 /// One AWS resource.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.region) == (self.kind != 'IamUser')")
-    .message("region: an instance has one, a user has none"))]
+#[x_kube(validation = Rule::new("has(self.region) == (self.kind == 'Ec2Instance')")
+    .message("region: an instance has one, a user or a role has none"))]
 pub struct Resource {
     /// The kind of resource.
     pub kind: ResourceKind,
@@ -52,14 +54,14 @@ pub struct Resource {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub region: Option<String>,
-    /// The instance id or the user name.
+    /// The instance id, or the name of the user or the role.
     #[schemars(length(min = 1, max = 128))]
     pub id: String,
 }
 
 impl Resource {
-    /// The Amazon Resource Name, as far as it can be said without asking AWS: the partition is `aws`, and a user's path is
-    /// left out. Used to name things and in plan digests, never sent to AWS.
+    /// The Amazon Resource Name, as far as it can be said without asking AWS: the partition is `aws`, and the path of a
+    /// user or a role is left out. Used to name things and in plan digests, never sent to AWS.
     #[must_use]
     pub fn arn(&self) -> String {
         let (account, id) = (&self.account_id, &self.id);
@@ -68,6 +70,7 @@ impl Resource {
                 format!("arn:aws:ec2:{}:{account}:instance/{id}", self.region.as_deref().unwrap_or_default())
             }
             ResourceKind::IamUser => format!("arn:aws:iam::{account}:user/{id}"),
+            ResourceKind::IamRole => format!("arn:aws:iam::{account}:role/{id}"),
         }
     }
 
@@ -77,6 +80,7 @@ impl Resource {
         match self.kind {
             ResourceKind::Ec2Instance => "ec2instance",
             ResourceKind::IamUser => "iamuser",
+            ResourceKind::IamRole => "iamrole",
         }
     }
 }
@@ -86,6 +90,7 @@ impl std::fmt::Display for Resource {
         match self.kind {
             ResourceKind::Ec2Instance => write!(f, "instance {}", self.id),
             ResourceKind::IamUser => write!(f, "user {}", self.id),
+            ResourceKind::IamRole => write!(f, "role {}", self.id),
         }
     }
 }

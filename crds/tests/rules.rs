@@ -36,6 +36,10 @@ fn user(name: &str) -> Value {
     json!({"iamUser": {"accountRef": {"name": "prod"}, "userName": name}})
 }
 
+fn role(name: &str) -> Value {
+    json!({"iamRole": {"accountRef": {"name": "prod"}, "roleName": name}})
+}
+
 fn instance(id: &str) -> Value {
     json!({"ec2Instance": {"accountRef": {"name": "prod"}, "region": "eu-west-1", "instanceId": id}})
 }
@@ -49,9 +53,12 @@ fn a_target_has_exactly_one_kind() {
     let mut both = user("mallory");
     both["ec2Instance"] = instance("i-0123456789abcdef0")["ec2Instance"].clone();
     judge::<Incident>(vec![
-        (incident("x", &[user("mallory"), instance("i-0123456789abcdef0")]), ""),
-        (incident("x", &[json!({})]), "targets: each item needs exactly one of ec2Instance and iamUser"),
-        (incident("x", &[user("mallory"), both]), "targets: each item needs exactly one of ec2Instance and iamUser"),
+        (incident("x", &[user("mallory"), instance("i-0123456789abcdef0"), role("mallory")]), ""),
+        (incident("x", &[json!({})]), "targets: each item needs exactly one of ec2Instance, iamUser and iamRole"),
+        (
+            incident("x", &[user("mallory"), both]),
+            "targets: each item needs exactly one of ec2Instance, iamUser and iamRole",
+        ),
     ]);
 }
 
@@ -119,6 +126,9 @@ fn a_section_of_a_policy_says_what_to_do() {
         (json!({"ec2Instance": {"evidence": [{"ebsSnapshots": {}}]}}), ""),
         (json!({"ec2Instance": {"contain": [], "evidence": []}}), "ec2Instance: list at least one item"),
         (json!({"iamUser": {"contain": []}}), "iamUser.contain: list at least one action"),
+        (json!({"iamRole": {"contain": []}}), "iamRole.contain: list at least one action"),
+        (json!({"iamRole": {"contain": [{}]}}), "iamRole.contain: each item needs exactly one action"),
+        (json!({"iamRole": {"contain": [{"denyAll": {}}, {"denyAll": {}}]}}), "iamRole.contain: the same key"),
     ]);
 }
 
@@ -182,9 +192,10 @@ fn an_instance_has_a_region_and_a_user_has_none() {
     let held = |kind, region, id| json!({"resource": resource(kind, region, id)});
     judge::<Quarantine>(vec![
         (held("IamUser", None, "mallory"), ""),
+        (held("IamRole", None, "build"), ""),
         (held("Ec2Instance", Some("eu-west-1"), "i-0123456789abcdef0"), ""),
-        (held("IamUser", Some("eu-west-1"), "mallory"), "region: an instance has one, a user has none"),
-        (held("Ec2Instance", None, "i-0123456789abcdef0"), "region: an instance has one, a user has none"),
+        (held("IamUser", Some("eu-west-1"), "mallory"), "region: an instance has one, a user or a role has none"),
+        (held("Ec2Instance", None, "i-0123456789abcdef0"), "region: an instance has one, a user or a role has none"),
     ]);
 }
 

@@ -114,6 +114,7 @@ fn patterns_accept_what_aws_gives_out() {
         ("Incident", "spec.targets[].ec2Instance.region", r"^[a-z]{2}(-[a-z]+)+-[0-9]{1,2}$"),
         ("Incident", "spec.targets[].ec2Instance.instanceId", r"^i-([0-9a-f]{8}|[0-9a-f]{17})$"),
         ("Incident", "spec.targets[].iamUser.userName", r"^[A-Za-z0-9+=,.@_-]{1,64}$"),
+        ("Incident", "spec.targets[].iamRole.roleName", r"^[A-Za-z0-9+=,.@_-]{1,64}$"),
         ("Quarantine", "spec.resource.accountId", r"^[0-9]{12}$"),
     ] {
         assert_eq!(at(kind, path)["pattern"], pattern, "{kind} {path}");

@@ -166,6 +166,7 @@ fn is_let_go(quarantine: &Quarantine) -> bool {
 fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Needs {
     let param = |name: &str| call.params.get(name).map(String::as_str).unwrap_or_default();
     let group = groups.get(param("GroupId")).map(String::as_str);
+    let principal = if param("RoleName").is_empty() { param("UserName") } else { param("RoleName") };
     match call.action.as_str() {
         "ModifyNetworkInterfaceAttribute" => swap(call, groups),
         "ModifyInstanceAttribute" => protection(call),
@@ -185,18 +186,28 @@ fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Need
         "UpdateAccessKey" | "UpdateSSHPublicKey" | "UpdateServiceSpecificCredential" if param("Status") != "Inactive" => {
             Needs::Release(param("UserName").to_owned())
         }
-        "DetachUserPolicy" if param("PolicyArn").ends_with(":policy/AWSDenyAll") => {
-            Needs::Release(param("UserName").to_owned())
+        "DetachUserPolicy" | "DetachRolePolicy" if param("PolicyArn").ends_with(":policy/AWSDenyAll") => {
+            Needs::Release(principal.to_owned())
         }
-        "DeleteUserPermissionsBoundary" => Needs::Release(param("UserName").to_owned()),
-        "PutUserPermissionsBoundary" if !param("PermissionsBoundary").ends_with(":iam::aws:policy/AWSDenyAll") => {
-            Needs::Release(param("UserName").to_owned())
+        "DeleteUserPermissionsBoundary" | "DeleteRolePermissionsBoundary" => Needs::Release(principal.to_owned()),
+        "PutUserPermissionsBoundary" | "PutRolePermissionsBoundary"
+            if !param("PermissionsBoundary").ends_with(":iam::aws:policy/AWSDenyAll") =>
+        {
+            Needs::Release(principal.to_owned())
         }
-        "DeleteUserPolicy" if param("PolicyName") == "firebreak-deny-all" => Needs::Release(param("UserName").to_owned()),
-        "DeleteUserPolicy" if is_expired(param("PolicyName"), now) => Needs::Nothing,
-        "PutUserPolicy" if !denies(param("PolicyName"), param("PolicyDocument")) => Needs::Never("no deny of ours"),
-        "AttachUserPolicy" if !param("PolicyArn").ends_with(":policy/AWSDenyAll") => Needs::Never("attaches no deny"),
-        "CreateTags" | "DeleteTags" | "TagUser" | "UntagUser" if !tags_are_ours(call) => Needs::Never("somebody's tags"),
+        "DeleteUserPolicy" | "DeleteRolePolicy" if param("PolicyName") == "firebreak-deny-all" => {
+            Needs::Release(principal.to_owned())
+        }
+        "DeleteUserPolicy" | "DeleteRolePolicy" if is_expired(param("PolicyName"), now) => Needs::Nothing,
+        "PutUserPolicy" | "PutRolePolicy" if !denies(param("PolicyName"), param("PolicyDocument")) => {
+            Needs::Never("no deny of ours")
+        }
+        "AttachUserPolicy" | "AttachRolePolicy" if !param("PolicyArn").ends_with(":policy/AWSDenyAll") => {
+            Needs::Never("attaches no deny")
+        }
+        "CreateTags" | "DeleteTags" | "TagUser" | "UntagUser" | "TagRole" | "UntagRole" if !tags_are_ours(call) => {
+            Needs::Never("somebody's tags")
+        }
         "RevokeSecurityGroupIngress"
         | "RevokeSecurityGroupEgress"
         | "CreateSecurityGroup"
@@ -206,6 +217,11 @@ fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Need
         | "PutUserPolicy"
         | "AttachUserPolicy"
         | "PutUserPermissionsBoundary"
+        | "PutRolePolicy"
+        | "AttachRolePolicy"
+        | "PutRolePermissionsBoundary"
+        | "TagRole"
+        | "UntagRole"
         | "CreateTags"
         | "DeleteTags"
         | "TagUser"
@@ -339,6 +355,17 @@ mod tests {
             assert_eq!((switched("Inactive"), switched("Active")), (Needs::Nothing, Needs::Release("m".into())), "{action}");
             assert_eq!(judged(action, &[("UserName", "m")]), Needs::Release("m".into()), "{action}");
         }
+    }
+
+    #[test]
+    fn a_roles_deny_goes_only_in_a_release_too() {
+        let role = |action, more: (&str, &str)| judged(action, &[("RoleName", "build"), more]);
+        let release = Needs::Release("build".into());
+        assert_eq!(role("DeleteRolePolicy", ("PolicyName", "firebreak-deny-all")), release);
+        assert_eq!(role("DetachRolePolicy", ("PolicyArn", "arn:aws:iam::aws:policy/AWSDenyAll")), release);
+        assert_eq!(role("AttachRolePolicy", ("PolicyArn", "arn:aws:iam::aws:policy/AWSDenyAll")), Needs::Nothing);
+        assert!(matches!(role("DeleteRolePolicy", ("PolicyName", "own")), Needs::Never(_)));
+        assert!(matches!(role("AttachRolePolicy", ("PolicyArn", "arn:aws:iam::aws:policy/Own")), Needs::Never(_)));
     }
 
     #[test]

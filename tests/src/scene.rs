@@ -12,6 +12,12 @@ use crate::emulator::Aws;
 /// The user of every scene.
 pub const USER: &str = "mallory";
 
+/// The role that `role` makes.
+pub const ROLE: &str = "build";
+
+/// Who may assume it.
+pub const ROLE_TRUST: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"ec2.amazonaws.com","AWS":"arn:aws:iam::111122223333:root"},"Action":["sts:AssumeRole","sts:TagSession"],"Condition":{"StringEquals":{"sts:ExternalId":"a b+c%2F"}}}]}"#;
+
 /// The user's own inline policy.
 pub const USER_POLICY: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:*","Resource":"*"}]}"#;
 
@@ -80,6 +86,17 @@ impl Scene {
         route.gateway_id(gateway).send().await?;
         Ok(())
     }
+}
+
+/// A role with policies of both kinds, a permissions boundary and a tag.
+pub async fn role(aws: &Aws) -> anyhow::Result<()> {
+    let arn = |policy: &str| format!("arn:aws:iam::aws:policy/{policy}");
+    let tag = aws_sdk_iam::types::Tag::builder().key("team").value("build").build()?;
+    let role = aws.iam.create_role().role_name(ROLE).assume_role_policy_document(ROLE_TRUST).tags(tag);
+    role.permissions_boundary(arn("AdministratorAccess")).send().await?;
+    aws.iam.put_role_policy().role_name(ROLE).policy_name("own").policy_document(USER_POLICY).send().await?;
+    aws.iam.attach_role_policy().role_name(ROLE).policy_arn(arn("ReadOnlyAccess")).send().await?;
+    Ok(())
 }
 
 async fn network(aws: &Aws) -> anyhow::Result<(String, String)> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::emulator::Aws;
-use crate::scene::USER;
+use crate::scene::{ROLE, USER};
 
 /// The groups of each interface of an instance, in AWS's order.
 pub async fn groups(aws: &Aws, interfaces: &[String]) -> anyhow::Result<BTreeMap<String, Vec<String>>> {
@@ -59,6 +59,61 @@ pub async fn cut_off(aws: &Aws) -> anyhow::Result<()> {
     anyhow::ensure!(attached.contains(&"AWSDenyAll".to_owned()), "{attached:?}");
     let boundary = boundary(aws).await?;
     anyhow::ensure!(boundary.as_deref() == Some("AWSDenyAll"), "{boundary:?}");
+    Ok(())
+}
+
+/// All that a containment may change of the scene's role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Role {
+    /// Who may assume it, as AWS's text
+    pub trust: String,
+    /// The texts of its inline policies, but for the denies of old sessions
+    pub inline: BTreeMap<String, String>,
+    /// The names of the denies of old sessions
+    pub residual: Vec<String>,
+    /// Names of attached policies
+    pub attached: Vec<String>,
+    /// The ARN of its permissions boundary
+    pub boundary: Option<String>,
+    /// Its tags
+    pub tags: BTreeMap<String, String>,
+}
+
+/// The scene's role.
+pub async fn role(aws: &Aws) -> anyhow::Result<Role> {
+    let shown = aws.iam.get_role().role_name(ROLE).send().await?.role;
+    let Some(shown) = shown else { anyhow::bail!("no role") };
+    let mut inline = BTreeMap::new();
+    for name in aws.iam.list_role_policies().role_name(ROLE).send().await?.policy_names {
+        let policy = aws.iam.get_role_policy().role_name(ROLE).policy_name(&name).send().await?;
+        inline.insert(name, decoded(&policy.policy_document));
+    }
+    let residual = inline.keys().filter(|name| name.starts_with("firebreak-sessions-until-")).cloned().collect();
+    inline.retain(|name, _| !name.starts_with("firebreak-sessions-until-"));
+    let attached = aws.iam.list_attached_role_policies().role_name(ROLE).send().await?;
+    Ok(Role {
+        trust: decoded(&shown.assume_role_policy_document.unwrap_or_default()),
+        inline,
+        residual,
+        attached: attached.attached_policies().iter().filter_map(|p| p.policy_name.clone()).collect(),
+        boundary: shown.permissions_boundary.and_then(|b| b.permissions_boundary_arn),
+        tags: shown.tags.unwrap_or_default().into_iter().map(|t| (t.key, t.value)).collect(),
+    })
+}
+
+/// IAM encodes documents for URLs.
+#[must_use]
+pub fn decoded(document: &str) -> String {
+    let query = format!("d={}", document.replace('+', "%2B"));
+    form_urlencoded::parse(query.as_bytes()).next().map(|(_, text)| text.into_owned()).unwrap_or_default()
+}
+
+/// Whether the role is denied everything, three times.
+pub async fn role_denied(aws: &Aws) -> anyhow::Result<()> {
+    let role = role(aws).await?;
+    let deny = role.inline.get("firebreak-deny-all").is_some_and(|text| text.contains("Deny") && !text.contains("Allow"));
+    let boundary = role.boundary.as_deref() == Some("arn:aws:iam::aws:policy/AWSDenyAll");
+    anyhow::ensure!(deny && boundary && role.attached.contains(&"AWSDenyAll".to_owned()), "{role:#?}");
     Ok(())
 }
 

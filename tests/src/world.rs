@@ -15,7 +15,7 @@ use crate::emulator::{Aws, REGION, role_arn};
 use crate::eventually::eventually;
 use crate::plane::Plane;
 use crate::proxy::Proxy;
-use crate::scene::{Scene, USER};
+use crate::scene::{ROLE, Scene, USER};
 use crate::shared;
 
 /// Where the chart is installed.
@@ -148,6 +148,11 @@ impl<'p> World<'p> {
         self.plane.apply(&policy.to_string()).await.unwrap();
         let spec = json!({ "policyRef": { "name": self.policy_name(name) }, "targets": [self.target_instance(id)] });
         self.declare(name, "Contain", spec).await;
+    }
+
+    /// A target item for the role that `scene::role` makes.
+    pub fn role_target(&self) -> Value {
+        json!({ "iamRole": { "accountRef": { "name": self.account_name() }, "roleName": ROLE } })
     }
 
     /// Applies an Incident, as `incident` makes it.

@@ -1,5 +1,6 @@
 //! What is read of AWS, as plain data: only the fields that a decision needs.
 
+use firebreak_crds::{Resource, ResourceKind};
 use k8s_openapi::jiff::Timestamp;
 use std::collections::BTreeMap;
 
@@ -192,11 +193,19 @@ pub enum Principal {
     /// A user.
     User(String),
     /// A role.
-    #[allow(dead_code, reason = "roles become targets next")]
     Role(String),
 }
 
 impl Principal {
+    /// The user or role that is contained. An instance is none; IAM's calls are not made for one.
+    #[must_use]
+    pub fn of(resource: &Resource) -> Self {
+        match resource.kind {
+            ResourceKind::IamRole => Self::Role(resource.id.clone()),
+            ResourceKind::IamUser | ResourceKind::Ec2Instance => Self::User(resource.id.clone()),
+        }
+    }
+
     /// Its name, without path.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -231,6 +240,19 @@ pub struct Identity {
     pub tags: BTreeMap<String, String>,
     /// The ARN of the policy that is its permissions boundary.
     pub boundary: Option<String>,
+}
+
+impl Identity {
+    /// Whose it is, where AWS lets nobody change it.
+    /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles.html#iam-term-service-linked-role>
+    #[must_use]
+    pub fn managed_by(&self) -> Option<&'static str> {
+        let managed = [
+            (":role/aws-service-role/", "the AWS service that it is linked to"),
+            (":role/aws-reserved/", "Identity Center"),
+        ];
+        managed.into_iter().find(|(path, _)| self.arn.contains(path)).map(|(_, by)| by)
+    }
 }
 
 /// An IAM user.

@@ -49,10 +49,10 @@ impl Case {
         }
     }
 
-    /// The user that is contained: what IAM's calls name. Of an instance it means nothing.
+    /// The user or role that is contained: what IAM's calls name.
     #[must_use]
     pub fn principal(&self) -> Principal {
-        Principal::User(self.resource.id.clone())
+        Principal::of(&self.resource)
     }
 
     /// What is recorded under that key; None where nothing is, or where it cannot be read.

@@ -56,7 +56,7 @@ impl<C: Credentials> Action for C {
     }
 
     fn contain(case: &Case, _: &Empty, look: &Look) -> Plan {
-        let Some(user) = &look.user else { return super::deny_all::no_user(case) };
+        let Some(user) = &look.user else { return super::deny_all::no_principal(case) };
         let mut plan = Plan::default();
         let new = !case.has_record_of(C::ACTION);
         if case.is_unknown(C::ACTION) || (new && super::tag_resource::is_marked_before(case, &user.tags)) {

@@ -1,4 +1,4 @@
-//! `denyAll`: an IAM user may do nothing, by an inline policy, by the attached `AWSDenyAll`, and by `AWSDenyAll` as the
+//! `denyAll`: an IAM user or role may do nothing, by an inline policy, by the attached `AWSDenyAll`, and by `AWSDenyAll` as the
 //! permissions boundary, side by side: any of them is enough. The attacker can have filled the quotas of the first two; the
 //! boundary has none.
 //! <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html>
@@ -66,7 +66,13 @@ impl Action for DenyAll {
     }
 
     fn contain(case: &Case, _: &Empty, look: &Look) -> Plan {
-        let Some(identity) = &look.identity else { return no_user(case) };
+        let Some(identity) = &look.identity else { return no_principal(case) };
+        if let Some(by) = identity.managed_by() {
+            return Plan::done(
+                ActionState::Failed,
+                format!("{} is managed by {by}: AWS lets nobody change it", case.resource),
+            );
+        }
         let rungs = look.rungs(case);
         let mut plan = Plan::default();
         let known = case.original.contains_key(Self::NAME);
@@ -94,7 +100,7 @@ impl Action for DenyAll {
 
     fn release(case: &Case, look: &Look) -> Plan {
         let Some(identity) = &look.identity else {
-            return Plan::done(ActionState::Released, "the user no longer exists");
+            return Plan::done(ActionState::Released, format!("{} no longer exists", case.resource));
         };
         let Some(original) = case.recorded::<Original>(Self::NAME) else { return release_unknown(case, look) };
         if original.user_id != identity.id && case.decision.is_none() {
@@ -223,23 +229,21 @@ fn release_unknown(case: &Case, look: &Look) -> Plan {
     Plan::done(
         ActionState::Conflict,
         format!(
-            "the user was denied before this record began: the original is not known. Put {POLICY}, AWSDenyAll and the permissions boundary by hand as they should be{}, then set spec.release.onConflict: KeepTheirs",
+            "it was denied before this record began: the original is not known. Put {POLICY}, AWSDenyAll and the permissions boundary by hand as they should be{}, then set spec.release.onConflict: KeepTheirs",
             boundary::recorded_text(case)
         ),
     )
 }
 
 /// The target cannot be found.
-pub(super) fn no_user(case: &Case) -> Plan {
-    let what = format!(
-        "AWS shows no user {} in account {}: check the name and the account",
-        case.resource.id, case.resource.account_id
-    );
+pub(super) fn no_principal(case: &Case) -> Plan {
+    let what =
+        format!("AWS shows no {} in account {}: check the name and the account", case.resource, case.resource.account_id);
     Plan::done(ActionState::Failed, what)
 }
 
 fn made_again(case: &Case, was: &str, is: &str) -> String {
-    format!("user {} was deleted and made again ({was} is now {is}): spec.release.onConflict decides", case.resource.id)
+    format!("{} was deleted and made again ({was} is now {is}): spec.release.onConflict decides", case.resource)
 }
 
 fn put(case: &Case, policy: &str, document: &str) -> Call {

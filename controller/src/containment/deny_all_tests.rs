@@ -25,7 +25,7 @@ fn bounded(case: Case, arn: Option<&str>) -> Case {
 
 /// A release whose residual deny is decided.
 fn releasing(attached: bool) -> (Case, Residual) {
-    let residual = Residual::decided(case().now);
+    let residual = Residual::decided(case().now, residual::life(&case()));
     (example::recorded(recorded(attached), &residual.key(), &residual), residual)
 }
 
@@ -255,4 +255,28 @@ fn a_release_that_was_interrupted_and_a_new_one_have_each_their_residual_deny() 
     let (_, value) = again.record.first_key_value().unwrap();
     let second: Residual = serde_json::from_value(value.clone()).unwrap();
     assert!(second.cutoff > first.cutoff && second.cutoff > case.now, "{second:?}");
+}
+
+#[test]
+fn a_role_is_denied_by_its_own_operations_and_its_sessions_live_no_longer_than_12_hours() {
+    let role = example::case(example::role());
+    let plan = DenyAll::contain(&role, &Empty {}, &look(None, &[]));
+    assert_eq!(names(&plan), ["iam:PutRolePermissionsBoundary", "iam:PutRolePolicy", "iam:AttachRolePolicy"]);
+    let original = Original { user_id: "AIDA1".into(), aws_deny_all_attached: false };
+    let plan = DenyAll::release(&example::recorded(role.clone(), "denyAll", &original), &look(Some(DOCUMENT), &[]));
+    let residual: Residual = serde_json::from_value(plan.record.into_values().next().unwrap()).unwrap();
+    assert_eq!(residual.until.duration_since(residual.cutoff).as_hours(), 12);
+}
+
+#[test]
+fn a_role_that_aws_manages_is_not_touched() {
+    for (path, by) in
+        [("aws-service-role/ecs.amazonaws.com", "service"), ("aws-reserved/sso.amazonaws.com", "Identity Center")]
+    {
+        let mut look = look(None, &[]);
+        look.identity.as_mut().unwrap().arn = format!("arn:aws:iam::111122223333:role/{path}/build");
+        let plan = DenyAll::contain(&example::case(example::role()), &Empty {}, &look);
+        assert!(plan.is_done() && plan.verdict.state == ActionState::Failed, "{plan:?}");
+        assert!(plan.verdict.message.contains(by), "{}", plan.verdict.message);
+    }
 }

@@ -27,6 +27,10 @@ pub fn user() -> Resource {
     }
 }
 
+pub fn role() -> Resource {
+    Resource { kind: ResourceKind::IamRole, id: "build".into(), ..user() }
+}
+
 /// A case without a record, one minute after the containment began.
 pub fn case(resource: Resource) -> Case {
     let since: Timestamp = SINCE.parse().unwrap();

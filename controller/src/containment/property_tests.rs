@@ -280,6 +280,7 @@ fn resource(kind: ResourceKind) -> Resource {
     let (region, id) = match kind {
         ResourceKind::Ec2Instance => (Some("eu-west-1".into()), "i-0123456789abcdef0"),
         ResourceKind::IamUser => (None, "mallory"),
+        ResourceKind::IamRole => (None, "build"),
     };
     let account_ref = NameRef { name: "prod".into() };
     Resource { kind, account_ref, account_id: "111122223333".into(), region, id: id.into() }

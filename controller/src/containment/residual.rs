@@ -15,7 +15,10 @@ const KEY: &str = "denyAll/residual-";
 /// Where it is recorded that the resource was held again after a release had begun.
 const AGAIN: &str = "denyAll/again-";
 /// The longest life of a user's session: `GetSessionToken`, 36 hours.
-const LIFE: SignedDuration = SignedDuration::from_hours(36);
+const LIFE_OF_A_USERS: SignedDuration = SignedDuration::from_hours(36);
+/// The longest that AWS gives a role's. Not the role's own `MaxSessionDuration`: an attacker who lowers it shortens no session
+/// that he has.
+const LIFE_OF_A_ROLES: SignedDuration = SignedDuration::from_hours(12);
 /// Sessions issued within this time after the decision are denied too: clocks differ, and IAM lags.
 const MARGIN: SignedDuration = SignedDuration::from_secs(30);
 
@@ -47,7 +50,7 @@ pub fn recorded(case: &Case) -> Option<Residual> {
 /// The residual deny of a release that begins now.
 #[must_use]
 pub fn decide(case: &Case) -> Residual {
-    Residual::decided(last_held_again(case).map_or(case.now, |at| case.now.max(at)))
+    Residual::decided(last_held_again(case).map_or(case.now, |at| case.now.max(at)), life(case))
 }
 
 /// What to record where the resource is contained although a release had begun: that release's residual deny is no longer it.
@@ -58,6 +61,12 @@ pub fn held_again(case: &Case) -> Option<(String, Timestamp)> {
     Some((format!("{AGAIN}{}", at.as_second()), at))
 }
 
+/// How long a session of this principal can be alive.
+#[must_use]
+pub fn life(case: &Case) -> SignedDuration {
+    case.principal().either(LIFE_OF_A_USERS, LIFE_OF_A_ROLES)
+}
+
 fn last_held_again(case: &Case) -> Option<Timestamp> {
     case.original.keys().filter(|k| k.starts_with(AGAIN)).filter_map(|k| case.recorded::<Timestamp>(k)).max()
 }
@@ -65,10 +74,10 @@ fn last_held_again(case: &Case) -> Option<Timestamp> {
 impl Residual {
     /// The deny for a release decided now. Later than the last key went off, so it denies no less than it must.
     #[must_use]
-    pub fn decided(now: Timestamp) -> Self {
+    pub fn decided(now: Timestamp, life: SignedDuration) -> Self {
         let whole = Timestamp::from_second(now.as_second()).unwrap_or(now);
         let cutoff = whole + MARGIN;
-        let until = cutoff + LIFE;
+        let until = cutoff + life;
         Self { policy: format!("firebreak-sessions-until-{}", until.strftime("%Y%m%dT%H%M%SZ")), cutoff, until }
     }
 
@@ -99,7 +108,7 @@ mod tests {
     #[test]
     fn it_outlives_every_session_issued_before_it() {
         let now: Timestamp = "2026-03-01T12:00:00.5Z".parse().unwrap();
-        let residual = Residual::decided(now);
+        let residual = Residual::decided(now, LIFE_OF_A_USERS);
         assert_eq!(residual.cutoff.to_string(), "2026-03-01T12:00:30Z");
         assert_eq!(residual.policy, "firebreak-sessions-until-20260303T000030Z");
         assert!(residual.document().contains(r#""aws:TokenIssueTime":"2026-03-01T12:00:30Z""#));

@@ -103,14 +103,14 @@ fn marks(case: &Case) -> BTreeMap<String, String> {
 fn put(case: &Case, tags: BTreeMap<String, String>) -> Call {
     match case.resource.kind {
         ResourceKind::Ec2Instance => Call::CreateTags { resource: case.resource.id.clone(), tags },
-        ResourceKind::IamUser => Call::TagPrincipal { principal: case.principal(), tags },
+        ResourceKind::IamUser | ResourceKind::IamRole => Call::TagPrincipal { principal: case.principal(), tags },
     }
 }
 
 fn delete(case: &Case, tags: BTreeMap<String, String>) -> Call {
     match case.resource.kind {
         ResourceKind::Ec2Instance => Call::DeleteTags { resource: case.resource.id.clone(), tags },
-        ResourceKind::IamUser => Call::UntagPrincipal { principal: case.principal(), tags },
+        ResourceKind::IamUser | ResourceKind::IamRole => Call::UntagPrincipal { principal: case.principal(), tags },
     }
 }
 

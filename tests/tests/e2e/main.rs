@@ -16,3 +16,4 @@ mod modes;
 mod protect;
 mod refusals;
 mod release;
+mod roles;

@@ -203,7 +203,7 @@ async fn sessions_stay_blocked_after_the_release_until_the_last_has_expired() {
     assert!(message.contains(&deny.until.0.to_string()), "{message}");
 
     let document = world.aws.iam.get_user_policy().user_name("mallory").policy_name(&deny.policy_name);
-    let document: Value = serde_json::from_str(&decoded(&document.send().await.unwrap().policy_document)).unwrap();
+    let document: Value = serde_json::from_str(&sight::decoded(&document.send().await.unwrap().policy_document)).unwrap();
     let statement = &document["Statement"][0];
     assert_eq!(
         (&statement["Effect"], &statement["Action"], &statement["Resource"]),
@@ -236,12 +236,6 @@ async fn sessions_stay_blocked_after_the_release_until_the_last_has_expired() {
             Ok(())
         })
         .await;
-}
-
-/// IAM encodes documents for URLs.
-fn decoded(document: &str) -> String {
-    let query = format!("d={}", document.replace('+', "%2B"));
-    form_urlencoded::parse(query.as_bytes()).next().unwrap().1.into_owned()
 }
 
 #[tokio::test]

@@ -209,9 +209,10 @@ proptest! {
 
     #[test]
     fn the_deny_holds_against_any_order_of_events(
-        aws in users(), scripts in prop::array::uniform4(script(user_attacks())), decision in decisions(),
+        aws in users(), scripts in prop::array::uniform4(script(user_attacks())), decision in decisions(), role in any::<bool>(),
     ) {
-        Simulation::<DenyAll>::new(resource(ResourceKind::IamUser), aws, Empty {}).life(&scripts, decision);
+        let kind = if role { ResourceKind::IamRole } else { ResourceKind::IamUser };
+        Simulation::<DenyAll>::new(resource(kind), aws, Empty {}).life(&scripts, decision);
     }
 
     #[test]

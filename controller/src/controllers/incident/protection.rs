@@ -5,7 +5,7 @@ use firebreak_crds::{AwsAccount, Resource, ResourceKind};
 use kube::ResourceExt;
 
 use super::resolve::{Refusal, Resolved};
-use crate::aws::AwsError;
+use crate::aws::{AwsError, Identity, Principal};
 use crate::controllers::Ctx;
 
 /// The reason where AWS did not say who the target is: asked again soon.
@@ -17,21 +17,28 @@ pub fn by_name(resource: &Resource, account: &AwsAccount) -> Result<(), Refusal>
     check(&resource.arn(), &caller, resource, account)
 }
 
-/// The same by the ARN that AWS shows, before the first hold: a user's path is in no target, but in its ARN.
+/// The same by the ARN that AWS shows, before the first hold: the path of a user or a role is in no target, but in its ARN. Of a
+/// role it says, too, whether AWS lets anybody change it.
 pub async fn by_arn(ctx: &Ctx, target: &Resolved) -> Result<(), Refusal> {
     let Resolved { resource, account, .. } = target;
-    if resource.kind != ResourceKind::IamUser {
+    if resource.kind == ResourceKind::Ec2Instance {
         return Ok(());
     }
     let read = async {
         let session = ctx.accounts.session(account).await?;
-        if account.spec.protected.arns.is_empty() && !session.caller_arn.contains(":user/") {
+        let is_user = resource.kind == ResourceKind::IamUser;
+        if is_user && account.spec.protected.arns.is_empty() && !session.caller_arn.contains(":user/") {
             return Ok(None); // neither the list nor who we are can be a user with a path
         }
-        Ok(session.user(&resource.id).await?.map(|user| (user.arn, session.caller_arn.clone())))
+        let found = session.identity(&Principal::of(resource)).await?;
+        Ok(found.map(|identity| (identity, session.caller_arn.clone())))
     };
     match read.await {
-        Ok(found) => found.map_or(Ok(()), |(arn, caller)| check(&arn, &caller, resource, account)),
+        Ok(None) => Ok(()),
+        Ok(Some((identity, caller))) => {
+            check(&identity.arn, &caller, resource, account)?;
+            changeable(&identity, resource)
+        }
         Err(error) => {
             let error: AwsError = error;
             let what = format!(
@@ -43,9 +50,23 @@ pub async fn by_arn(ctx: &Ctx, target: &Resolved) -> Result<(), Refusal> {
     }
 }
 
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html#principal-role-session>
+fn is_own_role(resource: &Resource, caller: &str, account: &AwsAccount) -> bool {
+    let session = caller.split_once(":assumed-role/").and_then(|(_, rest)| rest.split('/').next());
+    let assumed = account.spec.assume_role.as_ref().and_then(|role| role.role_arn.rsplit('/').next());
+    resource.kind == ResourceKind::IamRole && [session, assumed].contains(&Some(&resource.id))
+}
+
+fn changeable(identity: &Identity, resource: &Resource) -> Result<(), Refusal> {
+    identity.managed_by().map_or(Ok(()), |by| {
+        let what = format!("{resource} is managed by {by}: AWS lets nobody change it; contain who uses it");
+        Err(Refusal::new("ManagedByAws", what))
+    })
+}
+
 fn check(arn: &str, caller: &str, resource: &Resource, account: &AwsAccount) -> Result<(), Refusal> {
     let (arn, name) = (unpartitioned(arn), account.name_any());
-    if unpartitioned(caller) == arn {
+    if unpartitioned(caller) == arn || is_own_role(resource, caller, account) {
         let what = format!("{resource} is the identity that Firebreak itself uses in AwsAccount {name}");
         return Err(Refusal::new("Protected", what));
     }
@@ -83,6 +104,20 @@ mod tests {
         for glob in ["iam::111122223333:user/break-glass*", "", "iam::111122223333:user/admins"] {
             assert!(!matches(glob, arn), "{glob}");
         }
+    }
+
+    #[test]
+    fn the_role_that_firebreak_uses_is_refused_however_it_is_known() {
+        let role = crate::containment::example::role();
+        let mut account = AwsAccount::new("prod", firebreak_crds::AwsAccountSpec::default());
+        let caller = "arn:aws:sts::111122223333:assumed-role/build/firebreak";
+        assert_eq!(check(&role.arn(), caller, &role, &account).unwrap_err().reason, "Protected");
+        assert_eq!(check(&role.arn(), "arn:aws:sts::1:assumed-role/builder/x", &role, &account), Ok(()));
+        let role_arn = "arn:aws:iam::111122223333:role/with/path/build".to_owned();
+        account.spec.assume_role = Some(firebreak_crds::AssumeRole { role_arn, external_id: None });
+        assert_eq!(check(&role.arn(), "", &role, &account).unwrap_err().reason, "Protected");
+        let user = Resource { kind: ResourceKind::IamUser, ..role };
+        assert_eq!(check(&user.arn(), caller, &user, &account), Ok(()));
     }
 
     #[test]

@@ -29,6 +29,7 @@ fn incident(mode: Mode) -> Incident {
                 instance_id: "i-1".into(),
             }),
             iam_user: None,
+            iam_role: None,
         }],
     };
     let mut incident = Incident::new("inc-1", spec);
@@ -304,7 +305,12 @@ fn a_change_of_anything_but_the_holds_makes_no_status_older() {
 
 #[test]
 fn a_residual_deny_is_told_after_the_release() {
-    let deny = ResidualDeny { user_name: "mallory".into(), policy_name: "p".into(), until: clock::time(now()) };
+    let deny = ResidualDeny {
+        user_name: Some("mallory".into()),
+        role_name: None,
+        policy_name: "p".into(),
+        until: clock::time(now()),
+    };
     let mut world = world(vec![]);
     for (account, told) in [("prod", true), ("other", false)] {
         world.residual = vec![(account.into(), deny.clone())];

@@ -90,7 +90,10 @@ fn parts(target: &firebreak_crds::Target) -> Option<Parts> {
     if let Some(t) = &target.ec2_instance {
         return Some((t.account_ref.clone(), Some(t.region.clone()), t.instance_id.clone(), ResourceKind::Ec2Instance));
     }
-    target.iam_user.as_ref().map(|t| (t.account_ref.clone(), None, t.user_name.clone(), ResourceKind::IamUser))
+    if let Some(t) = &target.iam_user {
+        return Some((t.account_ref.clone(), None, t.user_name.clone(), ResourceKind::IamUser));
+    }
+    target.iam_role.as_ref().map(|t| (t.account_ref.clone(), None, t.role_name.clone(), ResourceKind::IamRole))
 }
 
 fn resolve(ctx: &Ctx, incident: &Incident, resource: &Resource, account: &Arc<AwsAccount>) -> Result<Resolved, Refusal> {
@@ -162,12 +165,14 @@ fn policy(ctx: &Ctx, incident: &Incident, resource: &Resource, account: &Arc<Aws
             .as_ref()
             .map(|p| (p.contain.iter().map(Into::into).collect(), p.evidence.iter().map(Into::into).collect())),
         ResourceKind::IamUser => spec.iam_user.as_ref().map(|p| (p.contain.iter().map(Into::into).collect(), Vec::new())),
+        ResourceKind::IamRole => spec.iam_role.as_ref().map(|p| (p.contain.iter().map(Into::into).collect(), Vec::new())),
     }
     .unwrap_or_default();
     if actions.is_empty() && evidence.is_empty() {
         let field = match resource.kind {
             ResourceKind::Ec2Instance => "spec.ec2Instance",
             ResourceKind::IamUser => "spec.iamUser",
+            ResourceKind::IamRole => "spec.iamRole",
         };
         let what = format!("ContainmentPolicy {name} has nothing for this kind of target: add {field}.contain");
         return Err(Refusal::new("NothingToDo", what));

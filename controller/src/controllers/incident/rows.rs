@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use firebreak_crds::conditions::{CONTAINED, READY, RELEASED};
 use firebreak_crds::{
-    ActionState, Incident, Mode, Quarantine, ResidualDeny, Resource, TargetStatus, get_condition, is_true, quarantine_name,
+    ActionState, Incident, Mode, Quarantine, ResidualDeny, Resource, ResourceKind, TargetStatus, get_condition, is_true,
+    quarantine_name,
 };
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -160,9 +161,17 @@ fn released(incident: &Incident, resource: Option<Resource>, world: &World) -> T
     }
 }
 
+fn carries(deny: &ResidualDeny, resource: &Resource) -> bool {
+    let name = match resource.kind {
+        ResourceKind::IamRole => &deny.role_name,
+        ResourceKind::IamUser | ResourceKind::Ec2Instance => &deny.user_name,
+    };
+    name.as_ref() == Some(&resource.id)
+}
+
 /// Without a Quarantine. It goes after a verified release, or when somebody abandons it: which of the two is not known here.
 fn gone(resource: Option<Resource>, held: bool, world: &World) -> TargetStatus {
-    let on = |r: &Resource, (account, d): &&(String, ResidualDeny)| *account == r.account_ref.name && d.user_name == r.id;
+    let on = |r: &Resource, (account, d): &&(String, ResidualDeny)| *account == r.account_ref.name && carries(d, r);
     let deny = resource.as_ref().and_then(|r| world.residual.iter().filter(|d| on(r, d)).max_by_key(|(_, d)| d.until.0));
     let what = if held { "let go, and its Quarantine is gone" } else { "nobody holds it: nothing is left to give back" };
     let message = deny.map_or_else(

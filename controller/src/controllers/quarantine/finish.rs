@@ -4,6 +4,7 @@ use firebreak_crds::{AwsAccount, Quarantine, ResidualDeny};
 use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, ResourceExt};
 
+use crate::aws::Principal;
 use crate::clock;
 use crate::containment::{Case, Residual, residuals};
 use crate::controllers::{Ctx, Error, find, kube, set_finalizer, to_be_released, write_status};
@@ -43,8 +44,11 @@ pub async fn finish(
 
 /// The residual deny outlives the Quarantine: the AwsAccount controller removes it in its time.
 async fn hand_over(ctx: &Ctx, quarantine: &Quarantine, account: &AwsAccount) -> Result<(), Error> {
+    let principal = Principal::of(&quarantine.spec.resource);
+    let name = || principal.name().to_owned();
     let entry = |residual: Residual| ResidualDeny {
-        user_name: quarantine.spec.resource.id.clone(),
+        user_name: matches!(principal, Principal::User(_)).then(name),
+        role_name: matches!(principal, Principal::Role(_)).then(name),
         policy_name: residual.policy,
         until: clock::time(residual.until),
     };

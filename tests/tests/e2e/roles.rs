@@ -1,0 +1,121 @@
+//! Roles: contained against whoever undoes it, given back exactly; and those that are refused.
+
+use anyhow::ensure;
+use firebreak_crds::AwsAccount;
+use firebreak_tests::judge::Judge;
+use firebreak_tests::scene::{self, ROLE};
+use firebreak_tests::sight;
+use firebreak_tests::world::World;
+use k8s_openapi::jiff::Timestamp;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+
+use crate::ground_up::{Guard, world};
+
+/// A world with a role, and a policy that says what is done to it.
+async fn role_world(contain: Value) -> (World<'static>, Guard) {
+    let (world, guard) = world().await;
+    scene::role(&world.aws).await.unwrap();
+    let policy = world.policy("roles", json!({ "iamRole": { "contain": contain } }));
+    world.plane.apply(&policy.to_string()).await.unwrap();
+    (world, guard)
+}
+
+async fn declare(world: &World<'_>, targets: Value) {
+    let spec = json!({ "policyRef": { "name": world.policy_name("roles") }, "targets": targets });
+    world.declare("inc", "Contain", spec).await;
+}
+
+async fn contained(world: &World<'_>) {
+    declare(world, json!([world.role_target()])).await;
+    world.until("inc", "Contained", "True").await;
+}
+
+#[tokio::test]
+async fn a_denied_role_stays_denied_and_is_given_back_exactly_but_for_its_old_sessions() {
+    let (world, _guard) = role_world(json!([{ "denyAll": {} }])).await;
+    let judge = Judge::of(&world).await;
+    let before = sight::role(&world.aws).await.unwrap();
+    contained(&world).await;
+    sight::role_denied(&world.aws).await.unwrap();
+    let marked = sight::role(&world.aws).await.unwrap();
+    assert!(marked.tags["firebreak.dev/incident"].ends_with("/inc"), "{marked:#?}");
+
+    let denied_again = async || world.until_aws("denied again", async || sight::role_denied(&world.aws).await).await;
+    let (iam, soft) = (&world.aws.iam, scene::USER_POLICY);
+    iam.put_role_policy().role_name(ROLE).policy_name("firebreak-deny-all").policy_document(soft).send().await.unwrap();
+    denied_again().await;
+    iam.delete_role_policy().role_name(ROLE).policy_name("firebreak-deny-all").send().await.unwrap();
+    iam.delete_role_permissions_boundary().role_name(ROLE).send().await.unwrap();
+    denied_again().await;
+    let (deny, admin) = ("arn:aws:iam::aws:policy/AWSDenyAll", "arn:aws:iam::aws:policy/AdministratorAccess");
+    iam.detach_role_policy().role_name(ROLE).policy_arn(deny).send().await.unwrap();
+    iam.put_role_permissions_boundary().role_name(ROLE).permissions_boundary(admin).send().await.unwrap();
+    denied_again().await;
+
+    world.release("inc").await;
+    let after = sight::role(&world.aws).await.unwrap();
+    assert_eq!(after.residual.len(), 1, "old sessions stay denied");
+    assert_eq!(sight::Role { residual: vec![], ..after }, before);
+    assert!(judge.assert_no_call_was_wrong() > 0);
+    old_sessions_end(&world).await;
+}
+
+/// The account controller takes the deny away in its time, which is brought forward here.
+async fn old_sessions_end(world: &World<'_>) {
+    let accounts = Api::<AwsAccount>::all(world.kube.clone());
+    let denies = accounts.get(&world.account_name()).await.unwrap().status.unwrap().residual_denies;
+    for deny in &denies {
+        assert_eq!((deny.role_name.as_deref(), deny.user_name.as_deref()), (Some(ROLE), None), "{deny:?}");
+        let hours = deny.until.0.duration_since(Timestamp::now()).as_hours();
+        assert!((11..=12).contains(&hours), "a role's session lasts up to 12 hours: {deny:?}");
+    }
+    let over = |name: &str| json!({ "roleName": ROLE, "policyName": name, "until": "2026-01-01T00:00:00Z" });
+    let expired: Vec<_> = denies.iter().map(|deny| over(&deny.policy_name)).collect();
+    assert!(!expired.is_empty());
+    let patch = Patch::Merge(json!({ "status": { "residualDenies": expired } }));
+    accounts.patch_status(&world.account_name(), &PatchParams::default(), &patch).await.unwrap();
+    world.look_now().await;
+    world
+        .until_aws("the deny of old sessions is gone", async || {
+            let left = sight::role(&world.aws).await?.residual;
+            let listed = accounts.get(&world.account_name()).await?.status.unwrap_or_default().residual_denies;
+            ensure!(left.is_empty() && listed.is_empty(), "{left:?} {listed:?}");
+            Ok(())
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn roles_that_nobody_can_or_may_change_are_refused_and_the_others_go_on() {
+    let (world, _guard) = role_world(json!([{ "denyAll": {} }])).await;
+    let iam = &world.aws.iam;
+    let linked = iam.create_service_linked_role().aws_service_name("ecs.amazonaws.com").send().await.unwrap();
+    let linked = linked.role.unwrap().role_name;
+    let sso = iam.create_role().role_name("AWSReservedSSO_Admin").path("/aws-reserved/sso.amazonaws.com/");
+    sso.assume_role_policy_document(scene::ROLE_TRUST).send().await.unwrap();
+    let target = |name: &str| json!({ "iamRole": { "accountRef": { "name": world.account_name() }, "roleName": name } });
+    let names = [linked.as_str(), "AWSReservedSSO_Admin", "firebreak", "nobody"];
+    let targets: Vec<Value> = names.iter().map(|name| target(name)).chain([world.role_target()]).collect();
+    declare(&world, json!(targets)).await;
+    for (index, (reason, words)) in [
+        ("ManagedByAws", "the AWS service that it is linked to"),
+        ("ManagedByAws", "Identity Center"),
+        ("Protected", "the identity that Firebreak itself uses"),
+        ("NotContained", "AWS shows no role nobody"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let refused = world.until_target("inc", index, |t| t.reason == reason && t.contained == "False").await;
+        assert!(refused.message.contains(words), "{refused:#?}");
+    }
+    world.until_target("inc", 4, |t| t.contained == "True").await;
+    sight::role_denied(&world.aws).await.unwrap();
+    let touched = |c: &firebreak_tests::proxy::Call| {
+        names.iter().any(|name| c.params.get("RoleName").is_some_and(|role| role == name))
+    };
+    let wrong: Vec<_> = world.proxy.changing().into_iter().filter(|c| touched(c) && c.action != "AssumeRole").collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
