@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use firebreak_crds::{AwsAccount, ContainmentPolicy, Evidence, Incident, Quarantine};
+use firebreak_crds::{Approval, AwsAccount, ContainmentPolicy, Evidence, Incident, Quarantine};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::Namespace;
@@ -99,17 +99,19 @@ fn watch_all(client: &Client) -> (Stores, Queues, BoxFuture<'static, ()>) {
     let (incidents, incidents_writer) = store::<Incident>();
     let (quarantines, quarantines_writer) = store::<Quarantine>();
     let (evidence, evidence_writer) = store::<Evidence>();
+    let (approvals, approvals_writer) = store::<Approval>();
     let (namespaces, namespaces_writer) = store::<Namespace>();
-    let stores = Stores { accounts, policies, incidents, quarantines, evidence, namespaces };
+    let stores = Stores { accounts, policies, incidents, quarantines, evidence, approvals, namespaces };
     let (t, accounts, incidents, quarantines, evidence) = Triggers::new(stores.clone());
-    let [t1, t2, t3, t4, t5, t6] = std::array::from_fn(|_| t.clone());
+    let [t1, t2, t3, t4, t5, t6, t7] = std::array::from_fn(|_| t.clone());
     let watches = futures::future::join_all([
         reflect(client.clone(), accounts_writer, move |o| t1.account(o)).boxed(),
         reflect(client.clone(), policies_writer, move |o| t2.policy(o)).boxed(),
         reflect(client.clone(), incidents_writer, move |o| t3.incident(o)).boxed(),
         reflect(client.clone(), quarantines_writer, move |o| t4.quarantine(o)).boxed(),
         reflect(client.clone(), evidence_writer, move |o| t5.evidence(o)).boxed(),
-        reflect::<Namespace>(client.clone(), namespaces_writer, move |o| t6.namespace(o)).boxed(),
+        reflect(client.clone(), approvals_writer, move |o| t6.approval(o)).boxed(),
+        reflect::<Namespace>(client.clone(), namespaces_writer, move |o| t7.namespace(o)).boxed(),
     ]);
     (stores, Queues { accounts, incidents, quarantines, evidence }, watches.map(drop).boxed())
 }

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::fmt::Debug;
 
-use firebreak_crds::{AwsAccount, ContainmentPolicy, Evidence, Incident, Quarantine};
+use firebreak_crds::{Approval, AwsAccount, ContainmentPolicy, Evidence, Incident, Quarantine};
 use futures::{Stream, StreamExt, stream};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -30,6 +30,7 @@ pub struct Stores {
     pub incidents: Store<Incident>,
     pub quarantines: Store<Quarantine>,
     pub evidence: Store<Evidence>,
+    pub approvals: Store<Approval>,
     pub namespaces: Store<Namespace>,
 }
 
@@ -52,6 +53,7 @@ impl Stores {
         self.incidents.wait_until_ready().await?;
         self.quarantines.wait_until_ready().await?;
         self.evidence.wait_until_ready().await?;
+        self.approvals.wait_until_ready().await?;
         self.namespaces.wait_until_ready().await
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use firebreak_crds::{AwsAccount, ContainmentPolicy, Evidence, Incident, Quarantine, Target, is_true};
+use firebreak_crds::{Approval, AwsAccount, ContainmentPolicy, Evidence, Incident, Quarantine, Target, is_true};
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
@@ -91,6 +91,12 @@ impl Triggers {
         send(&self.evidence, &**evidence);
         let incident = &evidence.spec.incident_ref;
         drop(self.incidents.unbounded_send(ObjectRef::new(&incident.name).within(&incident.namespace)));
+    }
+
+    /// An Approval: its Incident.
+    pub fn approval(&self, approval: &Arc<Approval>) {
+        let incident = ObjectRef::new(&approval.spec.incident_ref.name).within(&approval.namespace().unwrap_or_default());
+        drop(self.incidents.unbounded_send(incident));
     }
 
     /// A namespace: the Incidents in it, since its labels say which accounts they may use.

@@ -16,6 +16,8 @@ pub mod conditions {
     pub const EVIDENCE_PRESERVED: &str = "EvidencePreserved";
     /// Every hold was let go and what was changed is given back.
     pub const RELEASED: &str = "Released";
+    /// Enough people approved what the policy lets nobody do alone. Exists only where something needs approval.
+    pub const APPROVED: &str = "Approved";
     /// Somebody changed what is contained; it was put back.
     pub const DRIFT_DETECTED: &str = "DriftDetected";
 }

@@ -1,9 +1,10 @@
 //! `ContainmentPolicy`: a way of responding, written by the security team.
 
 use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::rule::{exactly_one, no_empty_section, no_key_twice};
+use crate::rule::{approvals_are_of_actions, exactly_one, no_empty_section, no_key_twice};
 use crate::{ContainAction, Empty, EvidenceAction, IsolateNetwork, ReleasePolicy};
 
 /// A way of responding: which actions on each kind of target, which evidence, and what a release gives back.
@@ -24,6 +25,8 @@ use crate::{ContainAction, Empty, EvidenceAction, IsolateNetwork, ReleasePolicy}
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = no_empty_section(&["ec2Instance", "iamUser", "iamRole"])
     .message("ec2Instance, iamUser, iamRole: nothing is written beneath it; say what to do, or leave it out"))]
+#[x_kube(validation = approvals_are_of_actions()
+    .message("approvals.actions: name only actions that this policy lists under contain, as it writes them there"))]
 pub struct ContainmentPolicySpec {
     /// What is done to an EC2 instance. Absent: nothing, and a condition on the Incident says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -37,6 +40,30 @@ pub struct ContainmentPolicySpec {
     /// What a release gives back beyond the default.
     #[serde(default)]
     pub release: ReleasePolicy,
+    /// What nobody may do alone. Absent: nothing, but for what always needs one approval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approvals: Option<ApprovalPolicy>,
+}
+
+/// Which actions wait until other people than the Incident's author have approved, and how many. All other actions go at
+/// once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ApprovalPolicy {
+    /// How many people.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 5))]
+    pub count: i32,
+    /// The names of the actions that wait, as they are written under `contain`.
+    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 64)))]
+    pub actions: Vec<String>,
+    /// A Kubernetes group: only its members' approvals count, given on its behalf.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub group: Option<String>,
+}
+
+fn one() -> i32 {
+    1
 }
 
 /// What is done to an EC2 instance.

@@ -59,6 +59,15 @@ pub struct IncidentSpec {
     /// No new holds and no new actions; what is held stays, and is repaired.
     #[serde(default)]
     pub suspend: bool,
+    /// Who asks for this: the user name of whoever wrote this spec last, as `kubectl auth whoami` shows it. Needed where
+    /// actions need approval, which is given by other people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub requested_by: Option<String>,
+    /// User names of those who wrote this in Git, where `requestedBy` is a GitOps tool: they may not approve it either.
+    #[serde(default)]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 512)))]
+    pub authors: Vec<String>,
     /// The AWS resources in the attacker's reach; each item has exactly one kind.
     #[schemars(length(min = 1, max = 100))]
     #[x_kube(validation = Rule::new("self.all(t, self.filter(u, u == t).size() == 1)")
@@ -158,7 +167,7 @@ pub struct IncidentStatus {
     /// The generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`, `Contained`, `EvidencePreserved`, `Released`, and `Reconciling` or `Stalled` while they are so.
+    /// `Ready`, `Contained`, `EvidencePreserved`, `Released`, `Approved`, and `Reconciling` or `Stalled` while they are so.
     #[serde(default)]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -182,6 +191,32 @@ pub struct IncidentStatus {
     /// In mode Plan: what `Contain` would do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<Plan>,
+    /// Where an action needs approval: what there is to approve, and who did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<ApprovalStatus>,
+}
+
+/// What there is to approve, and who did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ApprovalStatus {
+    /// The plan as it stands now: `planDigest` of an Approval. SHA-256 of the sorted (ARN, action, parameters).
+    #[schemars(length(max = 64))]
+    pub digest: String,
+    /// How many approvals are needed.
+    pub required: i32,
+    /// The group on whose behalf they must be given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub group: Option<String>,
+    /// The actions of the plan that need them.
+    #[serde(default)]
+    #[schemars(length(max = 64), inner(length(max = 64)))]
+    pub actions: Vec<String>,
+    /// Whose approvals of this plan count.
+    #[serde(default)]
+    #[schemars(length(max = 64), inner(length(max = 512)))]
+    pub approved_by: Vec<String>,
 }
 
 /// One target, as last seen.

@@ -6,6 +6,7 @@
 #![allow(clippy::duplicated_attributes, reason = "each `printcolumn` has a type, and most have the same")]
 
 mod action;
+mod approval;
 mod aws_account;
 mod condition;
 mod containment_policy;
@@ -18,19 +19,20 @@ mod resource;
 mod rule;
 
 pub use action::{ContainAction, Empty, EvidenceAction, IsolateNetwork, ReleasePolicy, SeverTrackedConnections};
+pub use approval::{Approval, ApprovalSpec, ApprovedIncident};
 pub use aws_account::{
     AssumeRole, AwsAccount, AwsAccountSpec, AwsAccountStatus, IsolationGroup, IsolationGroups, Limits, Prepare, Protected,
     ResidualDeny,
 };
 pub use condition::{conditions, get as get_condition, is_true};
 pub use containment_policy::{
-    ContainmentPolicy, ContainmentPolicySpec, Ec2InstanceAction, Ec2InstanceEvidence, Ec2InstancePolicy, IamRoleAction,
-    IamRolePolicy, IamUserAction, IamUserPolicy,
+    ApprovalPolicy, ContainmentPolicy, ContainmentPolicySpec, Ec2InstanceAction, Ec2InstanceEvidence, Ec2InstancePolicy,
+    IamRoleAction, IamRolePolicy, IamUserAction, IamUserPolicy,
 };
 pub use evidence::{CustodyEntry, Evidence, EvidenceSpec, EvidenceStatus, Request, RequestOutcome, VolumeSnapshot};
 pub use incident::{
-    DeletionPolicy, Ec2InstanceTarget, IamRoleTarget, IamUserTarget, Incident, IncidentSpec, IncidentStatus, Mode, Plan,
-    PlanTarget, Severity, Target, TargetStatus,
+    ApprovalStatus, DeletionPolicy, Ec2InstanceTarget, IamRoleTarget, IamUserTarget, Incident, IncidentSpec, IncidentStatus,
+    Mode, Plan, PlanTarget, Severity, Target, TargetStatus,
 };
 pub use names::{evidence_name, quarantine_name};
 pub use quarantine::{
@@ -52,5 +54,5 @@ pub const ABANDON: &str = "firebreak.dev/abandon";
 /// Every kind's definition, in the order people read them.
 #[must_use]
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    vec![AwsAccount::crd(), ContainmentPolicy::crd(), Incident::crd(), Quarantine::crd(), Evidence::crd()]
+    vec![AwsAccount::crd(), ContainmentPolicy::crd(), Incident::crd(), Quarantine::crd(), Evidence::crd(), Approval::crd()]
 }

@@ -18,6 +18,13 @@ pub fn no_empty_section(keys: &[&str]) -> Rule {
     Rule::new(format!("dyn(self).all(k, {})", join(keys, " && ", |k| format!("(k != '{k}' || has(self.{k}))"))))
 }
 
+/// `approvals.actions` of a policy: each is the name of an action in some section's `contain`. Untyped, so that it holds for
+/// sections and actions of a later version too.
+pub fn approvals_are_of_actions() -> Rule {
+    let listed = "'contain' in dyn(self)[s] && dyn(self)[s].contain.exists(a, n in a)";
+    Rule::new(format!("!has(self.approvals) || self.approvals.actions.all(n, dyn(self).exists(s, {listed}))"))
+}
+
 fn join(keys: &[&str], operator: &str, part: impl Fn(&str) -> String) -> String {
     keys.iter().map(|k| part(k)).collect::<Vec<_>>().join(operator)
 }

@@ -4,14 +4,14 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are not known to be tests")]
 
-use firebreak_crds::{AwsAccount, ContainmentPolicy, Evidence, Incident, Quarantine};
+use firebreak_crds::{Approval, AwsAccount, ContainmentPolicy, Evidence, Incident, Quarantine};
 use kube::CustomResourceExt;
 use kube::core::cel::Validator;
 use serde_json::{Value, json};
 
 /// The schema of the kind's spec. The evaluator has no types, and so no `dyn()`, which only takes them away.
 fn spec_schema<K: CustomResourceExt>() -> Value {
-    let crd = serde_json::to_string(&K::crd()).unwrap().replace("dyn(self)", "self");
+    let crd = serde_json::to_string(&K::crd()).unwrap().replace("dyn(self)", "self"); // also in dyn(self)[key]
     let crd: Value = serde_json::from_str(&crd).unwrap();
     crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"].clone()
 }
@@ -129,6 +129,43 @@ fn a_section_of_a_policy_says_what_to_do() {
         (json!({"iamRole": {"contain": []}}), "iamRole.contain: list at least one action"),
         (json!({"iamRole": {"contain": [{}]}}), "iamRole.contain: each item needs exactly one action"),
         (json!({"iamRole": {"contain": [{"denyAll": {}}, {"denyAll": {}}]}}), "iamRole.contain: the same key"),
+    ]);
+}
+
+#[test]
+fn approvals_are_of_actions_that_the_policy_has() {
+    let policy = |approvals: Value| {
+        json!({
+            "ec2Instance": {"contain": [{"isolateNetwork": {}}]},
+            "iamUser": {"contain": [{"denyAll": {}}, {"deactivateAccessKeys": {}}]},
+            "approvals": approvals,
+        })
+    };
+    let evidence_only =
+        json!({"ec2Instance": {"evidence": [{"ebsSnapshots": {}}]}, "approvals": {"actions": ["ebsSnapshots"]}});
+    let refusal = "approvals.actions: name only actions that this policy lists under contain";
+    judge::<ContainmentPolicy>(vec![
+        (policy(json!({"actions": ["denyAll"]})), ""),
+        (policy(json!({"actions": ["isolateNetwork", "deactivateAccessKeys"], "count": 2, "group": "leads"})), ""),
+        (policy(json!({"actions": ["denyAll", "DenyAll"]})), refusal),
+        (policy(json!({"actions": ["contain"]})), refusal),
+        (evidence_only, refusal),
+        (json!({"iamUser": {"contain": [{"denyAll": {}}]}, "approvals": {"actions": ["isolateNetwork"]}}), refusal),
+    ]);
+}
+
+#[test]
+fn an_approval_is_of_one_plan_for_ever() {
+    let given = |by: &str, digest: char| {
+        let digest = digest.to_string().repeat(64);
+        json!({"incidentRef": {"name": "inc", "uid": "1"}, "planDigest": digest, "approvedBy": by, "groups": ["leads"]})
+    };
+    let refusal = "the spec of an Approval cannot be changed";
+    judge::<Approval>(vec![(given("bob", 'a'), "")]);
+    judge_changes::<Approval>(vec![
+        (Some(given("bob", 'a')), given("bob", 'a'), ""),
+        (Some(given("bob", 'a')), given("bob", 'b'), refusal),
+        (Some(given("bob", 'a')), given("carol", 'a'), refusal),
     ]);
 }
 

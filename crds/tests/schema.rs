@@ -56,6 +56,7 @@ fn kinds_have_the_names_that_people_type() {
         ("Incident", "incidents", "inc", "Namespaced"),
         ("Quarantine", "quarantines", "quar", "Cluster"),
         ("Evidence", "evidence", "evd", "Cluster"),
+        ("Approval", "approvals", "appr", "Namespaced"),
     ] {
         let crd = crd(kind);
         assert_eq!(crd.metadata.name.as_deref(), Some(format!("{plural}.firebreak.dev").as_str()));
@@ -68,10 +69,11 @@ fn kinds_have_the_names_that_people_type() {
 }
 
 #[test]
-fn every_kind_but_the_policy_has_a_status() {
+fn kinds_that_the_controller_only_reads_have_no_status() {
     for crd in crds() {
         let has_status = version(&crd).subresources.as_ref().is_some_and(|s| s.status.is_some());
-        assert_eq!(has_status, crd.spec.names.kind != "ContainmentPolicy", "{}", crd.spec.names.kind);
+        let only_read = ["ContainmentPolicy", "Approval"].contains(&crd.spec.names.kind.as_str());
+        assert_eq!(has_status, !only_read, "{}", crd.spec.names.kind);
     }
 }
 
@@ -83,6 +85,7 @@ fn columns_say_whether_it_is_contained() {
         ("Incident", "MODE CONTAINED EVIDENCE SEVERITY READY AGE"),
         ("Quarantine", "CONTAINED REASON REPAIRS AGE"),
         ("Evidence", "INCIDENT PROGRESS READY AGE"),
+        ("Approval", "INCIDENT APPROVED-BY AGE"),
     ] {
         let columns = version(&crd(kind)).additional_printer_columns.clone().unwrap();
         let shown: Vec<_> = columns.iter().filter(|c| c.priority.unwrap_or(0) == 0).map(|c| c.name.as_str()).collect();
@@ -116,6 +119,7 @@ fn patterns_accept_what_aws_gives_out() {
         ("Incident", "spec.targets[].iamUser.userName", r"^[A-Za-z0-9+=,.@_-]{1,64}$"),
         ("Incident", "spec.targets[].iamRole.roleName", r"^[A-Za-z0-9+=,.@_-]{1,64}$"),
         ("Quarantine", "spec.resource.accountId", r"^[0-9]{12}$"),
+        ("Approval", "spec.planDigest", r"^[0-9a-f]{64}$"),
     ] {
         assert_eq!(at(kind, path)["pattern"], pattern, "{kind} {path}");
     }

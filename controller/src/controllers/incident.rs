@@ -1,8 +1,10 @@
 //! The Incident controller: decides which resources are held, and with which actions. Changes nothing in AWS.
 
+mod approval;
 mod deleting;
 mod dry_run;
 mod evidence;
+mod gate;
 mod holds;
 mod protection;
 mod report;
@@ -38,8 +40,9 @@ pub async fn reconcile(incident: Arc<Incident>, ctx: Arc<Ctx>) -> Result<Action,
         ctx.memory.forget(&incident.uid().unwrap_or_default());
         return Ok(Action::await_change());
     }
-    let targets = resolve::all(&ctx, &incident);
-    let (incident, notes) = act(&ctx, &api, (*incident).clone(), &targets).await?;
+    let (mut targets, mut notes) = (resolve::all(&ctx, &incident), Notes::default());
+    gate::apply(&ctx, &incident, &mut targets, &mut notes).await;
+    let incident = act(&ctx, &api, (*incident).clone(), &targets, &mut notes).await?;
     report(&ctx, &api, &incident, &targets, &notes).await
 }
 
@@ -52,24 +55,33 @@ pub struct Notes {
     pub plan: Option<firebreak_crds::Plan>,
     /// Plan on an Incident that holds.
     pub frozen: bool,
+    /// What there is to approve.
+    pub approval: Option<approval::Asked>,
+    /// What an action of some target waits for, though the others are held.
+    pub waiting: Option<Refusal>,
     /// A hold or a letting go that must be tried again.
     pub again: bool,
 }
 
-async fn act(ctx: &Ctx, api: &Api<Incident>, incident: Incident, targets: &[Target]) -> Result<(Incident, Notes), Error> {
-    let mut notes = Notes::default();
+async fn act(
+    ctx: &Ctx,
+    api: &Api<Incident>,
+    incident: Incident,
+    targets: &[Target],
+    notes: &mut Notes,
+) -> Result<Incident, Error> {
     match incident.spec.mode {
         Mode::Contain if incident.spec.suspend => {}
         Mode::Contain => {
             let incident = set_finalizer(api, &incident, true).await?;
-            hold(ctx, &incident, targets, &mut notes).await;
-            return Ok((incident, notes));
+            hold(ctx, &incident, targets, notes).await;
+            return Ok(incident);
         }
         Mode::Plan if held(ctx, &incident).next().is_some() => notes.frozen = true,
         Mode::Plan => notes.plan = Some(dry_run::plan(ctx, &incident, targets).await),
         Mode::Release => holds::let_go_everywhere(ctx, &incident, holds::End::LetGo).await?,
     }
-    Ok((incident, notes))
+    Ok(incident)
 }
 
 /// All holds side by side, and the evidence at the same moment; none waits for another.
@@ -122,7 +134,7 @@ async fn report(
     let world = report::World::of(ctx, incident, targets);
     let status = report::status(incident, targets, notes, &world, clock::now());
     let again = notes.again.then_some(Duration::from_millis(500));
-    let refused = targets.iter().any(|t| t.resolved.is_err()) || !notes.per_target.is_empty();
+    let refused = targets.iter().any(|t| t.resolved.is_err()) || !notes.per_target.is_empty() || notes.waiting.is_some();
     let open = refused || incident.spec.mode != Mode::Contain;
     let sweep = open.then(|| next_sweep(ctx.drift_interval, clock::now()));
     let wait = again.or(sweep).map_or_else(Action::await_change, Action::requeue);

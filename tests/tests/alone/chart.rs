@@ -47,9 +47,9 @@ fn count(manifests: &str, kind: &str) -> usize {
 #[test]
 fn each_variant_of_the_chart_has_what_it_says() {
     let all = template(&[]);
-    assert_eq!(count(&all, "CustomResourceDefinition"), 5);
-    assert_eq!(all.matches("helm.sh/resource-policy: keep").count(), 5);
-    assert_eq!((count(&all, "ValidatingAdmissionPolicy"), count(&all, "ValidatingAdmissionPolicyBinding")), (3, 3));
+    assert_eq!(count(&all, "CustomResourceDefinition"), 6);
+    assert_eq!(all.matches("helm.sh/resource-policy: keep").count(), 6);
+    assert_eq!((count(&all, "ValidatingAdmissionPolicy"), count(&all, "ValidatingAdmissionPolicyBinding")), (5, 5));
     assert_eq!((count(&all, "Deployment"), count(&all, "ServiceAccount"), count(&all, "Service")), (1, 1, 0));
 
     assert_eq!(count(&template(&["crds.enabled=false"]), "CustomResourceDefinition"), 0);
@@ -94,7 +94,7 @@ async fn it_installs_and_upgrades_and_its_pods_pass_restricted_pod_security() {
     })
     .await;
     let crds = Api::<CustomResourceDefinition>::all(kube).list(&ListParams::default()).await.unwrap();
-    assert_eq!(crds.items.len(), 5);
+    assert_eq!(crds.items.len(), 6);
 }
 
 /// A verb on a resource: `update quarantines.firebreak.dev/status`.

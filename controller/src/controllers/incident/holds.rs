@@ -33,10 +33,7 @@ pub async fn hold(ctx: &Ctx, incident: &Incident, target: &Resolved) -> Result<O
     let api = Api::<Quarantine>::all(ctx.client.clone());
     let name = quarantine_name(&target.resource);
     if target.actions.is_empty() {
-        return Ok(Some(Refusal::new(
-            "NothingToDo",
-            "the policy has evidence, but no containment action, for this kind of target",
-        )));
+        return Ok(Some(nothing(target)));
     }
     let found = Stores::named(&ctx.stores.quarantines, &name);
     let mine = |q: &Quarantine| q.spec.holders.iter().any(|h| Some(&h.uid) == incident.uid().as_ref());
@@ -70,6 +67,12 @@ pub async fn hold(ctx: &Ctx, incident: &Incident, target: &Resolved) -> Result<O
     put(&mut next.spec.holders, holder);
     kube("hold a resource", api.replace(&name, &PostParams::default(), &next)).await?;
     Ok(note)
+}
+
+/// Why there is nothing to hold.
+fn nothing(target: &Resolved) -> Refusal {
+    let none = "the policy has evidence, but no containment action, for this kind of target";
+    target.waiting.first().cloned().unwrap_or_else(|| Refusal::new("NothingToDo", none))
 }
 
 async fn create(
@@ -112,15 +115,19 @@ fn mismatch(held: &Resource, target: &Resource, name: &str) -> Option<Refusal> {
     Some(Refusal::new("NameCollision", format!("Quarantine {name} is of another resource ({})", held.arn())))
 }
 
+/// This Incident's entry, or the one that its predecessor of the same name left behind.
+pub fn entry<'a>(incident: &Incident, holders: &'a [Holder]) -> Option<&'a Holder> {
+    let (uid, namespace, name) = (incident.uid(), incident.namespace(), incident.name_any());
+    let mine = holders.iter().find(|h| Some(&h.uid) == uid.as_ref());
+    mine.or_else(|| holders.iter().find(|h| Some(&h.namespace) == namespace.as_ref() && h.name == name))
+}
+
 /// This Incident's entry: grown from the one it has, or from the one that its predecessor of the same name left behind. Also
 /// the actions that stay though the policy has them no more.
 pub fn holder(incident: &Incident, target: &Resolved, holders: &[Holder]) -> (Holder, Vec<&'static str>) {
     let (uid, namespace, name) =
         (incident.uid().unwrap_or_default(), incident.namespace().unwrap_or_default(), incident.name_any());
-    let mine = holders
-        .iter()
-        .find(|h| h.uid == uid)
-        .or_else(|| holders.iter().find(|h| h.namespace == namespace && h.name == name));
+    let mine = entry(incident, holders);
     let (actions, stays) = grow(mine.map_or(&[], |h| &h.actions), &target.actions);
     (Holder { uid, namespace, name, state: HolderState::Holding, actions, release: target.release.clone() }, stays)
 }

@@ -13,6 +13,8 @@ fn incident(uid: &str, name: &str) -> Incident {
         policy_ref: NameRef { name: "standard".into() },
         deletion_policy: firebreak_crds::DeletionPolicy::Retain,
         suspend: false,
+        requested_by: None,
+        authors: vec![],
         targets: vec![],
     };
     let mut incident = Incident::new(name, spec);
@@ -29,6 +31,8 @@ fn target(actions: Vec<firebreak_crds::ContainAction>) -> Resolved {
         actions,
         evidence: vec![],
         release: ReleasePolicy::default(),
+        approvals: None,
+        waiting: vec![],
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use firebreak_crds::conditions::{CONTAINED, EVIDENCE_PRESERVED, READY, RECONCILING, RELEASED, STALLED};
+use firebreak_crds::conditions::{APPROVED, CONTAINED, EVIDENCE_PRESERVED, READY, RECONCILING, RELEASED, STALLED};
 use firebreak_crds::{
     Evidence, Incident, IncidentStatus, Mode, Quarantine, ResidualDeny, TargetStatus, get_condition, is_true,
 };
@@ -12,17 +12,25 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::resolve::Target;
+use super::resolve::{Refusal, Target};
 use super::rows::{self, explained};
-use super::{Notes, evidence, names_of};
+use super::{Notes, approval, evidence, gate, names_of};
 use crate::conditions::Conditions;
 use crate::controllers::{Ctx, reconcile_requested};
 use crate::events::{self, Events};
 use crate::stores::Stores;
 
 /// Why a target is not contained although nobody need act: time will do.
-const UNDER_WAY: [&str; 7] =
-    ["Containing", "Releasing", "AwsUnreachable", "OutcomeUnknown", "NotObserved", "NotHeld", "NotLeading"];
+const UNDER_WAY: [&str; 8] = [
+    "Containing",
+    "Releasing",
+    "AwsUnreachable",
+    "OutcomeUnknown",
+    "NotObserved",
+    "NotHeld",
+    "NotLeading",
+    gate::AWAITING_EVIDENCE,
+];
 
 /// So many targets are named in a condition.
 const SHOWN: usize = 5;
@@ -77,6 +85,7 @@ pub fn status(incident: &Incident, targets: &[Target], notes: &Notes, world: &Wo
         evidence: (asked > 0).then(|| format!("{complete}/{asked}")),
         targets: rows,
         plan: notes.plan.clone(),
+        approval: notes.approval.as_ref().map(|a| a.status.clone()),
     };
     status.conditions = conditions(incident, notes, world, &status, now);
     status
@@ -95,6 +104,7 @@ fn conditions(incident: &Incident, notes: &Notes, world: &World, status: &Incide
     if holds || incident.spec.mode == Mode::Contain || world.evidence.values().any(Option::is_some) {
         evidence_condition(&mut c, world);
     }
+    approval::condition(&mut c, incident, notes.approval.as_ref());
     match incident.spec.mode {
         Mode::Release => release(&mut c, status, holds),
         Mode::Plan if !holds => plan(&mut c, notes, status),
@@ -195,7 +205,10 @@ fn plan(c: &mut Conditions<'_>, notes: &Notes, status: &IncidentStatus) {
             READY,
             "True",
             "Planned",
-            format!("{calls} AWS calls planned (status.plan); nothing is held. Set mode: Contain"),
+            format!(
+                "{calls} AWS calls planned (status.plan){}; nothing is held. Set mode: Contain",
+                approval::note(notes.approval.as_ref())
+            ),
         ),
     }
 }
@@ -222,6 +235,7 @@ fn ready(
     let note = frozen.or(suspended).map(|n| format!("{n}. ")).unwrap_or_default();
     let under_way = status.targets.iter().filter(|t| t.contained != "True").all(|t| UNDER_WAY.contains(&t.reason.as_str()));
     match (contained, under_way) {
+        ("True", _) if notes.waiting.is_some() && !incident.spec.suspend => waiting(c, notes, message),
         ("True", _) => {
             let reason = if notes.frozen {
                 "Frozen"
@@ -237,23 +251,42 @@ fn ready(
             c.set(RECONCILING, "True", reason, message);
         }
         (_, false) => {
+            let ends = |t: &&TargetStatus| t.contained != "True" && !UNDER_WAY.contains(&t.reason.as_str());
+            let reason = status.targets.iter().find(ends).map_or(reason, |t| &t.reason);
             stalled(c, reason, &format!("{note}{}", open(status)));
         }
+    }
+}
+
+/// What is held is in force, but the policy asks for more: people must say so, or time will do.
+fn waiting(c: &mut Conditions<'_>, notes: &Notes, message: &str) {
+    let Some(Refusal { reason, message: what }) = &notes.waiting else { return };
+    let message = format!("{message}. {what}");
+    if UNDER_WAY.contains(reason) {
+        c.set(READY, "False", reason, &*message);
+        c.set(RECONCILING, "True", reason, message);
+    } else {
+        stalled(c, reason, &message);
     }
 }
 
 /// What people see with `kubectl describe incident`.
 pub async fn publish(events: &Events, before: &Incident, now: &Incident) {
     let on = events::reference(now);
-    for kind in [CONTAINED, EVIDENCE_PRESERVED, RELEASED] {
-        let get = |i: &Incident| i.status.as_ref().and_then(|s| get_condition(&s.conditions, kind)).cloned();
+    let get = |i: &Incident, kind| i.status.as_ref().and_then(|s| get_condition(&s.conditions, kind)).cloned();
+    for kind in [CONTAINED, EVIDENCE_PRESERVED, RELEASED, APPROVED] {
         let met = |c: &Condition| c.status == "True";
-        if let Some(c) = get(now).filter(|c| met(c) && !get(before).as_ref().is_some_and(met)) {
+        if let Some(c) = get(now, kind).filter(|c| met(c) && !get(before, kind).as_ref().is_some_and(met)) {
             events.normal(&on, kind, c.message).await;
         }
     }
+    let waits = |c: &Condition| c.status == "False";
+    if let Some(c) = get(now, APPROVED).filter(|c| waits(c) && !get(before, APPROVED).as_ref().is_some_and(waits)) {
+        events.warning(&on, &c.reason, c.message).await;
+    }
     let stalled = |i: &Incident| {
-        i.status.as_ref().and_then(|s| get_condition(&s.conditions, STALLED)).map(|c| (c.reason.clone(), c.message.clone()))
+        // that it waits for approval was said above
+        get(i, STALLED).filter(|c| c.reason != approval::AWAITING).map(|c| (c.reason, c.message))
     };
     if let (Some((reason, message)), true) = (stalled(now), stalled(now) != stalled(before)) {
         events.warning(&on, &reason, message).await;

@@ -22,6 +22,8 @@ fn incident(mode: Mode) -> Incident {
         policy_ref: NameRef { name: "standard".into() },
         deletion_policy: firebreak_crds::DeletionPolicy::Retain,
         suspend: false,
+        requested_by: None,
+        authors: vec![],
         targets: vec![firebreak_crds::Target {
             ec2_instance: Some(Ec2InstanceTarget {
                 account_ref: NameRef { name: "prod".into() },
@@ -48,6 +50,8 @@ fn found(resource: Resource) -> Target {
         actions: vec![],
         evidence: vec![],
         release: firebreak_crds::ReleasePolicy::default(),
+        approvals: None,
+        waiting: vec![],
     };
     Target { resource: Some(resource), resolved: Ok(resolved) }
 }
@@ -352,4 +356,48 @@ fn a_retained_hold_of_another_incident_is_none_of_this_one() {
         quarantine(example::user(), vec![holder], ("True", "Enforced"), vec![in_state("denyAll", ActionState::InForce)]);
     let status = look(&incident(Mode::Contain), &[found(example::user())], &world(vec![held]));
     assert_eq!((status.targets[0].contained.as_str(), status.targets[0].reason.as_str()), ("False", "Containing"));
+}
+
+/// A target of which an action waits, and what the Incident says of it.
+fn awaiting(reason: &'static str) -> (Target, Notes) {
+    let mut target = found(example::instance());
+    let waits = Refusal::new(reason, "stopInstance waits");
+    target.resolved.as_mut().unwrap().waiting.push(waits.clone());
+    (target, Notes { waiting: Some(waits), ..Notes::default() })
+}
+
+#[test]
+fn an_incident_of_which_an_action_waits_is_contained_but_not_ready() {
+    for (reason, stalled) in [(approval::AWAITING, true), (gate::AWAITING_EVIDENCE, false)] {
+        let (target, notes) = awaiting(reason);
+        let status = status(&incident(Mode::Contain), &[target], &notes, &world(vec![contained_instance()]), now());
+        assert_eq!((says(&status, CONTAINED), status.targets[0].contained.as_str()), ("True Enforced".into(), "True"));
+        assert!(status.targets[0].message.ends_with("stopInstance waits"), "{:?}", status.targets[0]);
+        assert_eq!(says(&status, READY), format!("False {reason}"));
+        let (in_a_dead_end, under_way) = (says(&status, STALLED) != "absent", says(&status, RECONCILING) != "absent");
+        assert_eq!((in_a_dead_end, under_way), (stalled, !stalled), "{reason}");
+    }
+}
+
+#[test]
+fn what_a_person_must_end_is_named_though_another_target_is_under_way() {
+    let (target, mut notes) = awaiting(approval::AWAITING);
+    notes.per_target = vec![(quarantine_name(&example::instance()), notes.waiting.clone().unwrap())];
+    let status = status(&incident(Mode::Contain), &[found(example::user()), target], &notes, &world(vec![]), now());
+    assert_eq!(
+        (says(&status, CONTAINED), says(&status, STALLED)),
+        ("False Containing".into(), "True AwaitingApproval".into())
+    );
+}
+
+#[test]
+fn a_target_of_which_everything_waits_is_not_contained() {
+    for (reason, stalled) in [(approval::AWAITING, true), (gate::AWAITING_EVIDENCE, false)] {
+        let (target, mut notes) = awaiting(reason);
+        notes.per_target = vec![(quarantine_name(&example::instance()), notes.waiting.clone().unwrap())];
+        let status = status(&incident(Mode::Contain), &[target], &notes, &world(vec![]), now());
+        assert_eq!(says(&status, CONTAINED), format!("False {reason}"));
+        assert_eq!(says(&status, READY), format!("False {reason}"));
+        assert_eq!(says(&status, STALLED) != "absent", stalled, "{reason}");
+    }
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use firebreak_crds::conditions::STALLED;
 use firebreak_crds::{
-    AwsAccount, ContainAction, EvidenceAction, Incident, NameRef, ReleasePolicy, Resource, ResourceKind, get_condition,
-    quarantine_name,
+    ApprovalPolicy, AwsAccount, ContainAction, EvidenceAction, Incident, NameRef, ReleasePolicy, Resource, ResourceKind,
+    get_condition, quarantine_name,
 };
 use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
@@ -37,6 +37,10 @@ pub struct Resolved {
     pub evidence: Vec<EvidenceAction>,
     /// What the policy gives back beyond the default.
     pub release: ReleasePolicy,
+    /// What the policy lets nobody do alone.
+    pub approvals: Option<ApprovalPolicy>,
+    /// Why some of the policy's actions are not in `actions` yet.
+    pub waiting: Vec<Refusal>,
 }
 
 /// Why a target is not contained as asked.
@@ -177,7 +181,15 @@ fn policy(ctx: &Ctx, incident: &Incident, resource: &Resource, account: &Arc<Aws
         let what = format!("ContainmentPolicy {name} has nothing for this kind of target: add {field}.contain");
         return Err(Refusal::new("NothingToDo", what));
     }
-    Ok(Resolved { resource: resource.clone(), account: account.clone(), actions, evidence, release: spec.release.clone() })
+    Ok(Resolved {
+        resource: resource.clone(),
+        account: account.clone(),
+        actions,
+        evidence,
+        release: spec.release.clone(),
+        approvals: spec.approvals.clone(),
+        waiting: Vec::new(),
+    })
 }
 
 /// `limits.maxQuarantines`, in the order of the spec; what is held already stays.

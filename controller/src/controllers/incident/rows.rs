@@ -90,7 +90,9 @@ fn row(incident: &Incident, t: &Target, notes: &Notes, world: &World) -> TargetS
     if let Some(quarantine) = quarantine {
         let (contained, reason, message) = containment(incident, quarantine);
         let refusal = t.resolved.as_ref().err().map(|r| format!("{}; it stays contained until release", r.message));
-        let all = [Some(message), note.map(|n| n.message.clone()), refusal].into_iter().flatten().filter(|m| !m.is_empty());
+        let waiting = t.resolved.iter().flat_map(|r| &r.waiting).map(|w| w.message.clone());
+        let all = [Some(message), note.map(|n| n.message.clone()), refusal].into_iter().flatten().chain(waiting);
+        let all = all.filter(|m| !m.is_empty());
         return target(t.resource.clone(), contained, reason, all.collect::<Vec<_>>().join("; "));
     }
     if incident.spec.mode == Mode::Release {

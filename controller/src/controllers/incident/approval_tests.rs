@@ -1,0 +1,218 @@
+use std::sync::Arc;
+
+use firebreak_crds::conditions::READY;
+use firebreak_crds::{ApprovalSpec, ApprovedIncident, SeverTrackedConnections, get_condition};
+use k8s_openapi::jiff::Timestamp;
+use serde_json::from_value;
+
+use super::*;
+use crate::containment::example::{self, deny_all, isolate, keys_off};
+
+/// An Incident that alice asked for.
+pub fn incident() -> Incident {
+    let spec = json!({
+        "title": "t", "severity": "High", "mode": "Contain", "policyRef": { "name": "standard" },
+        "requestedBy": "alice", "authors": ["arthur"], "targets": [],
+    });
+    let mut incident = Incident::new("inc-1", from_value(spec).unwrap());
+    (incident.metadata.namespace, incident.metadata.uid) = (Some("security".into()), Some("1".into()));
+    incident
+}
+
+pub fn target(actions: Vec<ContainAction>, approvals: Option<ApprovalPolicy>) -> Target {
+    let account = json!({ "accountId": "111122223333", "regions": ["eu-west-1"] });
+    let resolved = Resolved {
+        resource: example::user(),
+        account: Arc::new(firebreak_crds::AwsAccount::new("prod", from_value(account).unwrap())),
+        actions,
+        evidence: vec![],
+        release: firebreak_crds::ReleasePolicy::default(),
+        approvals,
+        waiting: vec![],
+    };
+    Target { resource: Some(example::user()), resolved: Ok(resolved) }
+}
+
+fn policy(count: i32, action: &str, group: Option<&str>) -> ApprovalPolicy {
+    ApprovalPolicy { count, actions: vec![action.into()], group: group.map(str::to_owned) }
+}
+
+/// A target of whose actions the keys need one approval on behalf of the leads.
+fn of_the_leads() -> [Target; 1] {
+    [target(vec![deny_all(), keys_off()], Some(policy(1, "deactivateAccessKeys", Some("leads"))))]
+}
+
+fn approval(by: &str, digest: &str) -> Approval {
+    let incident_ref = ApprovedIncident { name: "inc-1".into(), uid: "1".into() };
+    let spec =
+        ApprovalSpec { incident_ref, plan_digest: digest.into(), approved_by: by.into(), groups: vec!["leads".into()] };
+    let mut approval = Approval::new("a", spec);
+    approval.metadata.namespace = Some("security".into());
+    approval
+}
+
+fn digest_of(targets: &[Target]) -> String {
+    ask(&incident(), targets, &[]).status.digest
+}
+
+fn ask(incident: &Incident, targets: &[Target], approvals: &[Approval]) -> Asked {
+    asked(incident, targets, &vec![vec![]; targets.len()], approvals).unwrap()
+}
+
+#[test]
+fn an_approval_counts_for_this_plan_of_this_incident_by_another_person_of_the_group() {
+    let targets = of_the_leads();
+    let good = || approval("bob", &digest_of(&targets));
+    let changed = |change: &dyn Fn(&mut Approval)| {
+        let mut approval = good();
+        change(&mut approval);
+        approval
+    };
+    let later = || example::SINCE.parse::<Timestamp>().map(crate::clock::time).unwrap();
+    for (what, given, counts) in [
+        ("a second person's", good(), true),
+        ("the requester's own", approval("alice", &digest_of(&targets)), false),
+        ("an author's", approval("arthur", &digest_of(&targets)), false),
+        ("on behalf of another group", changed(&|a| a.spec.groups = vec!["others".into()]), false),
+        ("on behalf of nobody", changed(&|a| a.spec.groups.clear()), false),
+        ("of more groups than needed", changed(&|a| a.spec.groups.push("others".into())), true),
+        ("of an older plan", approval("bob", &"0".repeat(64)), false),
+        ("of an earlier Incident of the name", changed(&|a| a.spec.incident_ref.uid = "0".into()), false),
+        ("of another name", changed(&|a| a.spec.incident_ref.name = "inc-2".into()), false),
+        ("in another namespace", changed(&|a| a.metadata.namespace = Some("elsewhere".into())), false),
+        ("withdrawn", changed(&|a| a.metadata.deletion_timestamp = Some(later())), false),
+    ] {
+        let asked = ask(&incident(), &targets, &[given]);
+        assert_eq!((asked.enough(), asked.status.approved_by.len()), (counts, usize::from(counts)), "{what}");
+        let waits: &[&str] = if counts { &[] } else { &["deactivateAccessKeys"] };
+        assert_eq!(asked.waiting(), waits, "{what}");
+    }
+}
+
+#[test]
+fn a_person_counts_once() {
+    let targets = [target(vec![keys_off()], Some(policy(2, "deactivateAccessKeys", None)))];
+    let given = |people: &[&str]| people.iter().map(|p| approval(p, &digest_of(&targets))).collect::<Vec<_>>();
+    assert!(!ask(&incident(), &targets, &given(&["bob", "bob", "bob"])).enough());
+    let both = ask(&incident(), &targets, &given(&["carol", "bob", "bob"]));
+    assert!(both.enough());
+    assert_eq!(both.status.approved_by, ["bob", "carol"]);
+}
+
+#[test]
+fn without_a_requester_nobody_is_somebody_else() {
+    let (targets, mut anonymous) = (of_the_leads(), incident());
+    anonymous.spec.requested_by = None;
+    let asked = ask(&anonymous, &targets, &[approval("bob", &digest_of(&targets))]);
+    assert!(!asked.enough() && asked.status.approved_by.is_empty());
+    assert!(said(&anonymous, &asked).contains("set it to your own user name"));
+}
+
+#[test]
+fn whoever_changes_the_plan_needs_a_new_approval() {
+    let plan = of_the_leads();
+    let approvals = [approval("bob", &digest_of(&plan))];
+    let [first] = of_the_leads();
+    let mut second = target(vec![isolate(SeverTrackedConnections::Auto)], None);
+    second.resolved.as_mut().unwrap().resource = example::instance();
+    let asked = ask(&incident(), &[first, second], &approvals);
+    assert_ne!(asked.status.digest, digest_of(&plan));
+    assert!(!asked.enough(), "a target more");
+}
+
+#[test]
+fn nothing_is_asked_where_nothing_needs_it() {
+    let not_this = policy(1, "isolateNetwork", None);
+    for approvals in [None, Some(not_this)] {
+        let targets = [target(vec![deny_all(), keys_off()], approvals)];
+        assert_eq!(asked::<Approval>(&incident(), &targets, &[vec![]], &[]), None);
+    }
+    let refused = Target { resource: None, resolved: Err(Refusal::new("Protected", "why")) };
+    assert_eq!(asked::<Approval>(&incident(), &[refused], &[vec![]], &[]), None);
+}
+
+#[test]
+fn termination_needs_approval_whatever_the_policy_says() {
+    assert!(needed(None, "terminateInstance"));
+    assert!(needed(Some(&policy(1, "denyAll", None)), "terminateInstance"));
+    assert!(needed(Some(&policy(1, "denyAll", None)), "denyAll"));
+    assert!(!needed(Some(&policy(1, "denyAll", None)), "deactivateAccessKeys"));
+    assert!(!needed(None, "denyAll"));
+}
+
+#[test]
+fn what_is_held_stays_as_it_is_held_and_the_rest_waits() {
+    use SeverTrackedConnections::{Always, Auto, Never};
+    let isolation = |n: &str| n == "isolateNetwork";
+    for (what, actions, held, now, waiting) in [
+        ("new", vec![isolate(Auto), deny_all()], vec![], vec![deny_all()], vec!["isolateNetwork"]),
+        ("held", vec![isolate(Auto)], vec![isolate(Auto)], vec![isolate(Auto)], vec![]),
+        ("held in a stricter form", vec![isolate(Never)], vec![isolate(Always)], vec![isolate(Never)], vec![]),
+        ("to be stricter", vec![isolate(Always)], vec![isolate(Auto)], vec![isolate(Auto)], vec!["isolateNetwork"]),
+        ("another's", vec![keys_off()], vec![deny_all()], vec![keys_off()], vec![]),
+    ] {
+        assert_eq!(hold_back(&actions, &held, isolation), (now, waiting), "{what}");
+    }
+}
+
+#[test]
+fn only_what_needs_approval_is_taken_out_until_it_is_given() {
+    let mut targets = of_the_leads();
+    let digest = digest_of(&targets);
+    let missing = ask(&incident(), &targets, &[]);
+    take_out(&mut targets, &[vec![]], Some(&missing));
+    let [Target { resolved: Ok(waits), .. }] = &targets else { panic!("resolved") };
+    assert_eq!((&waits.actions, waits.waiting[0].reason), (&vec![deny_all()], AWAITING));
+
+    let mut targets = of_the_leads();
+    let given = ask(&incident(), &targets, &[approval("bob", &digest)]);
+    take_out(&mut targets, &[vec![]], Some(&given));
+    let [Target { resolved: Ok(goes), .. }] = &targets else { panic!("resolved") };
+    assert_eq!((&goes.actions, goes.waiting.len()), (&vec![deny_all(), keys_off()], 0));
+}
+
+#[test]
+fn a_deleted_approval_takes_nothing_away() {
+    let mut targets = of_the_leads();
+    let held = [vec![keys_off(), deny_all()]];
+    let asked = asked::<Approval>(&incident(), &targets, &held, &[]).unwrap();
+    assert!(!asked.enough() && asked.waiting().is_empty());
+    take_out(&mut targets, &held, Some(&asked));
+    let [Target { resolved: Ok(stays), .. }] = &targets else { panic!("resolved") };
+    assert_eq!((&stays.actions, stays.waiting.len()), (&vec![deny_all(), keys_off()], 0));
+    assert!(said(&incident(), &asked).contains("takes nothing away"));
+}
+
+/// The message of the condition, which is True exactly where nothing waits.
+fn said(incident: &Incident, asked: &Asked) -> String {
+    let mut c = Conditions::new(&[], None, example::SINCE.parse().unwrap());
+    condition(&mut c, incident, Some(asked));
+    let list = c.done();
+    assert!(get_condition(&list, READY).is_none());
+    let approved = get_condition(&list, APPROVED).unwrap();
+    assert_eq!(approved.status == "True", asked.waiting().is_empty());
+    approved.message.clone()
+}
+
+#[test]
+fn the_condition_has_the_command_that_approves() {
+    let mut incident = incident();
+    incident.spec.requested_by = Some("o'alice".into());
+    let [mut target] = of_the_leads();
+    target.resolved.as_mut().unwrap().approvals = Some(policy(2, "deactivateAccessKeys", Some("the 'leads'")));
+    let asked = ask(&incident, &[target], &[]);
+    let message = said(&incident, &asked);
+    assert!(message.starts_with("deactivateAccessKeys waits for approval: 0 of 2 given"), "{message}");
+    let (_, json) = message.split_once("kubectl create -n security -f - <<< '").unwrap();
+    let approval: Approval = serde_json::from_str(json.strip_suffix('\'').unwrap()).unwrap();
+    assert!(!json[..json.len() - 1].contains('\''), "the shell would end the text there: {json}");
+    assert_eq!(approval.spec.plan_digest, asked.status.digest);
+    assert_eq!((approval.spec.incident_ref.uid.as_str(), approval.spec.groups), ("1", vec!["the 'leads'".to_owned()]));
+}
+
+#[test]
+fn a_plan_says_what_will_wait() {
+    let asked = ask(&incident(), &of_the_leads(), &[]);
+    assert_eq!(note(Some(&asked)), ", of which deactivateAccessKeys waits for approval (condition Approved)");
+    assert_eq!(note(None), "");
+}

@@ -1,0 +1,147 @@
+//! What may not go yet: actions that wait for people's approval, and destructive ones that wait for the evidence. All else
+//! goes at once.
+//!
+//! A store is asked first, since what it does not know of yet only holds back for longer. Where it says "go", the API server
+//! is asked: an approval may have been withdrawn, or evidence asked for, a moment ago.
+
+use std::borrow::Borrow;
+
+use firebreak_crds::conditions::READY;
+use firebreak_crds::{Approval, ContainAction, Evidence, Incident, Mode, get_condition, is_true, quarantine_name};
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
+
+use super::approval::{self, Asked};
+use super::resolve::{Refusal, Resolved, Target};
+use super::{Notes, evidence, holds};
+use crate::controllers::{Ctx, Error, kube};
+use crate::stores::Stores;
+
+/// What destroys evidence: memory, or everything.
+const DESTRUCTIVE: [&str; 2] = ["stopInstance", "terminateInstance"];
+/// The reason of what waits for evidence.
+pub const AWAITING_EVIDENCE: &str = "AwaitingEvidence";
+
+/// Takes out of each target what must wait, and notes it. A plan shows everything, and says what will wait.
+pub async fn apply(ctx: &Ctx, incident: &Incident, targets: &mut [Target], notes: &mut Notes) {
+    if incident.spec.mode == Mode::Release {
+        return;
+    }
+    let held: Vec<Vec<ContainAction>> = targets.iter().map(|t| held(ctx, incident, t)).collect();
+    notes.approval = asked(ctx, incident, targets, &held, notes).await;
+    if incident.spec.mode == Mode::Contain {
+        approval::take_out(targets, &held, notes.approval.as_ref());
+        await_evidence(ctx, incident, targets, &held, notes).await;
+        notes.waiting = first(targets);
+    }
+}
+
+/// What this Incident, or its predecessor of the same name, has of the target already.
+fn held(ctx: &Ctx, incident: &Incident, target: &Target) -> Vec<ContainAction> {
+    let Some(resource) = &target.resource else { return Vec::new() };
+    let found = Stores::named(&ctx.stores.quarantines, &quarantine_name(resource));
+    let of_it = found.filter(|q| q.spec.resource == *resource);
+    of_it.and_then(|q| holds::entry(incident, &q.spec.holders).map(|h| h.actions.clone())).unwrap_or_default()
+}
+
+async fn asked(
+    ctx: &Ctx,
+    incident: &Incident,
+    targets: &[Target],
+    held: &[Vec<ContainAction>],
+    notes: &mut Notes,
+) -> Option<Asked> {
+    let namespace = incident.namespace();
+    let known = ctx.stores.approvals.state_filter(|a| a.namespace() == namespace);
+    let mut asked = approval::asked(incident, targets, held, &known)?;
+    let goes = asked.enough() && !asked.new.is_empty();
+    if incident.spec.mode != Mode::Contain || !goes {
+        return Some(asked);
+    }
+    let api = Api::<Approval>::namespaced(ctx.client.clone(), &namespace.unwrap_or_default());
+    match kube("list Approvals", api.list(&ListParams::default())).await {
+        Ok(live) => approval::asked(incident, targets, held, &live.items),
+        Err(error) => {
+            tracing::warn!(incident = %incident.name_any(), %error, "nothing is approved until that is known");
+            notes.again = true;
+            asked.status.approved_by.clear();
+            Some(asked)
+        }
+    }
+}
+
+async fn await_evidence(
+    ctx: &Ctx,
+    incident: &Incident,
+    targets: &mut [Target],
+    held: &[Vec<ContainAction>],
+    notes: &mut Notes,
+) {
+    let known = ctx.stores.evidence.state();
+    let goes = |(t, held): (&Target, &Vec<ContainAction>)| {
+        let Ok(resolved) = &t.resolved else { return false };
+        !new_of(&DESTRUCTIVE, resolved, held).is_empty() && missing(incident, resolved, &known).is_empty()
+    };
+    if !targets.iter().zip(held).any(goes) {
+        return targets
+            .iter_mut()
+            .zip(held)
+            .for_each(|(t, held)| keep(&DESTRUCTIVE, t, held, |r| missing(incident, r, &known)));
+    }
+    let live = kube("list Evidence", Api::<Evidence>::all(ctx.client.clone()).list(&ListParams::default())).await;
+    notes.again |= live.is_err();
+    let said = |r: &Resolved| match &live {
+        Ok(live) => missing(incident, r, &live.items),
+        Err(error) => vec![Error::to_string(error)],
+    };
+    targets.iter_mut().zip(held).for_each(|(t, held)| keep(&DESTRUCTIVE, t, held, said));
+}
+
+/// The actions of these names that are not held yet.
+fn new_of(names: &[&str], target: &Resolved, held: &[ContainAction]) -> Vec<&'static str> {
+    approval::hold_back(&target.actions, held, |n| names.contains(&n)).1
+}
+
+/// Takes the actions of these names out while anything is missing.
+fn keep(names: &[&str], target: &mut Target, held: &[ContainAction], missing: impl Fn(&Resolved) -> Vec<String>) {
+    let Ok(target) = &mut target.resolved else { return };
+    let waiting = new_of(names, target, held);
+    if waiting.is_empty() {
+        return;
+    }
+    let missing = missing(target);
+    if !missing.is_empty() {
+        target.actions = approval::hold_back(&target.actions, held, |n| names.contains(&n)).0;
+        let what = format!("{} waits until all evidence is complete: {}", waiting.join(", "), missing.join("; "));
+        target.waiting.push(Refusal::new(AWAITING_EVIDENCE, what));
+    }
+}
+
+/// The evidence that is not complete: what this Incident's policy asks for, and what any other has of the same resource.
+fn missing<E: Borrow<Evidence>>(incident: &Incident, target: &Resolved, known: &[E]) -> Vec<String> {
+    let arn = target.resource.arn();
+    let of_it: Vec<&Evidence> = known.iter().map(Borrow::borrow).filter(|e| e.spec.resource.arn() == arn).collect();
+    let absent = evidence::wanted(incident, target).map(|(name, _)| name);
+    let absent = absent.filter(|name| !of_it.iter().any(|e| e.name_any() == *name)).map(|n| format!("{n}: not started"));
+    let open = of_it.iter().filter(|e| !e.status.as_ref().is_some_and(|s| is_true(&s.conditions, READY)));
+    let said = |e: &Evidence| {
+        let ready = e.status.as_ref().and_then(|s| get_condition(&s.conditions, READY).map(|c| c.message.clone()));
+        format!("{}: {}", e.name_any(), ready.unwrap_or_else(|| "not started".into()))
+    };
+    absent.chain(open.map(|e| said(e))).collect()
+}
+
+/// What to say of the Incident as a whole: what people must do goes before what time will do.
+fn first(targets: &[Target]) -> Option<Refusal> {
+    let all: Vec<(&Resolved, &Refusal)> = targets
+        .iter()
+        .filter_map(|t| t.resolved.as_ref().ok())
+        .flat_map(|r| r.waiting.iter().map(move |w| (r, w)))
+        .collect();
+    let (of, what) = all.iter().find(|(_, w)| w.reason == approval::AWAITING).or(all.first())?;
+    Some(Refusal::new(what.reason, format!("{}: {}", of.resource, what.message)))
+}
+
+#[cfg(test)]
+#[path = "gate_tests.rs"]
+mod tests;
