@@ -112,6 +112,14 @@ impl Plane {
         self.run("kubectl", &["apply", "-f", "-"], manifest).await
     }
 
+    /// `kubectl create -f -` in the name of another user, of these groups.
+    pub async fn create_as(&self, user: &str, groups: &[&str], manifest: &str) -> anyhow::Result<String> {
+        let groups = groups.iter().map(|group| format!("--as-group={group}"));
+        let arguments: Vec<String> = [format!("--as={user}")].into_iter().chain(groups).collect();
+        let arguments: Vec<&str> = ["create", "-f", "-"].into_iter().chain(arguments.iter().map(String::as_str)).collect();
+        self.run("kubectl", &arguments, manifest).await
+    }
+
     /// Runs helm as a cluster admin, as [`Plane::kubectl`] does.
     pub async fn helm(&self, arguments: &[&str]) -> anyhow::Result<String> {
         self.run("helm", arguments, "").await

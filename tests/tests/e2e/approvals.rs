@@ -1,0 +1,248 @@
+//! Two people: what the policy lets nobody do alone waits until somebody else approved the plan as it stands. All else is in
+//! force meanwhile.
+
+use firebreak_crds::{Approval, ApprovalStatus, Incident};
+use firebreak_tests::eventually::{eventually, gone};
+use firebreak_tests::sight;
+use firebreak_tests::world::{SOON, World, standard_policy, uid};
+use kube::Api;
+use kube::api::{DeleteParams, ListParams};
+use serde_json::{Value, json};
+
+use crate::ground_up::{Guard, world};
+
+/// The tests' own user, who declares the Incidents.
+const ADMIN: &str = "admin";
+/// The group whose approval the policy asks for.
+const LEADS: &str = "leads";
+/// Whoever is in it may approve, as far as RBAC is asked.
+const APPROVERS: &str = "approvers";
+
+/// A world whose policy lets nobody switch access keys off, or do `more`, alone; and people who may approve.
+async fn two_people(approvals: Value) -> (World<'static>, Guard) {
+    let (world, guard) = world().await;
+    let mut policy = standard_policy();
+    policy["approvals"] = approvals;
+    world.plane.apply(&world.policy("standard", policy).to_string()).await.unwrap();
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": { "name": APPROVERS, "namespace": world.namespace },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "firebreak-approver" },
+        "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": APPROVERS }],
+    });
+    world.plane.apply(&binding.to_string()).await.unwrap();
+    (world, guard)
+}
+
+fn of_the_leads() -> Value {
+    json!({ "actions": ["deactivateAccessKeys"], "group": LEADS })
+}
+
+fn asked(incident: &Incident) -> ApprovalStatus {
+    incident.status.clone().unwrap_or_default().approval.expect("something to approve")
+}
+
+/// The Approval that the Incident's condition asks for, in somebody's name.
+async fn blank(world: &World<'_>, by: &str) -> Value {
+    let (reason, message) = world.said("inc", "Approved").await;
+    assert_eq!(reason, "AwaitingApproval", "{message}");
+    let command = message.split_once(&format!("kubectl create -n {} -f - <<< '", world.namespace)).expect("a command").1;
+    let filled_in = command.trim_end_matches('\'').replace("YOUR-NAME", by);
+    let mut approval: Value = serde_json::from_str(&filled_in).unwrap();
+    approval["metadata"]["namespace"] = json!(world.namespace);
+    approval
+}
+
+async fn refused(world: &World<'_>, user: &str, groups: &[&str], approval: &Value) -> String {
+    let created = world.plane.create_as(user, groups, &approval.to_string()).await;
+    created.expect_err(&format!("accepted from {user}: {approval}")).to_string()
+}
+
+/// The admission policy's own copy of an Incident may be a moment late.
+async fn approve(world: &World<'_>, user: &str, groups: &[&str], approval: &Value) {
+    let created = async || world.plane.create_as(user, groups, &approval.to_string()).await;
+    eventually(&format!("{user} approves"), SOON, created).await;
+}
+
+fn approvals(world: &World<'_>) -> Api<Approval> {
+    Api::namespaced(world.kube.clone(), &world.namespace)
+}
+
+/// How many keys of the user are on.
+async fn active_keys(world: &World<'_>) -> usize {
+    sight::keys(&world.aws).await.unwrap().values().filter(|s| *s == "Active").count()
+}
+
+/// Long enough for the keys to go off, if nothing held them back: what else is done to the user was looked at again.
+async fn until_looked_at(world: &World<'_>) {
+    let looks = || world.proxy.count(|call| call.action == "ListAttachedUserPolicies" && call.succeeded());
+    let before = looks();
+    eventually("two further looks", SOON, async || {
+        anyhow::ensure!(looks() >= before + 2);
+        Ok(())
+    })
+    .await;
+}
+
+/// What needs no approval is read back in force.
+async fn all_else_in_force(world: &World<'_>) {
+    sight::isolated(&world.aws, &world.scene.instances[0].interfaces).await.unwrap();
+    assert_eq!(sight::attached_policies(&world.aws).await.unwrap(), ["AWSDenyAll"]);
+}
+
+#[tokio::test]
+async fn what_needs_approval_waits_for_a_second_person_and_all_else_goes_at_once() {
+    let (world, _guard) = two_people(of_the_leads()).await;
+    world.declare("of-nobody", "Plan", json!({})).await; // the admission policy judges an Approval with each Incident of the namespace
+    world.declare("inc", "Contain", json!({ "requestedBy": ADMIN, "authors": ["arthur"] })).await;
+    let waiting = world.until("inc", "Approved", "False").await;
+    world.until("inc", "Contained", "True").await;
+    world.until_reason("inc", "Stalled", "AwaitingApproval").await;
+    all_else_in_force(&world).await;
+    let status = asked(&waiting);
+    assert_eq!((status.required, status.group.as_deref()), (1, Some(LEADS)));
+    assert_eq!((status.actions, status.approved_by), (vec!["deactivateAccessKeys".to_owned()], vec![]));
+    let target = world.until_target("inc", 1, |t| t.message.contains("deactivateAccessKeys waits for approval")).await;
+    assert_eq!(target.contained, "True");
+    until_looked_at(&world).await;
+    assert_eq!(active_keys(&world).await, 2);
+
+    let by = async |name: &str| blank(&world, name).await;
+    let in_the_name_of_another = refused(&world, "bob", &[APPROVERS, LEADS], &by("carol").await).await;
+    assert!(in_the_name_of_another.contains("your own user name, bob"), "{in_the_name_of_another}");
+    let own = refused(&world, ADMIN, &["system:masters", LEADS], &by(ADMIN).await).await;
+    assert!(own.contains("you asked for this Incident"), "{own}");
+    let author = refused(&world, "arthur", &[APPROVERS, LEADS], &by("arthur").await).await;
+    assert!(author.contains("one of the authors"), "{author}");
+    let no_member = refused(&world, "bob", &[APPROVERS], &by("bob").await).await;
+    assert!(no_member.contains("no member of leads"), "{no_member}");
+    let mut earlier = by("bob").await;
+    earlier["spec"]["incidentRef"]["uid"] = json!("an earlier one");
+    let earlier = refused(&world, "bob", &[APPROVERS, LEADS], &earlier).await;
+    assert!(earlier.contains("another Incident of this name"), "{earlier}");
+    assert_eq!(active_keys(&world).await, 2);
+
+    let mut for_nobody = by("bob").await;
+    for_nobody["spec"]["groups"] = json!([]);
+    approve(&world, "bob", &[APPROVERS, LEADS], &for_nobody).await;
+    until_looked_at(&world).await;
+    assert_eq!((world.said("inc", "Approved").await.0.as_str(), active_keys(&world).await), ("AwaitingApproval", 2));
+
+    approve(&world, "bob", &[APPROVERS, LEADS], &by("bob").await).await;
+    let approved = world.until("inc", "Approved", "True").await;
+    assert_eq!(asked(&approved).approved_by, ["bob"]);
+    world.until_aws("the keys are off", async || sight::cut_off(&world.aws).await).await;
+    world.until("inc", "Ready", "True").await;
+    let events = world.events_of("inc").await;
+    for told in ["AwaitingApproval: deactivateAccessKeys waits", "Approved: approved by bob"] {
+        assert!(events.iter().any(|e| e.starts_with(told)), "no {told} in {events:#?}");
+    }
+}
+
+#[tokio::test]
+async fn a_deleted_approval_takes_nothing_away_and_a_changed_plan_needs_a_new_one() {
+    let (world, _guard) = two_people(json!({ "actions": ["deactivateAccessKeys", "isolateNetwork"] })).await;
+    let user = json!({ "requestedBy": ADMIN, "targets": [world.user_target()] });
+    world.declare("inc", "Contain", user).await;
+    world.until("inc", "Approved", "False").await;
+    approve(&world, "bob", &[APPROVERS], &blank(&world, "bob").await).await;
+    world.until_aws("the keys are off", async || sight::cut_off(&world.aws).await).await;
+    let first = asked(&world.until("inc", "Ready", "True").await).digest;
+
+    world.change("inc", json!({ "targets": [world.instance_target(0), world.user_target()] })).await;
+    let more = world.until("inc", "Approved", "False").await;
+    assert_ne!(asked(&more).digest, first);
+    assert_eq!(asked(&more).approved_by, Vec::<String>::new());
+    world.until_target("inc", 0, |t| t.reason == "AwaitingApproval" && t.contained == "False").await;
+    world.until_target("inc", 1, |t| t.contained == "True").await;
+    world.until_reason("inc", "Ready", "AwaitingApproval").await;
+    assert!(world.quarantine_of(&world.scene.instances[0].id).await.is_none(), "nothing of it is held");
+    sight::isolated(&world.aws, &world.scene.instances[0].interfaces).await.unwrap_err();
+
+    approvals(&world).delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
+    world.look_now().await;
+    world.until_swept(2).await;
+    sight::cut_off(&world.aws).await.unwrap();
+    let held = world.quarantine_of("mallory").await.unwrap().spec.holders[0].actions.len();
+    assert_eq!(held, 2, "what was approved stays held");
+
+    approve(&world, "bob", &[APPROVERS], &blank(&world, "bob").await).await;
+    world.until("inc", "Contained", "True").await;
+    world.until("inc", "Ready", "True").await;
+    sight::isolated(&world.aws, &world.scene.instances[0].interfaces).await.unwrap();
+    world.release("inc").await;
+    world.until_nothing_is_held().await;
+    let released = world.incidents().get("inc").await.unwrap().status.unwrap();
+    assert_eq!(released.approval, None);
+}
+
+#[tokio::test]
+async fn a_plan_shows_what_will_wait_and_may_be_approved_ahead_by_as_many_as_it_takes() {
+    let (world, _guard) = two_people(json!({ "actions": ["deactivateAccessKeys"], "count": 2 })).await;
+    world.declare("inc", "Plan", json!({ "requestedBy": ADMIN })).await;
+    let planned = world.until_reason("inc", "Ready", "Planned").await;
+    assert_eq!(asked(&planned).digest, planned.status.unwrap().plan.unwrap().digest);
+    let (_, message) = world.said("inc", "Ready").await;
+    assert!(message.contains("deactivateAccessKeys waits for approval"), "{message}");
+
+    let (bob, carol) = (blank(&world, "bob").await, blank(&world, "carol").await);
+    approve(&world, "bob", &[APPROVERS], &bob).await;
+    approve(&world, "bob", &[APPROVERS], &bob).await;
+    eventually("one person's consent counts once", SOON, async || {
+        let (_, message) = world.said("inc", "Approved").await;
+        anyhow::ensure!(message.contains("1 of 2 given"), "{message}");
+        Ok(())
+    })
+    .await;
+    approve(&world, "carol", &[APPROVERS], &carol).await;
+    world.until("inc", "Approved", "True").await;
+    assert_eq!(active_keys(&world).await, 2, "a plan changes nothing");
+
+    world.change("inc", json!({ "mode": "Contain" })).await;
+    world.until("inc", "Contained", "True").await;
+    sight::cut_off(&world.aws).await.unwrap();
+}
+
+#[tokio::test]
+async fn without_a_name_on_the_incident_nothing_can_be_approved() {
+    let (world, _guard) = two_people(json!({ "actions": ["deactivateAccessKeys"] })).await;
+    let mut other = world.incident("inc", "Contain", json!({ "requestedBy": "bob" }));
+    let refused_name = world.plane.apply(&other.to_string()).await.unwrap_err().to_string();
+    assert!(refused_name.contains("your own user name, admin"), "{refused_name}");
+    other["spec"]["requestedBy"] = Value::Null;
+    world.plane.apply(&other.to_string()).await.unwrap();
+    let incident = world.until("inc", "Approved", "False").await;
+    let (_, message) = world.said("inc", "Approved").await;
+    assert!(message.contains("set it to your own user name"), "{message}");
+    let approval = json!({
+        "apiVersion": "firebreak.dev/v1alpha1",
+        "kind": "Approval",
+        "metadata": { "name": "early", "namespace": world.namespace },
+        "spec": {
+            "incidentRef": { "name": "inc", "uid": uid(&incident) },
+            "planDigest": asked(&incident).digest,
+            "approvedBy": "bob",
+        },
+    });
+    let early = refused(&world, "bob", &[APPROVERS], &approval).await;
+    assert!(early.contains("nobody put their name to this Incident"), "{early}");
+
+    world.change("inc", json!({ "requestedBy": ADMIN })).await;
+    approve(&world, "bob", &[APPROVERS], &approval).await;
+    world.until_aws("the keys are off", async || sight::cut_off(&world.aws).await).await;
+    let mut changed = approvals(&world).get("early").await.unwrap();
+    changed.spec.approved_by = "carol".into();
+    let frozen = approvals(&world).replace("early", &kube::api::PostParams::default(), &changed).await.unwrap_err();
+    assert!(frozen.to_string().contains("cannot be changed"), "{frozen}");
+    // Whoever names themselves the requester is not the second person any more; labels are anybody's.
+    let (namespace, patch) = (format!("-n={}", world.namespace), r#"{"spec":{"title":"mine"}}"#);
+    let edit = ["patch", "inc", "inc", &namespace, "--type=merge", "-p", patch, "--as=bob", "--as-group=system:masters"];
+    let not_his_name = world.plane.kubectl(&edit).await.unwrap_err().to_string();
+    assert!(not_his_name.contains("your own user name, bob"), "{not_his_name}");
+    let label = ["label", "inc", "inc", &namespace, "seen=yes", "--as=bob", "--as-group=system:masters"];
+    world.plane.kubectl(&label).await.unwrap();
+    world.delete_incident("inc").await;
+    approvals(&world).delete("early", &DeleteParams::default()).await.unwrap();
+    gone(&approvals(&world), "early", SOON).await;
+}
