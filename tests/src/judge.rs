@@ -217,6 +217,7 @@ fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Need
         | "UpdateSSHPublicKey"
         | "UpdateServiceSpecificCredential"
         | "UpdateSigningCertificate"
+        | "DeleteLoginProfile"
         | "PutUserPolicy"
         | "AttachUserPolicy"
         | "PutUserPermissionsBoundary"
@@ -382,6 +383,13 @@ mod tests {
         assert_eq!(put("AWSDenyAll"), Needs::Nothing);
         assert_eq!(put("AdministratorAccess"), Needs::Release("m".into()));
         assert_eq!(judged("DeleteUserPermissionsBoundary", &[("UserName", "m")]), Needs::Release("m".into()));
+    }
+
+    #[test]
+    fn a_password_may_go_and_may_not_be_made() {
+        assert_eq!(judged("DeleteLoginProfile", &[("UserName", "m")]), Needs::Nothing);
+        assert!(matches!(judged("CreateLoginProfile", &[("UserName", "m")]), Needs::Never(_)));
+        assert!(matches!(judged("UpdateLoginProfile", &[("UserName", "m")]), Needs::Never(_)));
     }
 
     #[test]
