@@ -36,8 +36,8 @@ pub struct IsolateNetwork {
 /// One action as a holder asks for it: a copy of the policy's, resolved when the hold was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = exactly_one(&["isolateNetwork", "denyAll", "deactivateAccessKeys", "deactivateSshKeys", "deactivateServiceCredentials", "deactivateSigningCertificates", "removeConsoleAccess", "protectFromTermination", "disableInstanceMetadata"])
-    .message("actions: each item needs exactly one of isolateNetwork, denyAll, deactivateAccessKeys, deactivateSshKeys, deactivateServiceCredentials, deactivateSigningCertificates, removeConsoleAccess, protectFromTermination, disableInstanceMetadata"))]
+#[x_kube(validation = exactly_one(&["isolateNetwork", "denyAll", "deactivateAccessKeys", "deactivateSshKeys", "deactivateServiceCredentials", "deactivateSigningCertificates", "removeConsoleAccess", "protectFromTermination", "disableInstanceMetadata", "revokeSessions", "sealTrustPolicy"])
+    .message("actions: each item needs exactly one of isolateNetwork, denyAll, deactivateAccessKeys, deactivateSshKeys, deactivateServiceCredentials, deactivateSigningCertificates, removeConsoleAccess, protectFromTermination, disableInstanceMetadata, revokeSessions, sealTrustPolicy"))]
 pub struct ContainAction {
     /// EC2 instance: network isolation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -66,6 +66,12 @@ pub struct ContainAction {
     /// IAM user: delete the console password, for good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remove_console_access: Option<Empty>,
+    /// IAM role: deny the sessions that were issued before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoke_sessions: Option<Empty>,
+    /// IAM role: let nobody assume it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seal_trust_policy: Option<Empty>,
 }
 
 /// One kind of evidence.

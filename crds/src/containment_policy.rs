@@ -170,20 +170,29 @@ pub struct IamRolePolicy {
     /// Actions that contain it; each item has exactly one key, e.g. `- denyAll: {}`.
     #[serde(default)]
     #[schemars(length(max = 32))]
-    #[x_kube(validation = no_key_twice(&["denyAll"]).message("iamRole.contain: the same key is listed twice; keep one"))]
+    #[x_kube(validation = no_key_twice(&["denyAll", "revokeSessions", "sealTrustPolicy"]).message("iamRole.contain: the same key is listed twice; keep one"))]
     pub contain: Vec<IamRoleAction>,
 }
 
 /// One containment action on a role.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = exactly_one(&["denyAll"])
-    .message("iamRole.contain: each item needs exactly one action: denyAll (write `denyAll: {}`, not `denyAll:`)"))]
+#[x_kube(validation = exactly_one(&["denyAll", "revokeSessions", "sealTrustPolicy"])
+    .message("iamRole.contain: each item needs exactly one action: denyAll, revokeSessions or sealTrustPolicy (write `denyAll: {}`, not `denyAll:`)"))]
 pub struct IamRoleAction {
     /// Denies every call of every session, old and new: by an inline policy, by the attached `AWSDenyAll`, and by `AWSDenyAll`
     /// as permissions boundary, side by side. Any of them is enough. Whatever runs with this role stops working.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deny_all: Option<Empty>,
+    /// Denies every session that was issued before the containment (and, as AWS lags, within its first two and a half minutes).
+    /// Who may assume the role can do so again at once, also an attacker: `sealTrustPolicy` ends that. Old sessions stay denied
+    /// after a release until they have expired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoke_sessions: Option<Empty>,
+    /// Replaces the trust policy, so that nobody can assume the role, AWS's services neither. Sessions that are there live on
+    /// until they expire: `revokeSessions` or `denyAll` ends those.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seal_trust_policy: Option<Empty>,
 }
 
 impl From<&Ec2InstanceAction> for ContainAction {
@@ -213,7 +222,12 @@ impl From<&IamUserAction> for ContainAction {
 
 impl From<&IamRoleAction> for ContainAction {
     fn from(a: &IamRoleAction) -> Self {
-        Self { deny_all: a.deny_all, ..Self::default() }
+        Self {
+            deny_all: a.deny_all,
+            revoke_sessions: a.revoke_sessions,
+            seal_trust_policy: a.seal_trust_policy,
+            ..Self::default()
+        }
     }
 }
 

@@ -127,6 +127,7 @@ fn a_section_of_a_policy_says_what_to_do() {
         (json!({"ec2Instance": {"contain": [], "evidence": []}}), "ec2Instance: list at least one item"),
         (json!({"iamUser": {"contain": []}}), "iamUser.contain: list at least one action"),
         (json!({"iamRole": {"contain": []}}), "iamRole.contain: list at least one action"),
+        (json!({"iamRole": {"contain": [{"revokeSessions": {}}, {"sealTrustPolicy": {}}]}}), ""),
         (json!({"iamRole": {"contain": [{}]}}), "iamRole.contain: each item needs exactly one action"),
         (json!({"iamRole": {"contain": [{"denyAll": {}}, {"denyAll": {}}]}}), "iamRole.contain: the same key"),
     ]);

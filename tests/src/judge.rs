@@ -200,6 +200,8 @@ fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Need
         "DeleteUserPolicy" | "DeleteRolePolicy" if param("PolicyName") == "firebreak-deny-all" => {
             Needs::Release(principal.to_owned())
         }
+        "DeleteRolePolicy" if param("PolicyName") == "firebreak-revoke-sessions" => Needs::Release(principal.to_owned()),
+        "UpdateAssumeRolePolicy" if param("PolicyDocument").contains(r#""Allow""#) => Needs::Release(principal.to_owned()),
         "DeleteUserPolicy" | "DeleteRolePolicy" if is_expired(param("PolicyName"), now) => Needs::Nothing,
         "PutUserPolicy" | "PutRolePolicy" if !denies(param("PolicyName"), param("PolicyDocument")) => {
             Needs::Never("no deny of ours")
@@ -222,6 +224,7 @@ fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Need
         | "AttachUserPolicy"
         | "PutUserPermissionsBoundary"
         | "PutRolePolicy"
+        | "UpdateAssumeRolePolicy"
         | "AttachRolePolicy"
         | "PutRolePermissionsBoundary"
         | "TagRole"
@@ -370,6 +373,9 @@ mod tests {
         assert_eq!(role("DeleteRolePolicy", ("PolicyName", "firebreak-deny-all")), release);
         assert_eq!(role("DetachRolePolicy", ("PolicyArn", "arn:aws:iam::aws:policy/AWSDenyAll")), release);
         assert_eq!(role("AttachRolePolicy", ("PolicyArn", "arn:aws:iam::aws:policy/AWSDenyAll")), Needs::Nothing);
+        assert_eq!(role("DeleteRolePolicy", ("PolicyName", "firebreak-revoke-sessions")), release);
+        let trust = |effect| role("UpdateAssumeRolePolicy", ("PolicyDocument", effect));
+        assert_eq!((trust(r#"{"Effect":"Deny"}"#), trust(r#"{"Effect":"Allow"}"#)), (Needs::Nothing, release));
         assert!(matches!(role("DeleteRolePolicy", ("PolicyName", "own")), Needs::Never(_)));
         assert!(matches!(role("AttachRolePolicy", ("PolicyArn", "arn:aws:iam::aws:policy/Own")), Needs::Never(_)));
     }

@@ -59,6 +59,10 @@ pub enum InstanceAttribute {
     DeleteOnTermination(Vec<String>),
 }
 
+/// A trust policy that lets nobody assume the role: it allows nothing, and AWS takes none without a statement. IAM refuses
+/// `"Principal": "*"` in a trust policy, and takes this form of it.
+pub const SEALED_TRUST: &str = r#"{"Version":"2012-10-17","Statement":[{"Sid":"FirebreakSealed","Effect":"Deny","Principal":{"AWS":"*"},"Action":["sts:AssumeRole","sts:AssumeRoleWithSAML","sts:AssumeRoleWithWebIdentity","sts:SetSourceIdentity","sts:TagSession"]}]}"#;
+
 /// One changing AWS operation with its parameters.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)] // the fields are AWS's own parameters
@@ -146,6 +150,10 @@ pub enum Call {
     DeletePermissionsBoundary {
         principal: Principal,
     },
+    UpdateAssumeRolePolicy {
+        role: String,
+        document: String,
+    },
     UpdateAccessKey {
         user: String,
         id: String,
@@ -208,6 +216,7 @@ impl Call {
             Self::DeletePermissionsBoundary { principal } => {
                 principal.either("iam:DeleteUserPermissionsBoundary", "iam:DeleteRolePermissionsBoundary")
             }
+            Self::UpdateAssumeRolePolicy { .. } => "iam:UpdateAssumeRolePolicy",
             Self::UpdateAccessKey { .. } => "iam:UpdateAccessKey",
             Self::UpdateSshPublicKey { .. } => "iam:UpdateSSHPublicKey",
             Self::UpdateServiceSpecificCredential { .. } => "iam:UpdateServiceSpecificCredential",
@@ -235,6 +244,7 @@ impl Call {
             | Self::UpdateSshPublicKey { active, .. }
             | Self::UpdateServiceSpecificCredential { active, .. }
             | Self::UpdateSigningCertificate { active, .. } => *active,
+            Self::UpdateAssumeRolePolicy { document, .. } => document != SEALED_TRUST,
             Self::DeletePolicy { .. } | Self::DetachPolicy { .. } | Self::DeletePermissionsBoundary { .. } => true,
             Self::PutPermissionsBoundary { arn, .. } => !arn.ends_with(":iam::aws:policy/AWSDenyAll"),
             _ => false,
@@ -298,6 +308,9 @@ impl Display for Call {
             | Self::DetachPolicy { principal, arn }
             | Self::PutPermissionsBoundary { principal, arn } => write!(f, "{principal}: {arn}"),
             Self::DeletePermissionsBoundary { principal } => write!(f, "{principal}"),
+            Self::UpdateAssumeRolePolicy { role, document } => {
+                write!(f, "{role}: {}", if document == SEALED_TRUST { "nobody may assume it" } else { "restore" })
+            }
             Self::UpdateAccessKey { user, id, active }
             | Self::UpdateSshPublicKey { user, id, active }
             | Self::UpdateServiceSpecificCredential { user, id, active }

@@ -12,7 +12,7 @@ mod read;
 mod session;
 
 pub use act::{Actor, Guard, Outcome};
-pub use call::{Call, Change, GroupRole, InstanceAttribute};
+pub use call::{Call, Change, GroupRole, InstanceAttribute, SEALED_TRUST};
 pub use error::{AwsError, Class};
 #[cfg(test)]
 pub use model::AttachedVolume;

@@ -240,6 +240,8 @@ pub struct Identity {
     pub tags: BTreeMap<String, String>,
     /// The ARN of the policy that is its permissions boundary.
     pub boundary: Option<String>,
+    /// Of a role: the text of its trust policy.
+    pub trust: Option<String>,
 }
 
 impl Identity {

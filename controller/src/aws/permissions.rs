@@ -50,6 +50,7 @@ const WRITES: &[&str] = &[
     "iam:UntagRole",
     "iam:UntagUser",
     "iam:UpdateAccessKey",
+    "iam:UpdateAssumeRolePolicy",
     "iam:UpdateSSHPublicKey",
     "iam:UpdateServiceSpecificCredential",
     "iam:UpdateSigningCertificate",

@@ -1,6 +1,6 @@
 //! Everything that a plan may depend on besides what was observed.
 
-use firebreak_crds::{Conversion, ConversionState, OnConflict, Quarantine, ReleasePolicy, Resource};
+use firebreak_crds::{Conversion, ConversionState, Holder, OnConflict, Quarantine, ReleasePolicy, Resource};
 use k8s_openapi::jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -20,6 +20,8 @@ pub struct Case {
     pub decision: Option<OnConflict>,
     /// What the policy of every holder, and of all that let go, gives back beyond the default.
     pub release: ReleasePolicy,
+    /// Who holds it.
+    pub holders: Vec<Holder>,
     /// When the containment began.
     pub since: Timestamp,
     /// `namespace/name` of the first Incident that held.
@@ -42,6 +44,7 @@ impl Case {
             conversions: spec.conversions.clone(),
             decision: spec.release.as_ref().map(|r| r.on_conflict),
             release: merge_release(spec.holders.iter().map(|h| &h.release).chain(&spec.let_go)).unwrap_or_default(),
+            holders: spec.holders.clone(),
             since: quarantine.metadata.creation_timestamp.as_ref().map_or(now, |t| t.0),
             incident: spec.holders.first().map(|h| format!("{}/{}", h.namespace, h.name)).unwrap_or_default(),
             partition: partition.to_owned(),

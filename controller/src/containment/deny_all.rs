@@ -5,9 +5,9 @@
 
 use firebreak_crds::{ActionState, Empty, OnConflict};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::case::Case;
+use super::document::equal;
 use super::drive::Action;
 use super::plan::Plan;
 use super::residual;
@@ -67,11 +67,8 @@ impl Action for DenyAll {
 
     fn contain(case: &Case, _: &Empty, look: &Look) -> Plan {
         let Some(identity) = &look.identity else { return no_principal(case) };
-        if let Some(by) = identity.managed_by() {
-            return Plan::done(
-                ActionState::Failed,
-                format!("{} is managed by {by}: AWS lets nobody change it", case.resource),
-            );
+        if let Some(refused) = managed(case, identity) {
+            return refused;
         }
         let rungs = look.rungs(case);
         let mut plan = Plan::default();
@@ -242,7 +239,13 @@ pub(super) fn no_principal(case: &Case) -> Plan {
     Plan::done(ActionState::Failed, what)
 }
 
-fn made_again(case: &Case, was: &str, is: &str) -> String {
+/// What AWS lets nobody change.
+pub(super) fn managed(case: &Case, identity: &Identity) -> Option<Plan> {
+    let by = identity.managed_by()?;
+    Some(Plan::done(ActionState::Failed, format!("{} is managed by {by}: AWS lets nobody change it", case.resource)))
+}
+
+pub(super) fn made_again(case: &Case, was: &str, is: &str) -> String {
     format!("{} was deleted and made again ({was} is now {is}): spec.release.onConflict decides", case.resource)
 }
 
@@ -252,12 +255,6 @@ fn put(case: &Case, policy: &str, document: &str) -> Call {
 
 fn aws_deny_all(case: &Case) -> String {
     format!("arn:{}:iam::aws:policy/AWSDenyAll", case.partition)
-}
-
-/// Policy texts are compared as parsed JSON: AWS may change white space.
-fn equal(a: &str, b: &str) -> bool {
-    let parsed = |t: &str| serde_json::from_str::<Value>(t).ok();
-    parsed(a).is_some() && parsed(a) == parsed(b)
 }
 
 #[cfg(test)]

@@ -40,6 +40,7 @@ pub fn case(resource: Resource) -> Case {
         conversions: Vec::new(),
         decision: None,
         release: ReleasePolicy::default(),
+        holders: Vec::new(),
         since,
         incident: "security/inc-1".into(),
         partition: "aws".into(),

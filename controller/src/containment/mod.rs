@@ -10,6 +10,7 @@ mod deactivate_signing_certificates;
 mod deactivate_ssh_keys;
 mod deny_all;
 mod disable_instance_metadata;
+mod document;
 mod drive;
 mod isolate_network;
 mod ledger;
@@ -17,6 +18,8 @@ mod plan;
 mod protect_from_termination;
 mod remove_console_access;
 mod residual;
+mod revoke_sessions;
+mod seal_trust_policy;
 mod tag_resource;
 mod wanted;
 

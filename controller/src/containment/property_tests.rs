@@ -11,6 +11,8 @@ mod merge;
 mod metadata;
 mod network;
 mod protection;
+mod revoke;
+mod seal;
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -36,6 +36,11 @@ pub struct Residual {
 /// Every residual deny on record: of this release, and of earlier ones that were not finished.
 #[must_use]
 pub fn all(case: &Case) -> Vec<Residual> {
+    case.original.keys().filter(|k| k.contains("/residual-")).filter_map(|k| case.recorded(k)).collect()
+}
+
+/// Those of `denyAll`.
+fn of_deny_all(case: &Case) -> Vec<Residual> {
     case.original.keys().filter(|k| k.starts_with(KEY)).filter_map(|k| case.recorded(k)).collect()
 }
 
@@ -43,7 +48,7 @@ pub fn all(case: &Case) -> Vec<Residual> {
 /// issued since would come back to life.
 #[must_use]
 pub fn recorded(case: &Case) -> Option<Residual> {
-    let latest = all(case).into_iter().max_by_key(|r| r.cutoff)?;
+    let latest = of_deny_all(case).into_iter().max_by_key(|r| r.cutoff)?;
     last_held_again(case).is_none_or(|at| latest.decided_at() >= at).then_some(latest)
 }
 

@@ -14,6 +14,8 @@ use super::drive::{self, Action, DryRun, Merge, Pass, Report};
 use super::isolate_network::Isolation;
 use super::protect_from_termination::Protection;
 use super::remove_console_access::ConsoleAccess;
+use super::revoke_sessions::Sessions;
+use super::seal_trust_policy::Seal;
 use super::tag_resource::TagResource;
 use crate::aws::{AwsError, Session};
 
@@ -96,6 +98,8 @@ actions! {
     DeactivateServiceCredentials: ServiceCredentials, deactivate_service_credentials;
     DeactivateSigningCertificates: SigningCertificates, deactivate_signing_certificates;
     RemoveConsoleAccess: ConsoleAccess, remove_console_access;
+    RevokeSessions: Sessions, revoke_sessions;
+    SealTrustPolicy: Seal, seal_trust_policy;
 }
 
 /// The actions of all holders, merged; and those on record that no holder asks for any more, since nothing is given back

@@ -119,3 +119,75 @@ async fn roles_that_nobody_can_or_may_change_are_refused_and_the_others_go_on() 
     let wrong: Vec<_> = world.proxy.changing().into_iter().filter(|c| touched(c) && c.action != "AssumeRole").collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
+
+/// Whether nobody can assume the role and its old sessions are denied.
+async fn shut(world: &World<'_>) -> anyhow::Result<()> {
+    let role = sight::role(&world.aws).await?;
+    let revoked = role
+        .inline
+        .get("firebreak-revoke-sessions")
+        .is_some_and(|text| text.contains("aws:TokenIssueTime") && text.contains("DateLessThan") && !text.contains("Allow"));
+    let sealed = role.trust.contains("FirebreakSealed") && !role.trust.contains("Allow");
+    ensure!(revoked && sealed, "{role:#?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_role_that_is_sealed_with_its_sessions_revoked_stays_so_and_is_given_back_exactly() {
+    let (world, _guard) = role_world(json!([{ "revokeSessions": {} }, { "sealTrustPolicy": {} }])).await;
+    let judge = Judge::of(&world).await;
+    let before = sight::role(&world.aws).await.unwrap();
+    contained(&world).await;
+    shut(&world).await.unwrap();
+
+    let shut_again = async || world.until_aws("shut again", async || shut(&world).await).await;
+    let (iam, soft) = (&world.aws.iam, scene::USER_POLICY);
+    iam.update_assume_role_policy().role_name(ROLE).policy_document(scene::ROLE_TRUST).send().await.unwrap();
+    iam.delete_role_policy().role_name(ROLE).policy_name("firebreak-revoke-sessions").send().await.unwrap();
+    shut_again().await;
+    let put = iam.put_role_policy().role_name(ROLE).policy_name("firebreak-revoke-sessions").policy_document(soft);
+    put.send().await.unwrap();
+    shut_again().await;
+
+    // The cutoff moves forward at the look after 30 s.
+    let first = sight::role(&world.aws).await.unwrap().inline["firebreak-revoke-sessions"].clone();
+    let moved = std::time::Duration::from_mins(1);
+    firebreak_tests::eventually::eventually("a later cutoff", moved, async || {
+        shut(&world).await?;
+        let now = sight::role(&world.aws).await?.inline["firebreak-revoke-sessions"].clone();
+        ensure!(now > first, "{now}");
+        Ok(())
+    })
+    .await;
+    let last = sight::role(&world.aws).await.unwrap().inline["firebreak-revoke-sessions"].clone();
+
+    world.release("inc").await;
+    let after = sight::role(&world.aws).await.unwrap();
+    let [residual] = &after.residual[..] else { panic!("{after:#?}") };
+    let stays = world.aws.iam.get_role_policy().role_name(ROLE).policy_name(residual).send().await.unwrap();
+    assert_eq!(sight::decoded(&stays.policy_document), last, "old sessions stay denied");
+    assert_eq!(sight::Role { residual: vec![], ..after.clone() }, before);
+    assert!(judge.assert_no_call_was_wrong() > 0);
+    old_sessions_end(&world).await;
+}
+
+#[tokio::test]
+async fn a_trust_policy_that_names_somebody_who_was_made_again_is_a_conflict() {
+    let (world, _guard) = role_world(json!([{ "sealTrustPolicy": {} }])).await;
+    let (iam, account) = (&world.aws.iam, &world.aws.account);
+    iam.create_user().user_name("ci").send().await.unwrap();
+    let trust = format!(
+        r#"{{"Version":"2012-10-17","Statement":[{{"Effect":"Allow","Principal":{{"AWS":"arn:aws:iam::{account}:user/ci"}},"Action":"sts:AssumeRole"}}]}}"#
+    );
+    iam.update_assume_role_policy().role_name(ROLE).policy_document(&trust).send().await.unwrap();
+    contained(&world).await;
+    iam.delete_user().user_name("ci").send().await.unwrap();
+    iam.create_user().user_name("ci").send().await.unwrap();
+    world.change("inc", json!({ "mode": "Release" })).await;
+    let message = world.until_quarantine_says(ROLE, "Stalled", "ReleaseConflict").await;
+    assert!(message.contains("user/ci") && message.contains("somebody else"), "{message}");
+    assert!(sight::role(&world.aws).await.unwrap().trust.contains("FirebreakSealed"), "still sealed");
+    world.steer(ROLE, json!({ "release": { "onConflict": "RestoreOriginal" } })).await;
+    world.until("inc", "Released", "True").await;
+    assert_eq!(sight::role(&world.aws).await.unwrap().trust, trust);
+}

@@ -29,6 +29,10 @@ pub(super) async fn send(client: &Client, call: &Call) -> Result<Outcome, AwsErr
         Call::DeleteLoginProfile { user } => {
             sent!(aws_sdk_iam, call, client.delete_login_profile().user_name(user))?;
         }
+        Call::UpdateAssumeRolePolicy { role, document } => {
+            let request = client.update_assume_role_policy().role_name(role).policy_document(document);
+            sent!(aws_sdk_iam, call, request)?;
+        }
         Call::PutPolicy { principal, .. }
         | Call::DeletePolicy { principal, .. }
         | Call::DeleteExpiredSessionsDeny { principal, .. }

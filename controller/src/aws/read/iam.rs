@@ -133,11 +133,14 @@ impl Session {
 }
 
 fn user(u: aws_sdk_iam::types::User) -> User {
-    User { id: u.user_id, arn: u.arn, tags: tags(u.tags), boundary: u.permissions_boundary.and_then(boundary) }
+    let boundary = u.permissions_boundary.and_then(boundary);
+    User { id: u.user_id, arn: u.arn, tags: tags(u.tags), boundary, trust: None }
 }
 
 fn role(r: aws_sdk_iam::types::Role) -> Identity {
-    Identity { id: r.role_id, arn: r.arn, tags: tags(r.tags), boundary: r.permissions_boundary.and_then(boundary) }
+    let boundary = r.permissions_boundary.and_then(boundary);
+    let trust = r.assume_role_policy_document.as_deref().map(decoded);
+    Identity { id: r.role_id, arn: r.arn, tags: tags(r.tags), boundary, trust }
 }
 
 fn tags(tags: Option<Vec<aws_sdk_iam::types::Tag>>) -> BTreeMap<String, String> {

@@ -1,0 +1,55 @@
+//! Policy documents.
+
+use serde_json::Value;
+
+/// Whether two texts say the same. They are compared as parsed JSON: AWS may change white space.
+pub fn equal(a: &str, b: &str) -> bool {
+    let parsed = |text: &str| serde_json::from_str::<Value>(text).ok();
+    parsed(a).is_some() && parsed(a) == parsed(b)
+}
+
+/// The principals of every statement, each as written: an ARN, an account, a service, a provider, `*`, or a unique id where AWS
+/// shows that whoever it was is gone.
+pub fn principals(text: &str) -> Vec<String> {
+    let document: Value = serde_json::from_str(text).unwrap_or_default();
+    let mut found = Vec::new();
+    for statement in list(&document["Statement"]) {
+        for key in ["Principal", "NotPrincipal"] {
+            collect(&statement[key], &mut found);
+        }
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+fn list(value: &Value) -> Vec<&Value> {
+    value.as_array().map_or_else(|| vec![value], |all| all.iter().collect())
+}
+
+fn collect(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::String(text) => found.push(text.clone()),
+        Value::Array(all) => all.iter().for_each(|v| collect(v, found)),
+        Value::Object(fields) => fields.values().for_each(|v| collect(v, found)),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn white_space_and_the_order_of_keys_mean_nothing() {
+        assert!(equal(r#"{"a":1,"b":[2]}"#, "{ \"b\": [2],\n \"a\": 1 }"));
+        assert!(!equal(r#"{"a":1}"#, r#"{"a":2}"#) && !equal("", ""));
+    }
+
+    #[test]
+    fn principals_are_found_however_they_are_written() {
+        let text = r#"{"Statement":[{"Principal":{"AWS":["b","AROA1"],"Service":"ec2"}},{"Principal":"*"}]}"#;
+        assert_eq!(principals(text), ["*", "AROA1", "b", "ec2"]);
+        assert_eq!(principals(r#"{"Statement":{"Principal":{"AWS":"a"}}}"#), ["a"]);
+    }
+}

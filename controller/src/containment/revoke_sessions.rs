@@ -1,0 +1,199 @@
+//! `revokeSessions`: the sessions of a role that were issued before a cutoff are denied, by an inline policy; the role goes on
+//! working for who assumes it anew.
+//!
+//! The cutoff is recorded before it is put in place, and only moves forward: AWS enforces late, clocks differ, and a trust that
+//! was sealed a moment ago may have let somebody in. It moves too when another Incident asks: its responder means the sessions of
+//! now. At release the same deny stays under another name until the last such session has expired.
+//! <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_revoke-sessions.html>
+
+use firebreak_crds::{ActionState, Empty, HolderState, OnConflict};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::case::Case;
+use super::deny_all::{managed, no_principal};
+use super::document::equal;
+use super::drive::Action;
+use super::plan::Plan;
+use super::residual::{self, Residual};
+use crate::aws::{AwsError, Call, Identity, Outcome, Session};
+
+/// The inline policy's name during the containment.
+pub(super) const POLICY: &str = "firebreak-revoke-sessions";
+const KEY: &str = "revokeSessions/cutoff-";
+const RESIDUAL: &str = "revokeSessions/residual-";
+/// When the cutoff moves forward, after it was first decided.
+const AGAIN: [SignedDuration; 2] = [SignedDuration::from_secs(30), SignedDuration::from_secs(120)];
+/// More cutoffs than that are not recorded: the record has room for other things, too.
+const CUTOFFS: usize = 96;
+
+/// The action.
+pub struct Sessions;
+
+/// What is observed.
+#[derive(Clone, Debug, Default)]
+pub struct Look {
+    pub(super) role: Option<Identity>,
+    pub(super) policy: Option<String>,
+    /// The text of what stays after the release; and whether it was read from AWS.
+    pub(super) residual: Option<(String, bool)>,
+}
+
+/// What is recorded: a cutoff, who asked for it, and when its round began.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Cutoff {
+    pub(super) deny: Residual,
+    pub(super) round: Timestamp,
+    pub(super) holders: Vec<String>,
+}
+
+impl Action for Sessions {
+    const NAME: &'static str = "revokeSessions";
+    type Params = Empty;
+    type Look = Look;
+
+    async fn look(aws: &Session, case: &Case, _: Option<&Empty>) -> Result<Look, AwsError> {
+        let (principal, residual) = (case.principal(), cutoffs(case).pop().map(|c| c.deny.policy));
+        let read_residual = async {
+            match &residual {
+                Some(policy) => aws.inline_policy(&principal, policy).await,
+                None => Ok(None),
+            }
+        };
+        let reads = futures::join!(aws.identity(&principal), aws.inline_policy(&principal, POLICY), read_residual);
+        Ok(Look { role: reads.0?, policy: reads.1?, residual: reads.2?.map(|text| (text, true)) })
+    }
+
+    fn contain(case: &Case, _: &Empty, look: &Look) -> Plan {
+        let Some(role) = &look.role else { return no_principal(case) };
+        if let Some(refused) = managed(case, role) {
+            return refused;
+        }
+        let mut plan = Plan::default();
+        let latest = cutoffs(case).pop();
+        let due = due(case);
+        if let Some(next) = &due {
+            plan.record(format!("{KEY}{}", next.deny.cutoff.as_second()), next);
+        }
+        let Some(deny) = due.as_ref().or(latest.as_ref()).map(|c| &c.deny) else { return plan };
+        if !look.shows(&deny.document()) {
+            plan.calls.push(put(case, POLICY, deny));
+            if due.is_none() {
+                plan.verdict.drift.push(format!("inline policy {POLICY} was gone or changed"));
+            }
+        }
+        plan.verdict.state = if plan.is_done() { ActionState::InForce } else { ActionState::InProgress };
+        plan.verdict.message = format!(
+            "sessions issued before {} are denied; whom the trust policy lets assume the role gets a new one",
+            deny.cutoff
+        );
+        plan
+    }
+
+    fn release(case: &Case, look: &Look) -> Plan {
+        if look.role.is_none() {
+            return Plan::done(ActionState::Released, format!("{} no longer exists", case.resource));
+        }
+        let cutoffs = cutoffs(case);
+        let Some(Cutoff { deny, .. }) = cutoffs.last() else { return Plan::done(ActionState::Released, "") };
+        let mut plan = Plan::default();
+        let over = deny.until <= case.now;
+        if !over && !stays(&mut plan, case, look, deny) {
+            return plan;
+        }
+        lift(&mut plan, case, look, &cutoffs);
+        if plan.is_done() && plan.verdict.state != ActionState::Conflict {
+            plan.verdict.state = ActionState::Released;
+            let stay = || format!("sessions issued before {} stay denied until {}", deny.cutoff, deny.until);
+            plan.verdict.message = if over { "every session that was denied has expired".into() } else { stay() };
+        }
+        plan
+    }
+
+    fn after(look: &mut Look, call: &Call, _: &Outcome) {
+        match call {
+            Call::PutPolicy { policy, document, .. } if policy == POLICY => look.policy = Some(document.clone()),
+            Call::PutPolicy { document, .. } => look.residual = Some((document.clone(), false)),
+            Call::DeletePolicy { .. } => look.policy = None,
+            _ => {}
+        }
+    }
+}
+
+impl Look {
+    fn shows(&self, document: &str) -> bool {
+        self.policy.as_deref().is_some_and(|text| equal(text, document))
+    }
+}
+
+/// Every cutoff on record, the latest last.
+fn cutoffs(case: &Case) -> Vec<Cutoff> {
+    let keys = case.original.keys().filter(|k| k.starts_with(KEY));
+    let mut all: Vec<Cutoff> = keys.filter_map(|k| case.recorded(k)).collect();
+    all.sort_by_key(|c| c.deny.cutoff);
+    all
+}
+
+/// The next cutoff, where it is time for one.
+fn due(case: &Case) -> Option<Cutoff> {
+    let (all, asking) = (cutoffs(case), asking(case));
+    let new = |round| {
+        let deny = Residual::decided(case.now, residual::life(case));
+        Cutoff { deny, round, holders: asking.clone() }
+    };
+    let Some(latest) = all.last() else { return Some(new(case.now)) };
+    let next = if asking.iter().any(|uid| !all.iter().any(|c| c.holders.contains(uid))) {
+        new(case.now)
+    } else {
+        let so_far = all.iter().filter(|c| c.round == latest.round).count();
+        let wait = AGAIN.get(so_far.checked_sub(1)?)?;
+        (case.now >= latest.round + *wait).then(|| new(latest.round))?
+    };
+    (all.len() < CUTOFFS && next.deny.cutoff > latest.deny.cutoff).then_some(next)
+}
+
+/// The Incidents that hold it with this action.
+fn asking(case: &Case) -> Vec<String> {
+    let asks = |h: &&firebreak_crds::Holder| {
+        h.state == HolderState::Holding && h.actions.iter().any(|a| a.revoke_sessions.is_some())
+    };
+    case.holders.iter().filter(asks).map(|h| h.uid.clone()).collect()
+}
+
+/// Whether the deny that stays is recorded, in place and read back; else plans the next step to that.
+fn stays(plan: &mut Plan, case: &Case, look: &Look, deny: &Residual) -> bool {
+    let key = format!("{RESIDUAL}{}", deny.cutoff.as_second());
+    if !case.original.contains_key(&key) {
+        plan.record(key, deny);
+        return false;
+    }
+    match &look.residual {
+        Some((text, read)) if equal(text, &deny.document()) => plan.look_again = !read,
+        _ => plan.calls.push(put(case, &deny.policy, deny)),
+    }
+    plan.is_done()
+}
+
+/// Takes the standing policy away. One of an earlier cutoff is ours as well: the process may have died before the next was put.
+fn lift(plan: &mut Plan, case: &Case, look: &Look, cutoffs: &[Cutoff]) {
+    let Some(text) = &look.policy else { return };
+    let ours = cutoffs.iter().any(|c| equal(text, &c.deny.document()));
+    match (ours, case.decision) {
+        (false, None) => {
+            let what = format!(
+                "inline policy {POLICY} was changed by somebody (KeepTheirs leaves it, RestoreOriginal deletes it): spec.release.onConflict decides"
+            );
+            plan.verdict = super::plan::Verdict::new(ActionState::Conflict, what);
+        }
+        (false, Some(OnConflict::KeepTheirs)) => {}
+        _ => plan.calls.push(Call::DeletePolicy { principal: case.principal(), policy: POLICY.into() }),
+    }
+}
+
+fn put(case: &Case, policy: &str, deny: &Residual) -> Call {
+    Call::PutPolicy { principal: case.principal(), policy: policy.into(), document: deny.document() }
+}
+
+#[cfg(test)]
+#[path = "revoke_sessions_tests.rs"]
+mod tests;

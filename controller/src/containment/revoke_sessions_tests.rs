@@ -1,0 +1,117 @@
+use super::*;
+use crate::containment::example;
+
+const SOFT: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}"#;
+
+fn asks(uid: &str) -> firebreak_crds::Holder {
+    let action =
+        firebreak_crds::ContainAction { revoke_sessions: Some(Empty {}), ..firebreak_crds::ContainAction::default() };
+    example::holder(uid, "inc", vec![action])
+}
+
+fn case() -> Case {
+    Case { holders: vec![asks("1")], ..example::case(example::role()) }
+}
+
+/// As it is `seconds` later, with what the plan asked to be recorded.
+fn later(mut case: Case, plan: &Plan, seconds: i64) -> Case {
+    for (key, value) in &plan.record {
+        case = example::recorded(case, key, value);
+    }
+    case.now += SignedDuration::from_secs(seconds);
+    case
+}
+
+fn look(policy: Option<String>) -> Look {
+    Look { role: Some(Identity::default()), policy, residual: None }
+}
+
+fn contained() -> (Case, String) {
+    let first = Sessions::contain(&case(), &Empty {}, &look(None));
+    let case = later(case(), &first, 1);
+    let document = cutoffs(&case)[0].deny.document();
+    (case, document)
+}
+
+#[test]
+fn the_cutoff_is_recorded_with_the_call_and_read_back() {
+    let first = Sessions::contain(&case(), &Empty {}, &look(None));
+    assert_eq!((first.record.len(), first.calls.len(), first.verdict.drift.len()), (1, 1, 0));
+    let (case, document) = contained();
+    assert!(document.contains("DateLessThan"));
+    let done = Sessions::contain(&case, &Empty {}, &look(Some(document)));
+    assert_eq!((done.is_done(), done.verdict.state), (true, ActionState::InForce));
+    for tampered in [None, Some(SOFT.to_owned())] {
+        let plan = Sessions::contain(&case, &Empty {}, &look(tampered));
+        assert_eq!((plan.calls.len(), plan.record.len(), plan.verdict.drift.len()), (1, 0, 1));
+    }
+}
+
+#[test]
+fn the_cutoff_moves_forward_twice_and_then_it_is_quiet() {
+    let (mut case, _) = contained();
+    let mut last = cutoffs(&case)[0].deny.cutoff;
+    for seconds in [30, 90] {
+        case.now += SignedDuration::from_secs(seconds);
+        let document = cutoffs(&case).pop().unwrap().deny.document();
+        let plan = Sessions::contain(&case, &Empty {}, &look(Some(document)));
+        assert_eq!((plan.record.len(), plan.calls.len(), plan.verdict.drift.len()), (1, 1, 0), "{seconds}");
+        case = later(case, &plan, 0);
+        let next = cutoffs(&case).pop().unwrap().deny.cutoff;
+        assert!(next > last);
+        last = next;
+    }
+    case.now += SignedDuration::from_hours(48);
+    let document = cutoffs(&case).pop().unwrap().deny.document();
+    assert!(Sessions::contain(&case, &Empty {}, &look(Some(document))).is_done());
+}
+
+#[test]
+fn another_incident_moves_it_to_its_own_time() {
+    let (case, document) = contained();
+    let mut case = later(case, &Plan::default(), 3600);
+    case.original.retain(|key, _| key.starts_with(KEY));
+    case.holders.push(asks("2"));
+    let plan = Sessions::contain(&case, &Empty {}, &look(Some(document)));
+    assert_eq!((plan.record.len(), plan.calls.len()), (1, 1));
+    let case = later(case, &plan, 1);
+    assert_eq!(cutoffs(&case)[1].holders, ["1", "2"]);
+    assert!(cutoffs(&case)[1].deny.cutoff > case.now);
+}
+
+#[test]
+fn the_deny_stays_under_another_name_before_its_own_goes() {
+    let (case, document) = contained();
+    let recorded = Sessions::release(&case, &look(Some(document.clone())));
+    assert!(recorded.calls.is_empty() && recorded.record.keys().all(|k| k.starts_with(RESIDUAL)), "{recorded:?}");
+    let case = later(case, &recorded, 1);
+    let mut seen = look(Some(document.clone()));
+    let put = Sessions::release(&case, &seen);
+    assert!(matches!(&put.calls[..], [Call::PutPolicy { policy, .. }] if policy.starts_with("firebreak-sessions-until-")));
+    Sessions::after(&mut seen, &put.calls[0], &Outcome::Done);
+    let expected = Sessions::release(&case, &seen);
+    assert!(expected.calls.is_empty() && expected.look_again, "expected is not read");
+    seen.residual = Some((document, true));
+    let lifted = Sessions::release(&case, &seen);
+    assert!(matches!(&lifted.calls[..], [Call::DeletePolicy { policy, .. }] if policy == POLICY));
+    seen.policy = None;
+    let done = Sessions::release(&case, &seen);
+    assert!(done.verdict.state == ActionState::Released && done.verdict.message.contains("stay denied until"));
+    assert_eq!(residual::all(&case).len(), 1, "the AwsAccount ends it");
+}
+
+#[test]
+fn what_somebody_put_in_its_place_is_a_conflict_and_nothing_stays_when_all_have_expired() {
+    let (mut case, document) = contained();
+    case.now += SignedDuration::from_hours(13);
+    assert_eq!(Sessions::release(&case, &look(Some(document))).calls.len(), 1, "no residual deny any more");
+    let theirs = look(Some(SOFT.into()));
+    for (decision, calls, state) in [
+        (None, 0, ActionState::Conflict),
+        (Some(OnConflict::KeepTheirs), 0, ActionState::Released),
+        (Some(OnConflict::RestoreOriginal), 1, ActionState::InProgress),
+    ] {
+        let plan = Sessions::release(&Case { decision, ..case.clone() }, &theirs);
+        assert_eq!((plan.calls.len(), plan.verdict.state), (calls, state), "{decision:?}");
+    }
+}

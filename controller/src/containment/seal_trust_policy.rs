@@ -1,0 +1,175 @@
+//! `sealTrustPolicy`: nobody can assume the role. Its trust policy is replaced by one that allows nothing.
+//!
+//! A trust policy keeps the unique ids of the users and roles that it names: restored after one of them was deleted and made
+//! again, the same text lets another in. So those of this account are recorded with it, and a difference is a conflict.
+//! <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html>
+
+use std::collections::BTreeMap;
+
+use firebreak_crds::{ActionState, Empty, OnConflict};
+use futures::future::try_join_all;
+use serde::{Deserialize, Serialize};
+
+use super::case::Case;
+use super::deny_all::{made_again, managed, no_principal};
+use super::document::{equal, principals};
+use super::drive::Action;
+use super::plan::Plan;
+use crate::aws::{AwsError, Call, Identity, Outcome, Principal, SEALED_TRUST, Session};
+
+/// So many users and roles of a trust policy are looked up.
+const LOOKED_UP: usize = 20;
+
+/// The action.
+pub struct Seal;
+
+/// What is observed.
+#[derive(Clone, Debug, Default)]
+pub struct Look {
+    pub(super) role: Option<Identity>,
+    /// The users and roles of this account that the original names, with their unique ids; those that are there.
+    pub(super) trusted: BTreeMap<String, String>,
+}
+
+/// What is recorded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Original {
+    pub(super) role_id: String,
+    pub(super) trust: String,
+    pub(super) trusted: BTreeMap<String, String>,
+}
+
+impl Action for Seal {
+    const NAME: &'static str = "sealTrustPolicy";
+    type Params = Empty;
+    type Look = Look;
+
+    async fn look(aws: &Session, case: &Case, _: Option<&Empty>) -> Result<Look, AwsError> {
+        let role = aws.identity(&case.principal()).await?;
+        let recorded = case.recorded::<Original>(Self::NAME).map(|o| o.trust);
+        let text = recorded.or_else(|| role.as_ref().and_then(|r| r.trust.clone())).unwrap_or_default();
+        let named = principals(&text).into_iter().filter_map(|arn| Some((named(case, &arn)?, arn))).take(LOOKED_UP);
+        let reads = named.map(async |(principal, arn)| {
+            Ok::<_, AwsError>(aws.identity(&principal).await?.map(|identity| (arn, identity.id)))
+        });
+        Ok(Look { role, trusted: try_join_all(reads).await?.into_iter().flatten().collect() })
+    }
+
+    fn contain(case: &Case, _: &Empty, look: &Look) -> Plan {
+        let Some(role) = &look.role else { return no_principal(case) };
+        if let Some(refused) = managed(case, role) {
+            return refused;
+        }
+        let mut plan = Plan::default();
+        let (trust, sealed) = (role.trust.clone().unwrap_or_default(), is_sealed(role));
+        let known = case.original.contains_key(Self::NAME);
+        if !known && (sealed || case.is_unknown(Self::NAME)) {
+            plan.unknown(case, Self::NAME);
+        } else if !known {
+            plan.record(Self::NAME, &Original { role_id: role.id.clone(), trust, trusted: look.trusted.clone() });
+        }
+        if !sealed {
+            plan.calls.push(update(case, SEALED_TRUST));
+            plan.verdict.drift.push("the trust policy was changed".into());
+        }
+        plan.verdict.state = if plan.is_done() { ActionState::InForce } else { ActionState::InProgress };
+        plan.verdict.message = message(sealed, plan.verdict.unknown);
+        plan
+    }
+
+    fn release(case: &Case, look: &Look) -> Plan {
+        let Some(role) = &look.role else {
+            return Plan::done(ActionState::Released, format!("{} no longer exists", case.resource));
+        };
+        let Some(original) = case.recorded::<Original>(Self::NAME) else { return release_unknown(case, role) };
+        if role.id == original.role_id && role.trust.as_deref().is_some_and(|text| equal(text, &original.trust)) {
+            return Plan::done(ActionState::Released, "the trust policy is as it was");
+        }
+        match (conflict(case, look, role, &original), case.decision) {
+            (Some(why), None) => Plan::done(ActionState::Conflict, format!("{why}: spec.release.onConflict decides")),
+            (Some(_), Some(OnConflict::KeepTheirs)) => {
+                Plan::done(ActionState::Released, "the trust policy is left as it is now")
+            }
+            _ => Plan { calls: vec![update(case, &original.trust)], ..Plan::default() },
+        }
+    }
+
+    fn after(look: &mut Look, call: &Call, _: &Outcome) {
+        if let Call::UpdateAssumeRolePolicy { document, .. } = call {
+            look.role.iter_mut().for_each(|r| r.trust = Some(document.clone()));
+        }
+    }
+}
+
+/// The user or role of this account that an ARN names. A path is no part of what IAM's calls take.
+fn named(case: &Case, arn: &str) -> Option<Principal> {
+    let (kind, path) = arn.split_once(&format!(":iam::{}:", case.resource.account_id))?.1.split_once('/')?;
+    let name = path.rsplit('/').next()?.to_owned();
+    match kind {
+        "user" => Some(Principal::User(name)),
+        "role" => Some(Principal::Role(name)),
+        _ => None,
+    }
+}
+
+fn is_sealed(role: &Identity) -> bool {
+    role.trust.as_deref().is_some_and(|text| equal(text, SEALED_TRUST))
+}
+
+/// Why the original cannot simply be put back.
+fn conflict(case: &Case, look: &Look, role: &Identity, original: &Original) -> Option<String> {
+    if role.id != original.role_id {
+        return Some(made_again(case, &original.role_id, &role.id).replace(": spec.release.onConflict decides", ""));
+    }
+    if !is_sealed(role) {
+        return Some(
+            "the trust policy was changed by somebody (KeepTheirs leaves it, RestoreOriginal puts back the recorded one)"
+                .into(),
+        );
+    }
+    if let Some(id) = principals(&original.trust).into_iter().find(|p| is_unique_id(p)) {
+        return Some(format!(
+            "the recorded trust policy names {id}, who no longer exists: AWS does not take it. Write the trust policy by hand, then KeepTheirs"
+        ));
+    }
+    let other = original.trusted.iter().find(|(arn, id)| look.trusted.get(*arn) != Some(id))?;
+    let now = look.trusted.get(other.0).map_or("gone", String::as_str);
+    Some(format!(
+        "the recorded trust policy names {} ({}), which is {now} now: the same text would mean somebody else",
+        other.0, other.1
+    ))
+}
+
+/// How AWS shows a principal that was deleted.
+fn is_unique_id(principal: &str) -> bool {
+    let letters = principal.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit());
+    letters && ["AIDA", "AROA"].iter().any(|prefix| principal.starts_with(prefix))
+}
+
+/// Nothing was recorded: either nothing was done, or the record is lost.
+fn release_unknown(case: &Case, role: &Identity) -> Plan {
+    if !is_sealed(role) || case.decision == Some(OnConflict::KeepTheirs) {
+        return Plan::done(ActionState::Released, "");
+    }
+    let what = "the trust policy was sealed before this record began: the original is not known. Write it by hand, then set spec.release.onConflict: KeepTheirs";
+    Plan::done(ActionState::Conflict, what)
+}
+
+fn message(sealed: bool, unknown: bool) -> String {
+    let how = if sealed {
+        "nobody can assume the role; this ends no session that is there"
+    } else {
+        "the role can still be assumed"
+    };
+    let lost = "; it was sealed before this record began: the original trust policy is not known";
+    format!("{how}{}", if unknown { lost } else { "" })
+}
+
+fn update(case: &Case, document: &str) -> Call {
+    Call::UpdateAssumeRolePolicy { role: case.resource.id.clone(), document: document.into() }
+}
+
+#[cfg(test)]
+#[path = "seal_trust_policy_tests.rs"]
+mod tests;
