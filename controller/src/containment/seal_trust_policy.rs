@@ -83,7 +83,8 @@ impl Action for Seal {
             return Plan::done(ActionState::Released, format!("{} no longer exists", case.resource));
         };
         let Some(original) = case.recorded::<Original>(Self::NAME) else { return release_unknown(case, role) };
-        if role.id == original.role_id && role.trust.as_deref().is_some_and(|text| equal(text, &original.trust)) {
+        let same = role.id == original.role_id || case.decision == Some(OnConflict::RestoreOriginal);
+        if same && role.trust.as_deref().is_some_and(|text| equal(text, &original.trust)) {
             return Plan::done(ActionState::Released, "the trust policy is as it was");
         }
         match (conflict(case, look, role, &original), case.decision) {
