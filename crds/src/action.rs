@@ -36,8 +36,8 @@ pub struct IsolateNetwork {
 /// One action as a holder asks for it: a copy of the policy's, resolved when the hold was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = exactly_one(&["isolateNetwork", "denyAll", "deactivateAccessKeys", "deactivateSshKeys", "deactivateServiceCredentials", "deactivateSigningCertificates", "removeConsoleAccess", "protectFromTermination", "disableInstanceMetadata", "revokeSessions", "sealTrustPolicy"])
-    .message("actions: each item needs exactly one of isolateNetwork, denyAll, deactivateAccessKeys, deactivateSshKeys, deactivateServiceCredentials, deactivateSigningCertificates, removeConsoleAccess, protectFromTermination, disableInstanceMetadata, revokeSessions, sealTrustPolicy"))]
+#[x_kube(validation = exactly_one(&["isolateNetwork", "denyAll", "deactivateAccessKeys", "deactivateSshKeys", "deactivateServiceCredentials", "deactivateSigningCertificates", "removeConsoleAccess", "protectFromTermination", "disableInstanceMetadata", "revokeSessions", "sealTrustPolicy", "removePublicAddresses"])
+    .message("actions: each item needs exactly one of isolateNetwork, denyAll, deactivateAccessKeys, deactivateSshKeys, deactivateServiceCredentials, deactivateSigningCertificates, removeConsoleAccess, protectFromTermination, disableInstanceMetadata, revokeSessions, sealTrustPolicy, removePublicAddresses"))]
 pub struct ContainAction {
     /// EC2 instance: network isolation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -48,6 +48,9 @@ pub struct ContainAction {
     /// EC2 instance: switch off its metadata service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disable_instance_metadata: Option<Empty>,
+    /// EC2 instance: take its public IPv4 addresses away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remove_public_addresses: Option<Empty>,
     /// IAM user or role: deny every call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deny_all: Option<Empty>,

@@ -76,7 +76,7 @@ pub struct Ec2InstancePolicy {
     /// Actions that contain it; each item has exactly one key, e.g. `- isolateNetwork: {}`.
     #[serde(default)]
     #[schemars(length(max = 32))]
-    #[x_kube(validation = no_key_twice(&["isolateNetwork", "protectFromTermination", "disableInstanceMetadata"]).message("ec2Instance.contain: the same key is listed twice; keep one"))]
+    #[x_kube(validation = no_key_twice(&["isolateNetwork", "protectFromTermination", "disableInstanceMetadata", "removePublicAddresses"]).message("ec2Instance.contain: the same key is listed twice; keep one"))]
     pub contain: Vec<Ec2InstanceAction>,
     /// Evidence to preserve; each item has exactly one key, e.g. `- ebsSnapshots: {}`.
     #[serde(default)]
@@ -89,8 +89,8 @@ pub struct Ec2InstancePolicy {
 /// One containment action on an instance.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = exactly_one(&["isolateNetwork", "protectFromTermination", "disableInstanceMetadata"])
-    .message("ec2Instance.contain: each item needs exactly one action: isolateNetwork, protectFromTermination or disableInstanceMetadata (write `isolateNetwork: {}`, not `isolateNetwork:`)"))]
+#[x_kube(validation = exactly_one(&["isolateNetwork", "protectFromTermination", "disableInstanceMetadata", "removePublicAddresses"])
+    .message("ec2Instance.contain: each item needs exactly one action: isolateNetwork, protectFromTermination, disableInstanceMetadata or removePublicAddresses (write `isolateNetwork: {}`, not `isolateNetwork:`)"))]
 pub struct Ec2InstanceAction {
     /// Moves every network interface to a security group without rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -105,6 +105,10 @@ pub struct Ec2InstanceAction {
     /// revokeInstanceRole denies them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disable_instance_metadata: Option<Empty>,
+    /// Takes away every public IPv4 address: Elastic IPs are disassociated and stay allocated, what AWS assigned is given up. A release
+    /// associates the same Elastic IPs again; an address that AWS assigns is a new one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remove_public_addresses: Option<Empty>,
 }
 
 /// One kind of evidence of an instance.
@@ -201,6 +205,7 @@ impl From<&Ec2InstanceAction> for ContainAction {
             isolate_network: a.isolate_network.clone(),
             protect_from_termination: a.protect_from_termination,
             disable_instance_metadata: a.disable_instance_metadata,
+            remove_public_addresses: a.remove_public_addresses,
             ..Self::default()
         }
     }

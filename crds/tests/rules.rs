@@ -111,6 +111,7 @@ fn an_item_of_a_policy_has_one_action_and_no_action_is_listed_twice() {
         (users(json!([{"deactivateAccessKeys": {}}, {"deactivateAccessKeys": {}}])), "iamUser.contain: the same key"),
         (instances("contain", json!([{"isolateNetwork": {}}, {"protectFromTermination": {}}])), ""),
         (instances("contain", json!([{"disableInstanceMetadata": {}}, {"disableInstanceMetadata": {}}])), "the same key"),
+        (instances("contain", json!([{"removePublicAddresses": {}}, {"removePublicAddresses": {}}])), "the same key"),
         (instances("contain", json!([{"protectFromTermination": {}}, {"protectFromTermination": {}}])), "the same key"),
         (instances("contain", json!([{}])), "ec2Instance.contain: each item needs exactly one action"),
         (instances("contain", json!([{"isolateNetwork": {}}, {"isolateNetwork": {}}])), "ec2Instance.contain: the same key"),

@@ -115,6 +115,20 @@ class Corrections(unittest.TestCase):
         self.ec2.modify_network_interface_attribute(NetworkInterfaceId=nic, ConnectionTrackingSpecification=wanted)
         self.assertEqual(self.interfaces(instance)[0]["ConnectionTrackingConfiguration"], wanted)
 
+    def test_addresses_are_assigned_by_the_interface(self):
+        nic = self.interfaces(self.instance(self.group("web")))[0]["NetworkInterfaceId"]
+        shown = lambda: self.ec2.describe_network_interfaces(NetworkInterfaceIds=[nic])["NetworkInterfaces"][0].get("Association")
+        self.assertIsNone(shown())
+        self.ec2.modify_network_interface_attribute(NetworkInterfaceId=nic, AssociatePublicIpAddress=True)
+        self.assertNotIn("AllocationId", shown())
+        allocation = self.ec2.allocate_address(Domain="vpc")["AllocationId"]
+        association = self.ec2.associate_address(AllocationId=allocation, NetworkInterfaceId=nic)["AssociationId"]
+        self.assertEqual(shown()["AllocationId"], allocation)
+        self.ec2.disassociate_address(AssociationId=association)
+        self.assertNotIn("AllocationId", shown())
+        self.ec2.modify_network_interface_attribute(NetworkInterfaceId=nic, AssociatePublicIpAddress=False)
+        self.assertIsNone(shown())
+
     def test_groups_of_many_interfaces_are_refused(self):
         web, cut = self.group("web"), self.group("cut")
         one, two = self.instance(web), self.instance(web, web)

@@ -151,7 +151,9 @@ fn is_open(quarantine: &Quarantine, interface: &str) -> bool {
 
 /// Whether the record is of this user, or of the instance with this interface.
 fn is_of(quarantine: &Quarantine, what: &str) -> bool {
-    let recorded = |keys: &BTreeMap<String, _>| keys.contains_key(&format!("isolateNetwork/{what}"));
+    let recorded = |keys: &BTreeMap<String, _>| {
+        ["isolateNetwork", "removePublicAddresses"].iter().any(|action| keys.contains_key(&format!("{action}/{what}")))
+    };
     quarantine.spec.resource.id == what || quarantine.spec.original.as_ref().is_some_and(recorded)
 }
 
@@ -169,6 +171,11 @@ fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Need
     let principal = if param("RoleName").is_empty() { param("UserName") } else { param("RoleName") };
     match call.action.as_str() {
         "ModifyNetworkInterfaceAttribute" => swap(call, groups),
+        "AssociateAddress" if param("AllowReassociation") == "false" => {
+            Needs::Release(param("NetworkInterfaceId").to_owned())
+        }
+        "AssociateAddress" => Needs::Never("may take an address away from somebody"),
+        "DisassociateAddress" => Needs::Nothing,
         "ModifyInstanceAttribute" => protection(call),
         "ModifyInstanceMetadataOptions" => match param("HttpEndpoint") {
             "disabled" if !call.params.contains_key("HttpTokens") => Needs::Nothing,
@@ -243,6 +250,8 @@ fn swap(call: &Call, groups: &BTreeMap<String, String>) -> Needs {
     let interface = call.params.get("NetworkInterfaceId").cloned().unwrap_or_default();
     let name = |id: &&String| groups.get(*id).map(String::as_str);
     match to.as_slice() {
+        [] if call.params.get("AssociatePublicIpAddress").is_some_and(|on| on == "false") => Needs::Nothing,
+        [] if call.params.contains_key("AssociatePublicIpAddress") => Needs::Release(interface),
         [] => Needs::Never("changes something other than groups"),
         [one] if name(one) == Some("firebreak-isolation") => Needs::Nothing,
         [one] if name(one) == Some("firebreak-conversion") => Needs::OpenWindow(interface),
@@ -344,6 +353,16 @@ mod tests {
         assert_eq!(set(&[("HttpEndpoint", "enabled")]), Needs::Release("i-1".into()));
         assert!(matches!(set(&[("HttpTokens", "optional")]), Needs::Never(_)));
         assert!(matches!(set(&[("HttpEndpoint", "disabled"), ("HttpTokens", "optional")]), Needs::Never(_)));
+    }
+
+    #[test]
+    fn public_addresses_come_back_only_in_a_release_and_never_from_somebody() {
+        let on = |value| swapped(&[("AssociatePublicIpAddress", value)]);
+        assert_eq!((on("false"), on("true")), (Needs::Nothing, Needs::Release("eni-1".into())));
+        let back = |value| judged("AssociateAddress", &[("NetworkInterfaceId", "eni-1"), ("AllowReassociation", value)]);
+        assert_eq!(back("false"), Needs::Release("eni-1".into()));
+        assert!(matches!(back("true"), Needs::Never(_)));
+        assert_eq!(judged("DisassociateAddress", &[]), Needs::Nothing);
     }
 
     #[test]

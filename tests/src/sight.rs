@@ -168,3 +168,17 @@ pub async fn instance(aws: &Aws, id: &str) -> anyhow::Result<aws_sdk_ec2::types:
     let found = answer.reservations.unwrap_or_default().into_iter().flat_map(|r| r.instances.unwrap_or_default()).next();
     found.ok_or_else(|| anyhow::anyhow!("no instance {id}"))
 }
+
+/// The private address and the allocation of each public address of each interface; an empty allocation where AWS assigned it.
+pub async fn public_addresses(
+    aws: &Aws,
+    interfaces: &[String],
+) -> anyhow::Result<BTreeMap<String, Option<(String, String)>>> {
+    let answer = aws.ec2.describe_network_interfaces().set_network_interface_ids(Some(interfaces.to_vec())).send().await?;
+    let of = |n: &aws_sdk_ec2::types::NetworkInterface| {
+        let association = n.association()?;
+        let allocation = association.allocation_id().unwrap_or_default().to_owned();
+        Some((n.private_ip_address().unwrap_or_default().to_owned(), allocation))
+    };
+    Ok(answer.network_interfaces().iter().map(|n| (n.network_interface_id.clone().unwrap_or_default(), of(n))).collect())
+}

@@ -94,6 +94,22 @@ pub enum Call {
         groups: Vec<String>,
         change: Change,
     },
+    /// Whether AWS assigns the interface a public address: an attribute of `ModifyNetworkInterfaceAttribute`.
+    AssociatePublicIpAddress {
+        interface: String,
+        on: bool,
+    },
+    /// Never takes an address away from somebody who uses it.
+    AssociateAddress {
+        allocation: String,
+        interface: String,
+        private: String,
+        public: String,
+    },
+    DisassociateAddress {
+        association: String,
+        public: String,
+    },
     /// `tokens` (`HttpTokens` and hop limit) only where they too are given back; what is not named, AWS keeps.
     ModifyInstanceMetadataOptions {
         instance: String,
@@ -199,6 +215,9 @@ impl Call {
             Self::AuthorizeSecurityGroupIngress { .. } => "ec2:AuthorizeSecurityGroupIngress",
             Self::AuthorizeSecurityGroupEgress { .. } => "ec2:AuthorizeSecurityGroupEgress",
             Self::ModifyNetworkInterfaceAttribute { .. } => "ec2:ModifyNetworkInterfaceAttribute",
+            Self::AssociatePublicIpAddress { .. } => "ec2:ModifyNetworkInterfaceAttribute",
+            Self::AssociateAddress { .. } => "ec2:AssociateAddress",
+            Self::DisassociateAddress { .. } => "ec2:DisassociateAddress",
             Self::ModifyInstanceMetadataOptions { .. } => "ec2:ModifyInstanceMetadataOptions",
             Self::ModifyInstanceAttribute { .. } => "ec2:ModifyInstanceAttribute",
             Self::CreateTags { .. } => "ec2:CreateTags",
@@ -238,6 +257,8 @@ impl Call {
     pub fn widens(&self) -> bool {
         match self {
             Self::ModifyNetworkInterfaceAttribute { change, .. } => *change == Change::Restore,
+            Self::AssociatePublicIpAddress { on, .. } => *on,
+            Self::AssociateAddress { .. } => true,
             Self::ModifyInstanceMetadataOptions { enabled, .. } => *enabled,
             Self::ModifyInstanceAttribute { protect, .. } => !protect, // lets the instance be destroyed
             Self::UpdateAccessKey { active, .. }
@@ -288,6 +309,11 @@ impl Display for Call {
                 };
                 write!(f, "{interface}: groups [{}] ({why})", groups.join(", "))
             }
+            Self::AssociatePublicIpAddress { interface, on } => write!(f, "{interface}: AssociatePublicIpAddress {on}"),
+            Self::AssociateAddress { allocation, interface, private, public } => {
+                write!(f, "{public} ({allocation}) to {interface}, {private}")
+            }
+            Self::DisassociateAddress { association, public } => write!(f, "{public} ({association})"),
             Self::ModifyInstanceMetadataOptions { instance, enabled, tokens } => {
                 let how = if *enabled { "enabled" } else { "disabled" };
                 let with = tokens.as_ref().map(|(t, hops)| format!(", HttpTokens {t}, HttpPutResponseHopLimit {hops}"));

@@ -85,6 +85,46 @@ pub struct Interface {
     pub managed: bool,
     /// The instance it is attached to.
     pub instance: Option<String>,
+    /// Its primary private address.
+    pub private: String,
+    /// Its public IPv4 addresses.
+    pub addresses: Vec<PublicAddress>,
+    /// How many IPv6 addresses it has.
+    pub ipv6: usize,
+}
+
+/// A public IPv4 address of an interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PublicAddress {
+    /// The address.
+    pub public: String,
+    /// The private address that it stands for.
+    pub private: String,
+    /// `eipalloc-...`; None where AWS assigned it.
+    pub allocation: Option<String>,
+    /// `eipassoc-...`; None where AWS assigned it.
+    pub association: Option<String>,
+}
+
+/// An Elastic IP, wherever it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ElasticAddress {
+    /// `eipalloc-...`.
+    pub allocation: String,
+    /// `eipassoc-...`; None where it is free.
+    pub association: Option<String>,
+    /// The interface that has it.
+    pub interface: Option<String>,
+    /// The private address that it stands for.
+    pub private: Option<String>,
+}
+
+impl ElasticAddress {
+    /// Whether it stands for that private address of that interface.
+    #[must_use]
+    pub fn is_on(&self, interface: &str, private: &str) -> bool {
+        (self.interface.as_deref(), self.private.as_deref()) == (Some(interface), Some(private))
+    }
 }
 
 /// One rule of a security group: one permission with one peer.

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 /// What is read.
 const READS: &[&str] = &[
+    "ec2:DescribeAddresses",
     "ec2:DescribeInstanceAttribute",
     "ec2:DescribeInstances",
     "ec2:DescribeNetworkInterfaces",
@@ -27,12 +28,14 @@ const READS: &[&str] = &[
 
 /// What is changed: the operations of `Call`, and what EC2 checks behind `CreateSnapshots`.
 const WRITES: &[&str] = &[
+    "ec2:AssociateAddress",
     "ec2:AuthorizeSecurityGroupEgress",
     "ec2:AuthorizeSecurityGroupIngress",
     "ec2:CreateSecurityGroup",
     "ec2:CreateSnapshots",
     "ec2:CreateTags",
     "ec2:DeleteTags",
+    "ec2:DisassociateAddress",
     "ec2:ModifyInstanceAttribute",
     "ec2:ModifyInstanceMetadataOptions",
     "ec2:ModifyNetworkInterfaceAttribute",

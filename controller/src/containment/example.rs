@@ -89,6 +89,10 @@ pub fn metadata_off() -> ContainAction {
     ContainAction { disable_instance_metadata: Some(firebreak_crds::Empty {}), ..ContainAction::default() }
 }
 
+pub fn no_addresses() -> ContainAction {
+    ContainAction { remove_public_addresses: Some(firebreak_crds::Empty {}), ..ContainAction::default() }
+}
+
 pub fn isolate(sever: firebreak_crds::SeverTrackedConnections) -> ContainAction {
     let isolate_network = Some(firebreak_crds::IsolateNetwork { sever_tracked_connections: sever });
     ContainAction { isolate_network, ..ContainAction::default() }

@@ -17,6 +17,7 @@ mod ledger;
 mod plan;
 mod protect_from_termination;
 mod remove_console_access;
+mod remove_public_addresses;
 mod residual;
 mod revoke_sessions;
 mod seal_trust_policy;

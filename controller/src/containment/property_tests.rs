@@ -5,6 +5,7 @@
 //! `Simulation::pass` is the loop of `drive::run` without its effects.
 
 mod console;
+mod addresses;
 mod credentials;
 mod deny_all;
 mod merge;

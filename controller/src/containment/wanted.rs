@@ -16,6 +16,7 @@ use super::protect_from_termination::Protection;
 use super::remove_console_access::ConsoleAccess;
 use super::revoke_sessions::Sessions;
 use super::seal_trust_policy::Seal;
+use super::remove_public_addresses::Addresses;
 use super::tag_resource::TagResource;
 use crate::aws::{AwsError, Session};
 
@@ -92,6 +93,7 @@ actions! {
     IsolateNetwork: Isolation, isolate_network;
     ProtectFromTermination: Protection, protect_from_termination;
     DisableInstanceMetadata: Metadata, disable_instance_metadata;
+    RemovePublicAddresses: Addresses, remove_public_addresses;
     DenyAll: DenyAll, deny_all;
     DeactivateAccessKeys: AccessKeys, deactivate_access_keys;
     DeactivateSshKeys: SshKeys, deactivate_ssh_keys;

@@ -2,7 +2,7 @@ use SeverTrackedConnections::{Always, Auto, Never};
 use firebreak_crds::{ContainAction, IsolateNetwork, SeverTrackedConnections};
 
 use super::*;
-use crate::containment::example::{self, deny_all, isolate, keys_off, metadata_off, protect};
+use crate::containment::example::{self, deny_all, isolate, keys_off, metadata_off, no_addresses, protect};
 
 fn names(wanted: &[Wanted]) -> Vec<&'static str> {
     wanted.iter().map(Wanted::name).collect()
@@ -70,6 +70,7 @@ fn every_action_has_the_name_that_the_policy_gives_it() {
         (isolate(Auto), "isolateNetwork"),
         (protect(), "protectFromTermination"),
         (metadata_off(), "disableInstanceMetadata"),
+        (no_addresses(), "removePublicAddresses"),
         (deny_all(), "denyAll"),
         (keys_off(), "deactivateAccessKeys"),
     ] {

@@ -9,6 +9,7 @@ from . import boundaries, credentials, filters, groups, instances, interfaces, p
 CORRECTIONS = [
     interfaces.groups_are_what_was_last_set,
     interfaces.connection_tracking_is_kept,
+    interfaces.addresses_are_assigned_by_the_interface,
     instances.groups_of_many_interfaces_are_refused,
     instances.shutdown_behaviour_is_set,
     instances.spot_instances_have_no_protection,

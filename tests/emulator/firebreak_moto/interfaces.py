@@ -59,3 +59,29 @@ def connection_tracking_is_kept():
 
     NetworkInterface.connection_tracking_configuration = None
     ElasticNetworkInterfaces.modify_network_interface_attribute = modify_network_interface_attribute
+
+
+def addresses_are_assigned_by_the_interface():
+    """AWS: AssociatePublicIpAddress gives a running instance's interface a public address or takes it away, and an Elastic
+    IP hides it. moto: nothing happens."""
+    modify = ElasticNetworkInterfaces.modify_network_interface_attribute
+
+    def modify_network_interface_attribute(self):
+        result = modify(self)
+        wanted = self._get_param("AssociatePublicIpAddress")
+        if wanted is not None:
+            assign(self.ec2_backend, self._get_param("NetworkInterfaceId"), str(wanted).lower() == "true")
+        return result
+
+    ElasticNetworkInterfaces.modify_network_interface_attribute = modify_network_interface_attribute
+
+
+def assign(backend, interface_id, on):
+    """Sets the switch, and what it does where no Elastic IP stands."""
+    interface = backend.get_network_interface(interface_id)
+    interface.public_ip_auto_assign = on
+    if interface.public_ip and backend.address_by_ip([interface.public_ip], fail_if_not_found=False):
+        return
+    interface.public_ip = None
+    if interface.instance and interface.instance.is_running():
+        interface.check_auto_public_ip()

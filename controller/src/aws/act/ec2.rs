@@ -45,6 +45,17 @@ pub(super) async fn send(ec2: &Client, call: &Call) -> Result<Outcome, AwsError>
             let request = ec2.modify_network_interface_attribute().network_interface_id(interface);
             sent!(aws_sdk_ec2, call, request.set_groups(Some(groups.clone())))?;
         }
+        Call::AssociatePublicIpAddress { interface, on } => {
+            let request = ec2.modify_network_interface_attribute().network_interface_id(interface);
+            sent!(aws_sdk_ec2, call, request.associate_public_ip_address(*on))?;
+        }
+        Call::AssociateAddress { allocation, interface, private, .. } => {
+            let request = ec2.associate_address().allocation_id(allocation).network_interface_id(interface);
+            sent!(aws_sdk_ec2, call, request.private_ip_address(private).allow_reassociation(false))?;
+        }
+        Call::DisassociateAddress { association, .. } => {
+            sent!(aws_sdk_ec2, call, ec2.disassociate_address().association_id(association))?;
+        }
         Call::ModifyInstanceMetadataOptions { instance, enabled, tokens } => {
             sent!(aws_sdk_ec2, call, set_metadata(ec2, instance, *enabled, tokens.as_ref()))?;
         }

@@ -8,7 +8,8 @@ use aws_sdk_ec2::types::{self as ec2, Filter};
 use super::{Read, absent, error, timestamp};
 use crate::aws::call::shutdown_behavior;
 use crate::aws::model::{
-    AttachedVolume, Group, Instance, InstanceProtection, Interface, MetadataOptions, Peer, RouteTable, Rule, Snapshot,
+    AttachedVolume, ElasticAddress, Group, Instance, InstanceProtection, Interface, MetadataOptions, Peer, PublicAddress,
+    RouteTable, Rule, Snapshot,
 };
 use crate::aws::rate::Priority;
 use crate::aws::session::Session;
@@ -68,6 +69,17 @@ impl Session {
         let ec2 = self.ec2(region)?;
         let read = describe_interfaces(ec2, "network-interface-id", ids);
         self.measured("ec2:DescribeNetworkInterfaces", read).await
+    }
+
+    /// Elastic IPs by allocation, wherever they are now; those that were released are not among them.
+    pub async fn elastic_addresses(&self, region: &str, allocations: Vec<String>) -> Read<Vec<ElasticAddress>> {
+        if allocations.is_empty() {
+            return Ok(Vec::new());
+        }
+        let request = self.ec2(region)?.describe_addresses().filters(filter("allocation-id", allocations));
+        let read = async { request.send().await.map_err(|e| error("ec2:DescribeAddresses", &e)) };
+        let found = self.measured("ec2:DescribeAddresses", read).await?.addresses.unwrap_or_default();
+        Ok(found.into_iter().map(elastic_address).collect())
     }
 
     /// Firebreak's own groups in every VPC of the region.
@@ -226,11 +238,43 @@ fn interface(n: ec2::NetworkInterface) -> Interface {
     Interface {
         public: address || !n.ipv6_addresses().is_empty(),
         managed: n.requester_managed.unwrap_or_default() || operated,
+        addresses: public_addresses(&n),
+        private: n.private_ip_address.clone().unwrap_or_default(),
+        ipv6: n.ipv6_addresses().len(),
         instance: n.attachment.as_ref().and_then(|a| a.instance_id.clone()),
         groups: n.groups().iter().filter_map(|g| g.group_id.clone()).collect(),
         id: n.network_interface_id.unwrap_or_default(),
         vpc: n.vpc_id.unwrap_or_default(),
         subnet: n.subnet_id.unwrap_or_default(),
+    }
+}
+
+/// By private address; the one of the interface itself is that of its primary address.
+fn public_addresses(n: &ec2::NetworkInterface) -> Vec<PublicAddress> {
+    let each =
+        n.private_ip_addresses().iter().filter_map(|a| public_address(a.association.as_ref()?, a.private_ip_address()?));
+    let mut found: Vec<PublicAddress> = each.collect();
+    let own = n.association.as_ref().zip(n.private_ip_address()).and_then(|(a, private)| public_address(a, private));
+    found.extend(own.filter(|own| found.iter().all(|a| a.private != own.private)));
+    found
+}
+
+fn public_address(association: &ec2::NetworkInterfaceAssociation, private: &str) -> Option<PublicAddress> {
+    Some(PublicAddress {
+        public: association.public_ip.clone()?,
+        private: private.to_owned(),
+        allocation: association.allocation_id.clone(),
+        association: association.association_id.clone(),
+    })
+}
+
+fn elastic_address(a: ec2::Address) -> ElasticAddress {
+    let said = |text: Option<String>| text.filter(|t| !t.is_empty());
+    ElasticAddress {
+        allocation: a.allocation_id.unwrap_or_default(),
+        association: said(a.association_id),
+        interface: said(a.network_interface_id),
+        private: said(a.private_ip_address),
     }
 }
 

@@ -21,6 +21,7 @@ fn rank(p: &IsolateNetwork) -> u8 {
 fn action() -> impl Strategy<Value = ContainAction> {
     prop_oneof![
         isolations().prop_map(|p| ContainAction { isolate_network: Some(p), ..ContainAction::default() }),
+        Just(ContainAction { remove_public_addresses: Some(Empty {}), ..ContainAction::default() }),
         Just(ContainAction { disable_instance_metadata: Some(Empty {}), ..ContainAction::default() }),
         Just(ContainAction { protect_from_termination: Some(Empty {}), ..ContainAction::default() }),
         Just(ContainAction { deny_all: Some(Empty {}), ..ContainAction::default() }),
