@@ -4,6 +4,8 @@ use serde_json::{Value, json};
 
 /// What is read.
 const READS: &[&str] = &[
+    "autoscaling:DescribeAutoScalingGroups",
+    "autoscaling:DescribeAutoScalingInstances",
     "ec2:DescribeInstanceAttribute",
     "ec2:DescribeInstances",
     "ec2:DescribeNetworkInterfaces",
@@ -25,6 +27,11 @@ const READS: &[&str] = &[
 
 /// What is changed: the operations of `Call`, and what EC2 checks behind `CreateSnapshots`.
 const WRITES: &[&str] = &[
+    "autoscaling:AttachInstances",
+    "autoscaling:DetachInstances",
+    "autoscaling:EnterStandby",
+    "autoscaling:ExitStandby",
+    "autoscaling:SetInstanceProtection",
     "ec2:AuthorizeSecurityGroupEgress",
     "ec2:AuthorizeSecurityGroupIngress",
     "ec2:CreateSecurityGroup",

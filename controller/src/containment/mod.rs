@@ -8,6 +8,7 @@ mod deactivate_access_keys;
 mod deactivate_service_credentials;
 mod deactivate_ssh_keys;
 mod deny_all;
+mod detach_from_auto_scaling;
 mod disable_instance_metadata;
 mod drive;
 mod isolate_network;

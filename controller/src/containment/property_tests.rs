@@ -10,6 +10,7 @@ mod merge;
 mod metadata;
 mod network;
 mod protection;
+mod scaling;
 
 use std::collections::{BTreeMap, VecDeque};
 

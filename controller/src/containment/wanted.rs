@@ -8,6 +8,7 @@ use super::deactivate_access_keys::AccessKeys;
 use super::deactivate_service_credentials::ServiceCredentials;
 use super::deactivate_ssh_keys::SshKeys;
 use super::deny_all::DenyAll;
+use super::detach_from_auto_scaling::AutoScaling;
 use super::disable_instance_metadata::Metadata;
 use super::drive::{self, Action, DryRun, Merge, Pass, Report};
 use super::isolate_network::Isolation;
@@ -88,6 +89,7 @@ actions! {
     IsolateNetwork: Isolation, isolate_network;
     ProtectFromTermination: Protection, protect_from_termination;
     DisableInstanceMetadata: Metadata, disable_instance_metadata;
+    DetachFromAutoScaling: AutoScaling, detach_from_auto_scaling;
     DenyAll: DenyAll, deny_all;
     DeactivateAccessKeys: AccessKeys, deactivate_access_keys;
     DeactivateSshKeys: SshKeys, deactivate_ssh_keys;

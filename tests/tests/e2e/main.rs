@@ -18,3 +18,4 @@ mod protect;
 mod refusals;
 mod release;
 mod roles;
+mod scaling;
