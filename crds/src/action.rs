@@ -33,11 +33,31 @@ pub struct IsolateNetwork {
     pub sever_tracked_connections: SeverTrackedConnections,
 }
 
+/// How an instance leaves its Auto Scaling group. Either way the group keeps its desired capacity, so that it launches a
+/// replacement and the service stays up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DetachMode {
+    /// Out of the group altogether: no scaling, health check or instance refresh can end it.
+    #[default]
+    Detach,
+    /// Into `Standby`: it stays in the group, which no longer checks its health, but an instance refresh may end it.
+    Standby,
+}
+
+/// Takes the instance out of its Auto Scaling group, which could otherwise terminate it, and the evidence with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DetachFromAutoScaling {
+    /// `Detach` (default), or `Standby`. `Detach` is the stricter. An instance that is in Standby already stays there, since
+    /// AWS detaches only what is in service.
+    #[serde(default)]
+    pub mode: DetachMode,
+}
+
 /// One action as a holder asks for it: a copy of the policy's, resolved when the hold was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = exactly_one(&["isolateNetwork", "denyAll", "deactivateAccessKeys", "deactivateSshKeys", "deactivateServiceCredentials", "deactivateSigningCertificates", "removeConsoleAccess", "protectFromTermination", "disableInstanceMetadata", "revokeSessions", "sealTrustPolicy", "removePublicAddresses"])
-    .message("actions: each item needs exactly one of isolateNetwork, denyAll, deactivateAccessKeys, deactivateSshKeys, deactivateServiceCredentials, deactivateSigningCertificates, removeConsoleAccess, protectFromTermination, disableInstanceMetadata, revokeSessions, sealTrustPolicy, removePublicAddresses"))]
+#[x_kube(validation = exactly_one(&["isolateNetwork", "detachFromAutoScaling", "protectFromTermination", "disableInstanceMetadata", "removePublicAddresses", "denyAll", "deactivateAccessKeys", "deactivateSshKeys", "deactivateServiceCredentials", "deactivateSigningCertificates", "removeConsoleAccess", "revokeSessions", "sealTrustPolicy"])
+    .message("actions: each item needs exactly one of isolateNetwork, detachFromAutoScaling, protectFromTermination, disableInstanceMetadata, removePublicAddresses, denyAll, deactivateAccessKeys, deactivateSshKeys, deactivateServiceCredentials, deactivateSigningCertificates, removeConsoleAccess, revokeSessions, sealTrustPolicy"))]
 pub struct ContainAction {
     /// EC2 instance: network isolation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -51,6 +71,9 @@ pub struct ContainAction {
     /// EC2 instance: take its public IPv4 addresses away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remove_public_addresses: Option<Empty>,
+    /// EC2 instance: out of its Auto Scaling group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detach_from_auto_scaling: Option<DetachFromAutoScaling>,
     /// IAM user or role: deny every call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deny_all: Option<Empty>,
@@ -99,4 +122,8 @@ pub struct ReleasePolicy {
     /// default: what leaked stays leaked.
     #[serde(default)]
     pub reactivate_credentials: bool,
+    /// Put an instance back into service in the Auto Scaling group that it was in. Off by default: the group has a replacement,
+    /// and its desired capacity grows by one.
+    #[serde(default)]
+    pub rejoin_auto_scaling: bool,
 }

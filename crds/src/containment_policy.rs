@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::rule::{approvals_are_of_actions, exactly_one, no_empty_section, no_key_twice};
-use crate::{ContainAction, Empty, EvidenceAction, IsolateNetwork, ReleasePolicy};
+use crate::{ContainAction, DetachFromAutoScaling, Empty, EvidenceAction, IsolateNetwork, ReleasePolicy};
 
 /// A way of responding: which actions on each kind of target, which evidence, and what a release gives back.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -76,7 +76,7 @@ pub struct Ec2InstancePolicy {
     /// Actions that contain it; each item has exactly one key, e.g. `- isolateNetwork: {}`.
     #[serde(default)]
     #[schemars(length(max = 32))]
-    #[x_kube(validation = no_key_twice(&["isolateNetwork", "protectFromTermination", "disableInstanceMetadata", "removePublicAddresses"]).message("ec2Instance.contain: the same key is listed twice; keep one"))]
+    #[x_kube(validation = no_key_twice(&["isolateNetwork", "detachFromAutoScaling", "protectFromTermination", "disableInstanceMetadata", "removePublicAddresses"]).message("ec2Instance.contain: the same key is listed twice; keep one"))]
     pub contain: Vec<Ec2InstanceAction>,
     /// Evidence to preserve; each item has exactly one key, e.g. `- ebsSnapshots: {}`.
     #[serde(default)]
@@ -89,8 +89,8 @@ pub struct Ec2InstancePolicy {
 /// One containment action on an instance.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = exactly_one(&["isolateNetwork", "protectFromTermination", "disableInstanceMetadata", "removePublicAddresses"])
-    .message("ec2Instance.contain: each item needs exactly one action: isolateNetwork, protectFromTermination, disableInstanceMetadata or removePublicAddresses (write `isolateNetwork: {}`, not `isolateNetwork:`)"))]
+#[x_kube(validation = exactly_one(&["isolateNetwork", "detachFromAutoScaling", "protectFromTermination", "disableInstanceMetadata", "removePublicAddresses"])
+    .message("ec2Instance.contain: each item needs exactly one action: isolateNetwork, detachFromAutoScaling, protectFromTermination, disableInstanceMetadata or removePublicAddresses (write `isolateNetwork: {}`, not `isolateNetwork:`)"))]
 pub struct Ec2InstanceAction {
     /// Moves every network interface to a security group without rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -109,6 +109,10 @@ pub struct Ec2InstanceAction {
     /// associates the same Elastic IPs again; an address that AWS assigns is a new one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remove_public_addresses: Option<Empty>,
+    /// Takes it out of its Auto Scaling group, which could otherwise terminate it. The group launches a replacement. Not given
+    /// back unless `release.rejoinAutoScaling` says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detach_from_auto_scaling: Option<DetachFromAutoScaling>,
 }
 
 /// One kind of evidence of an instance.
@@ -206,6 +210,7 @@ impl From<&Ec2InstanceAction> for ContainAction {
             protect_from_termination: a.protect_from_termination,
             disable_instance_metadata: a.disable_instance_metadata,
             remove_public_addresses: a.remove_public_addresses,
+            detach_from_auto_scaling: a.detach_from_auto_scaling.clone(),
             ..Self::default()
         }
     }

@@ -18,7 +18,10 @@ mod quarantine;
 mod resource;
 mod rule;
 
-pub use action::{ContainAction, Empty, EvidenceAction, IsolateNetwork, ReleasePolicy, SeverTrackedConnections};
+pub use action::{
+    ContainAction, DetachFromAutoScaling, DetachMode, Empty, EvidenceAction, IsolateNetwork, ReleasePolicy,
+    SeverTrackedConnections,
+};
 pub use approval::{Approval, ApprovalSpec, ApprovedIncident};
 pub use aws_account::{
     AssumeRole, AwsAccount, AwsAccountSpec, AwsAccountStatus, IsolationGroup, IsolationGroups, Limits, Prepare, Protected,

@@ -123,6 +123,12 @@ pub struct Aws {
     pub account: String,
     /// EC2 in [`REGION`]
     pub ec2: aws_sdk_ec2::Client,
+    /// EC2 Auto Scaling in [`REGION`]
+    pub autoscaling: aws_sdk_autoscaling::Client,
+    /// Classic load balancers in [`REGION`]
+    pub elb: aws_sdk_elasticloadbalancing::Client,
+    /// Load balancers with target groups, in [`REGION`]
+    pub elbv2: aws_sdk_elasticloadbalancingv2::Client,
     /// IAM
     pub iam: aws_sdk_iam::Client,
     /// STS
@@ -136,6 +142,9 @@ impl Aws {
         Self {
             account: account.to_owned(),
             ec2: aws_sdk_ec2::Client::new(&config),
+            autoscaling: aws_sdk_autoscaling::Client::new(&config),
+            elb: aws_sdk_elasticloadbalancing::Client::new(&config),
+            elbv2: aws_sdk_elasticloadbalancingv2::Client::new(&config),
             iam: aws_sdk_iam::Client::new(&config),
             sts: aws_sdk_sts::Client::new(&config),
             credentials,

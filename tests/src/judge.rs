@@ -189,6 +189,13 @@ fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Need
         "RevokeSecurityGroupIngress" | "RevokeSecurityGroupEgress" if group.is_none() => {
             Needs::Never("edits somebody's group")
         }
+        "DetachInstances" | "EnterStandby" if param("ShouldDecrementDesiredCapacity") != "false" => {
+            Needs::Never("shrinks the service")
+        }
+        "SetInstanceProtection" if param("ProtectedFromScaleIn") != "true" => {
+            Needs::Release(param("InstanceIds.member.1").to_owned())
+        }
+        "ExitStandby" | "AttachInstances" => Needs::Release(param("InstanceIds.member.1").to_owned()),
         "CreateSecurityGroup" if !param("GroupName").starts_with("firebreak-") => Needs::Never("a name that is not ours"),
         "UpdateAccessKey" | "UpdateSSHPublicKey" | "UpdateServiceSpecificCredential" | "UpdateSigningCertificate"
             if param("Status") != "Inactive" =>
@@ -240,6 +247,9 @@ fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Need
         | "DeleteTags"
         | "TagUser"
         | "UntagUser"
+        | "DetachInstances"
+        | "EnterStandby"
+        | "SetInstanceProtection"
         | "CreateSnapshots" => Needs::Nothing,
         _ => Needs::Never("Firebreak has no such call"),
     }
@@ -415,6 +425,20 @@ mod tests {
         assert_eq!(judged("DeleteLoginProfile", &[("UserName", "m")]), Needs::Nothing);
         assert!(matches!(judged("CreateLoginProfile", &[("UserName", "m")]), Needs::Never(_)));
         assert!(matches!(judged("UpdateLoginProfile", &[("UserName", "m")]), Needs::Never(_)));
+    }
+
+    #[test]
+    fn an_instance_leaves_its_group_but_comes_back_only_in_a_release() {
+        let call = |action, params: &[(&str, &str)]| judged(action, &[&[("InstanceIds.member.1", "i-1")], params].concat());
+        for action in ["DetachInstances", "EnterStandby"] {
+            assert_eq!(call(action, &[("ShouldDecrementDesiredCapacity", "false")]), Needs::Nothing);
+            assert!(matches!(call(action, &[("ShouldDecrementDesiredCapacity", "true")]), Needs::Never(_)));
+        }
+        for action in ["AttachInstances", "ExitStandby"] {
+            assert_eq!(call(action, &[]), Needs::Release("i-1".into()));
+        }
+        assert_eq!(call("SetInstanceProtection", &[("ProtectedFromScaleIn", "true")]), Needs::Nothing);
+        assert_eq!(call("SetInstanceProtection", &[("ProtectedFromScaleIn", "false")]), Needs::Release("i-1".into()));
     }
 
     #[test]

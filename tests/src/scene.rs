@@ -99,6 +99,18 @@ pub async fn role(aws: &Aws) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Puts an instance of the scene into a new Auto Scaling group, in service and not protected. Its desired capacity is 1.
+pub async fn join_scaling_group(aws: &Aws, scene: &Scene, group: &str, max: i32) -> anyhow::Result<()> {
+    let launch = aws.autoscaling.create_launch_configuration().launch_configuration_name(group);
+    launch.image_id("ami-12345678").instance_type("t3.small").send().await?;
+    let made = aws.autoscaling.create_auto_scaling_group().auto_scaling_group_name(group).launch_configuration_name(group);
+    let made = made.min_size(0).max_size(max).desired_capacity(0).vpc_zone_identifier(&scene.subnet);
+    made.send().await?;
+    let attach = aws.autoscaling.attach_instances().auto_scaling_group_name(group).instance_ids(&scene.instances[0].id);
+    attach.send().await?;
+    Ok(())
+}
+
 async fn network(aws: &Aws) -> anyhow::Result<(String, String)> {
     let vpc = aws.ec2.create_vpc().cidr_block("10.0.0.0/16").send().await?.vpc;
     let vpc = vpc.and_then(|vpc| vpc.vpc_id).context("a VPC")?;

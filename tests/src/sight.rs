@@ -126,6 +126,24 @@ pub async fn role_denied(aws: &Aws) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The Auto Scaling group of an instance, its state there, and whether it is protected from scale-in.
+pub async fn membership(aws: &Aws, instance: &str) -> anyhow::Result<Option<(String, String, bool)>> {
+    let answer = aws.autoscaling.describe_auto_scaling_instances().instance_ids(instance).send().await?;
+    Ok(answer.auto_scaling_instances().first().map(|i| {
+        let (group, state) = (i.auto_scaling_group_name.clone(), i.lifecycle_state.clone());
+        (group.unwrap_or_default(), state.unwrap_or_default(), i.protected_from_scale_in.unwrap_or_default())
+    }))
+}
+
+/// The desired capacity of an Auto Scaling group, and how many instances are in service there.
+pub async fn capacity(aws: &Aws, group: &str) -> anyhow::Result<(i32, usize)> {
+    let answer = aws.autoscaling.describe_auto_scaling_groups().auto_scaling_group_names(group).send().await?;
+    let Some(group) = answer.auto_scaling_groups().first() else { anyhow::bail!("no group {group}") };
+    let state = |i: &aws_sdk_autoscaling::types::Instance| i.lifecycle_state.as_ref().map(|s| s.as_str().to_owned());
+    let serving = group.instances().iter().filter(|i| state(i).as_deref() == Some("InService")).count();
+    Ok((group.desired_capacity.unwrap_or_default(), serving))
+}
+
 /// The ids of all snapshots of the account.
 pub async fn snapshots(aws: &Aws) -> anyhow::Result<Vec<String>> {
     let answer = aws.ec2.describe_snapshots().owner_ids("self").send().await?;

@@ -12,6 +12,7 @@ macro_rules! sent {
     }};
 }
 
+mod autoscaling;
 mod ec2;
 mod iam;
 mod principal;
@@ -162,6 +163,7 @@ fn audit(session: &Session, region: Option<&str>, call: &Call, result: &Result<O
 async fn send(session: &Session, region: Option<&str>, call: &Call) -> Result<Outcome, AwsError> {
     match call.service() {
         "iam" => iam::send(&session.iam, call).await,
+        "autoscaling" => autoscaling::send(session.autoscaling(needed(region, call)?)?, call).await,
         "ec2" => ec2::send(session.ec2(needed(region, call)?)?, call).await,
         _ => Err(unknown(call)),
     }

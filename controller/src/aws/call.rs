@@ -136,6 +136,32 @@ pub enum Call {
         description: String,
         tags: BTreeMap<String, String>,
     },
+    /// From scale-in, by its group.
+    SetInstanceProtection {
+        group: String,
+        instance: String,
+        protect: bool,
+    },
+    /// The group's desired capacity stays.
+    DetachInstances {
+        group: String,
+        instance: String,
+    },
+    /// The group's desired capacity stays.
+    EnterStandby {
+        group: String,
+        instance: String,
+    },
+    /// The group's desired capacity grows by one.
+    ExitStandby {
+        group: String,
+        instance: String,
+    },
+    /// The group's desired capacity grows by one.
+    AttachInstances {
+        group: String,
+        instance: String,
+    },
     /// `PutUserPolicy` or `PutRolePolicy`; those below have their two names likewise.
     PutPolicy {
         principal: Principal,
@@ -223,6 +249,11 @@ impl Call {
             Self::CreateTags { .. } => "ec2:CreateTags",
             Self::DeleteTags { .. } => "ec2:DeleteTags",
             Self::CreateSnapshots { .. } => "ec2:CreateSnapshots",
+            Self::SetInstanceProtection { .. } => "autoscaling:SetInstanceProtection",
+            Self::DetachInstances { .. } => "autoscaling:DetachInstances",
+            Self::EnterStandby { .. } => "autoscaling:EnterStandby",
+            Self::ExitStandby { .. } => "autoscaling:ExitStandby",
+            Self::AttachInstances { .. } => "autoscaling:AttachInstances",
             Self::PutPolicy { principal, .. } => principal.either("iam:PutUserPolicy", "iam:PutRolePolicy"),
             Self::DeletePolicy { principal, .. } | Self::DeleteExpiredSessionsDeny { principal, .. } => {
                 principal.either("iam:DeleteUserPolicy", "iam:DeleteRolePolicy")
@@ -260,13 +291,18 @@ impl Call {
             Self::AssociatePublicIpAddress { on, .. } => *on,
             Self::AssociateAddress { .. } => true,
             Self::ModifyInstanceMetadataOptions { enabled, .. } => *enabled,
-            Self::ModifyInstanceAttribute { protect, .. } => !protect, // lets the instance be destroyed
+            // Without protection the instance can be destroyed.
+            Self::ModifyInstanceAttribute { protect, .. } | Self::SetInstanceProtection { protect, .. } => !protect,
             Self::UpdateAccessKey { active, .. }
             | Self::UpdateSshPublicKey { active, .. }
             | Self::UpdateServiceSpecificCredential { active, .. }
             | Self::UpdateSigningCertificate { active, .. } => *active,
             Self::UpdateAssumeRolePolicy { document, .. } => document != SEALED_TRUST,
-            Self::DeletePolicy { .. } | Self::DetachPolicy { .. } | Self::DeletePermissionsBoundary { .. } => true,
+            Self::DeletePolicy { .. }
+            | Self::DetachPolicy { .. }
+            | Self::DeletePermissionsBoundary { .. }
+            | Self::ExitStandby { .. }
+            | Self::AttachInstances { .. } => true,
             Self::PutPermissionsBoundary { arn, .. } => !arn.ends_with(":iam::aws:policy/AWSDenyAll"),
             _ => false,
         }
@@ -282,6 +318,12 @@ impl Call {
             | Self::UpdateSigningCertificate { id, active, .. } => Some((id, *active)),
             _ => None,
         }
+    }
+
+    /// Whether a refusal is no failure where the action is in force without it.
+    #[must_use]
+    pub fn optional(&self) -> bool {
+        matches!(self, Self::SetInstanceProtection { protect: true, .. })
     }
 
     /// Whether repeating it is harmless. AWS gives `CreateSnapshots` no client token.
@@ -326,6 +368,15 @@ impl Display for Call {
                 write!(f, "{resource}: {}", keys(tags))
             }
             Self::CreateSnapshots { instance, .. } => write!(f, "{instance}: all volumes"),
+            Self::SetInstanceProtection { group, instance, protect } => {
+                write!(f, "{instance} in {group}: scale-in protection {}", if *protect { "on" } else { "off" })
+            }
+            Self::DetachInstances { group, instance } => write!(f, "{instance} from {group}: it launches a replacement"),
+            Self::EnterStandby { group, instance } => write!(f, "{instance} in {group}: it launches a replacement"),
+            Self::ExitStandby { group, instance } => write!(f, "{instance} in {group}: its desired capacity grows by one"),
+            Self::AttachInstances { group, instance } => {
+                write!(f, "{instance} to {group}: its desired capacity grows by one")
+            }
             Self::PutPolicy { principal, policy, .. } | Self::DeletePolicy { principal, policy } => {
                 write!(f, "{principal}: {policy}")
             }

@@ -177,6 +177,8 @@ fn class_of(code: &str) -> Class {
         "EntityTemporarilyUnmodifiable",
         "ConcurrentSnapshotLimitExceeded",
         "DependencyViolation",
+        "ResourceContention",
+        "ScalingActivityInProgress",
     ];
     match code {
         c if DENIED.contains(&c) => Class::Denied,

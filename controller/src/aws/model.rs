@@ -206,6 +206,28 @@ pub struct RouteTable {
     pub internet: bool,
 }
 
+/// An instance's place in an Auto Scaling group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Membership {
+    /// The group's name.
+    pub group: String,
+    /// `InService`, `Standby`, `Pending:Wait`, ...
+    pub state: String,
+    /// Whether scale-in spares it.
+    pub protected: bool,
+}
+
+/// An Auto Scaling group, as far as taking an instance in goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScalingGroup {
+    /// How many instances it wants.
+    pub desired: i32,
+    /// How many it may want.
+    pub max: i32,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+}
+
 /// An EBS snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {

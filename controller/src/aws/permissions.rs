@@ -4,6 +4,8 @@ use serde_json::{Value, json};
 
 /// What is read.
 const READS: &[&str] = &[
+    "autoscaling:DescribeAutoScalingGroups",
+    "autoscaling:DescribeAutoScalingInstances",
     "ec2:DescribeAddresses",
     "ec2:DescribeInstanceAttribute",
     "ec2:DescribeInstances",
@@ -28,6 +30,11 @@ const READS: &[&str] = &[
 
 /// What is changed: the operations of `Call`, and what EC2 checks behind `CreateSnapshots`.
 const WRITES: &[&str] = &[
+    "autoscaling:AttachInstances",
+    "autoscaling:DetachInstances",
+    "autoscaling:EnterStandby",
+    "autoscaling:ExitStandby",
+    "autoscaling:SetInstanceProtection",
     "ec2:AssociateAddress",
     "ec2:AuthorizeSecurityGroupEgress",
     "ec2:AuthorizeSecurityGroupIngress",

@@ -2,6 +2,7 @@
 //!
 //! One file per service beneath it.
 
+mod autoscaling;
 mod ec2;
 mod iam;
 mod marks;
@@ -18,7 +19,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use super::batch::Batcher;
 use super::error::{AwsError, Class};
-use super::model::{Group, Instance, Interface, Snapshot};
+use super::model::{Group, Instance, Interface, Membership, ScalingGroup, Snapshot};
 use super::rate::{Priority, RateLimiter};
 use super::session::Session;
 
@@ -30,29 +31,38 @@ type Read<T> = Result<T, AwsError>;
 /// One region of one account.
 pub struct RegionReader {
     pub(super) ec2: aws_sdk_ec2::Client,
+    autoscaling: aws_sdk_autoscaling::Client,
     pub(super) limiter: Arc<RateLimiter>,
     instances: Batcher<String, Instance, AwsError>,
     interfaces: Batcher<String, Vec<Interface>, AwsError>,
     our_groups: Batcher<(), Vec<Group>, AwsError>,
     snapshots: Batcher<String, Snapshot, AwsError>,
+    memberships: Batcher<String, Membership, AwsError>,
+    scaling_groups: Batcher<String, ScalingGroup, AwsError>,
 }
 
 impl RegionReader {
     pub(super) fn new(config: &SdkConfig) -> Self {
         let client = aws_sdk_ec2::Client::new(config);
         let limiter = Arc::new(RateLimiter::new());
+        let scaling = aws_sdk_autoscaling::Client::new(config);
+        let members = ("autoscaling", "DescribeAutoScalingInstances", autoscaling::INSTANCES);
+        let groups = ("autoscaling", "DescribeAutoScalingGroups", autoscaling::GROUPS);
         Self {
             instances: batcher(&client, &limiter, "DescribeInstances", ec2::fetch_instances),
             interfaces: batcher(&client, &limiter, "DescribeNetworkInterfaces", ec2::fetch_interfaces),
             our_groups: batcher(&client, &limiter, "DescribeSecurityGroups", ec2::fetch_our_groups),
             snapshots: batcher(&client, &limiter, "DescribeSnapshots", ec2::fetch_snapshots),
+            memberships: batcher_of(&scaling, &limiter, members, autoscaling::fetch_memberships),
+            scaling_groups: batcher_of(&scaling, &limiter, groups, autoscaling::fetch_groups),
             ec2: client,
+            autoscaling: scaling,
             limiter,
         }
     }
 }
 
-/// A batcher whose every fetch takes a token of its operation first.
+/// A batcher of EC2, which is read by filters.
 fn batcher<K, V, F>(
     ec2: &aws_sdk_ec2::Client,
     limiter: &Arc<RateLimiter>,
@@ -64,12 +74,29 @@ where
     V: Clone + Send + Sync + 'static,
     F: Future<Output = Read<HashMap<K, V>>> + Send + 'static,
 {
-    let (ec2, limiter) = (ec2.clone(), limiter.clone());
-    Batcher::new(FILTER_VALUES, move |keys| -> BoxFuture<'static, Read<HashMap<K, V>>> {
-        let (ec2, limiter) = (ec2.clone(), limiter.clone());
+    batcher_of(ec2, limiter, ("ec2", operation, FILTER_VALUES), fetch)
+}
+
+/// A batcher whose every fetch takes a token of its operation first. `what`: the service, the operation, and how many keys a
+/// call takes.
+fn batcher_of<C, K, V, F>(
+    client: &C,
+    limiter: &Arc<RateLimiter>,
+    what: (&'static str, &'static str, usize),
+    fetch: fn(C, Vec<K>) -> F,
+) -> Batcher<K, V, AwsError>
+where
+    C: Clone + Send + Sync + 'static,
+    K: Clone + Eq + std::hash::Hash + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+    F: Future<Output = Read<HashMap<K, V>>> + Send + 'static,
+{
+    let (client, limiter, (service, operation, keys)) = (client.clone(), limiter.clone(), what);
+    Batcher::new(keys, move |keys| -> BoxFuture<'static, Read<HashMap<K, V>>> {
+        let (client, limiter) = (client.clone(), limiter.clone());
         async move {
-            limiter.take("ec2", operation, Priority::Contain).await;
-            fetch(ec2, keys).await
+            limiter.take(service, operation, Priority::Contain).await;
+            fetch(client, keys).await
         }
         .boxed()
     })

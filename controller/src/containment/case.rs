@@ -98,6 +98,7 @@ pub fn merge_release<'a>(all: impl Iterator<Item = &'a ReleasePolicy>) -> Option
     all.cloned().reduce(|a, b| ReleasePolicy {
         reactivate_access_keys: a.reactivate_access_keys && b.reactivate_access_keys,
         reactivate_credentials: a.reactivate_credentials && b.reactivate_credentials,
+        rejoin_auto_scaling: a.rejoin_auto_scaling && b.rejoin_auto_scaling,
     })
 }
 
@@ -113,9 +114,10 @@ mod tests {
     use super::*;
     use crate::containment::example;
 
-    /// Whether keys come back where the last to let go, and those before, said so.
-    fn keys_come_back(let_go: Option<bool>, holding: &[bool]) -> bool {
-        let policy = |back| ReleasePolicy { reactivate_access_keys: back, reactivate_credentials: back };
+    /// Whether keys and instances come back where the last to let go, and those before, said so.
+    fn all_comes_back(let_go: Option<bool>, holding: &[bool]) -> bool {
+        let policy =
+            |back| ReleasePolicy { reactivate_access_keys: back, reactivate_credentials: back, rejoin_auto_scaling: back };
         let mut quarantine = example::quarantine(example::instance(), vec![]);
         quarantine.spec.let_go = let_go.map(policy);
         let holder = |(n, back): (usize, &bool)| firebreak_crds::Holder {
@@ -124,7 +126,8 @@ mod tests {
         };
         quarantine.spec.holders = holding.iter().enumerate().map(holder).collect();
         let merged = Case::of(&quarantine, "aws", Timestamp::UNIX_EPOCH).release;
-        assert_eq!(merged.reactivate_access_keys, merged.reactivate_credentials);
+        let others = [merged.reactivate_credentials, merged.rejoin_auto_scaling];
+        assert_eq!(others, [merged.reactivate_access_keys; 2]);
         merged.reactivate_access_keys
     }
 
@@ -138,11 +141,11 @@ mod tests {
 
     #[test]
     fn more_than_the_default_is_given_back_only_if_everyone_said_so_who_held() {
-        assert!(!keys_come_back(None, &[]));
-        assert!(keys_come_back(Some(true), &[]));
-        assert!(keys_come_back(Some(true), &[true]));
-        assert!(!keys_come_back(Some(false), &[]));
-        assert!(!keys_come_back(Some(false), &[true]));
-        assert!(!keys_come_back(Some(true), &[true, false]));
+        assert!(!all_comes_back(None, &[]));
+        assert!(all_comes_back(Some(true), &[]));
+        assert!(all_comes_back(Some(true), &[true]));
+        assert!(!all_comes_back(Some(false), &[]));
+        assert!(!all_comes_back(Some(false), &[true]));
+        assert!(!all_comes_back(Some(true), &[true, false]));
     }
 }

@@ -145,7 +145,7 @@ fn where_nothing_was_the_owners_it_is_on_record_that_a_release_must_look() {
 
 #[test]
 fn what_is_not_known_stays_off_whatever_the_policy_says() {
-    let release = ReleasePolicy { reactivate_access_keys: true, reactivate_credentials: true };
+    let release = ReleasePolicy { reactivate_access_keys: true, reactivate_credentials: true, ..ReleasePolicy::default() };
     let case = Case { release, ..example::recorded(case(), "deactivateAccessKeys/unknown", &case().now) };
     let plan = AccessKeys::release(&case, &look(vec![key("A", true, -60)]));
     assert_eq!(plan.calls, [switches("A", false)]);
@@ -155,7 +155,7 @@ fn what_is_not_known_stays_off_whatever_the_policy_says() {
 #[test]
 fn what_has_expired_is_left_as_it_is() {
     let expired = |active| Credential { expired: true, ..key("A", active, -60) };
-    let release = ReleasePolicy { reactivate_access_keys: true, reactivate_credentials: true };
+    let release = ReleasePolicy { reactivate_access_keys: true, reactivate_credentials: true, ..ReleasePolicy::default() };
     let was_active = Original { active: true };
     let case = Case { release, ..example::recorded(case(), "deactivateServiceCredentials/A", &was_active) };
     assert!(ServiceCredentials::release(&case, &look(vec![expired(false)])).is_done(), "AWS would refuse it for ever");

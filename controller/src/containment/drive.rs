@@ -219,11 +219,13 @@ impl<A: Action> Running<'_, A> {
     fn conclude(&mut self, plan: Plan) {
         self.report.seen = true;
         self.report.verdict = plan.verdict;
-        let errors: Vec<String> = self.failed.iter().map(|(_, e)| e.to_string()).collect();
+        let in_force = self.report.verdict.state == ActionState::InForce;
+        let failed = || self.failed.iter().filter(|(call, _)| !(in_force && call.optional())).map(|(_, e)| e);
+        let errors: Vec<String> = failed().map(ToString::to_string).collect();
         if errors.is_empty() {
             return;
         }
-        self.report.error = self.failed.first().map(|(_, e)| e.clone());
+        self.report.error = failed().next().cloned();
         let verdict = &mut self.report.verdict;
         if verdict.state == ActionState::InProgress {
             verdict.state = ActionState::Failed;

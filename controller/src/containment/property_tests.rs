@@ -4,8 +4,8 @@
 //!
 //! `Simulation::pass` is the loop of `drive::run` without its effects.
 
-mod console;
 mod addresses;
+mod console;
 mod credentials;
 mod deny_all;
 mod merge;
@@ -13,6 +13,7 @@ mod metadata;
 mod network;
 mod protection;
 mod revoke;
+mod scaling;
 mod seal;
 
 use std::collections::{BTreeMap, VecDeque};

@@ -9,14 +9,15 @@ use super::deactivate_service_credentials::ServiceCredentials;
 use super::deactivate_signing_certificates::SigningCertificates;
 use super::deactivate_ssh_keys::SshKeys;
 use super::deny_all::DenyAll;
+use super::detach_from_auto_scaling::AutoScaling;
 use super::disable_instance_metadata::Metadata;
 use super::drive::{self, Action, DryRun, Merge, Pass, Report};
 use super::isolate_network::Isolation;
 use super::protect_from_termination::Protection;
 use super::remove_console_access::ConsoleAccess;
+use super::remove_public_addresses::Addresses;
 use super::revoke_sessions::Sessions;
 use super::seal_trust_policy::Seal;
-use super::remove_public_addresses::Addresses;
 use super::tag_resource::TagResource;
 use crate::aws::{AwsError, Session};
 
@@ -94,6 +95,7 @@ actions! {
     ProtectFromTermination: Protection, protect_from_termination;
     DisableInstanceMetadata: Metadata, disable_instance_metadata;
     RemovePublicAddresses: Addresses, remove_public_addresses;
+    DetachFromAutoScaling: AutoScaling, detach_from_auto_scaling;
     DenyAll: DenyAll, deny_all;
     DeactivateAccessKeys: AccessKeys, deactivate_access_keys;
     DeactivateSshKeys: SshKeys, deactivate_ssh_keys;

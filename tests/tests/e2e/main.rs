@@ -20,3 +20,4 @@ mod protect;
 mod refusals;
 mod release;
 mod roles;
+mod scaling;

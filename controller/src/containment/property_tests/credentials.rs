@@ -122,7 +122,7 @@ fn attacks() -> BoxedStrategy<Attack> {
 
 fn simulation<C: Credentials>(aws: Look, back: bool) -> Simulation<C> {
     let mut simulation = Simulation::<C>::new(resource(ResourceKind::IamUser), aws, Empty {});
-    let both = ReleasePolicy { reactivate_access_keys: back, reactivate_credentials: back };
+    let both = ReleasePolicy { reactivate_access_keys: back, reactivate_credentials: back, ..ReleasePolicy::default() };
     simulation.quarantine.spec.holders[0].release = both;
     simulation
 }

@@ -2,11 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use firebreak_crds::{ContainAction, Empty, Holder, HolderState, IsolateNetwork, ReleasePolicy, SeverTrackedConnections};
+use firebreak_crds::{
+    ContainAction, DetachFromAutoScaling, DetachMode, Empty, Holder, HolderState, IsolateNetwork, ReleasePolicy,
+    SeverTrackedConnections,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::network::isolations;
+use super::scaling::detachments;
 use crate::containment::drive::Merge;
 use crate::containment::wanted;
 
@@ -18,12 +22,17 @@ fn rank(p: &IsolateNetwork) -> u8 {
     }
 }
 
+fn detaches(p: &DetachFromAutoScaling) -> bool {
+    p.mode == DetachMode::Detach
+}
+
 fn action() -> impl Strategy<Value = ContainAction> {
     prop_oneof![
         isolations().prop_map(|p| ContainAction { isolate_network: Some(p), ..ContainAction::default() }),
         Just(ContainAction { remove_public_addresses: Some(Empty {}), ..ContainAction::default() }),
         Just(ContainAction { disable_instance_metadata: Some(Empty {}), ..ContainAction::default() }),
         Just(ContainAction { protect_from_termination: Some(Empty {}), ..ContainAction::default() }),
+        detachments().prop_map(|p| ContainAction { detach_from_auto_scaling: Some(p), ..ContainAction::default() }),
         Just(ContainAction { deny_all: Some(Empty {}), ..ContainAction::default() }),
         Just(ContainAction { deactivate_access_keys: Some(Empty {}), ..ContainAction::default() }),
     ]
@@ -40,9 +49,10 @@ fn actions() -> impl Strategy<Value = Vec<ContainAction>> {
 /// Whether `a` asks for everything that `b` asks for.
 fn covers(a: &[ContainAction], b: &[ContainAction]) -> bool {
     b.iter().all(|b| {
-        a.iter()
-            .filter(|a| wanted::name_of(a) == wanted::name_of(b))
-            .any(|a| a.isolate_network.as_ref().map(rank) >= b.isolate_network.as_ref().map(rank))
+        a.iter().filter(|a| wanted::name_of(a) == wanted::name_of(b)).any(|a| {
+            a.isolate_network.as_ref().map(rank) >= b.isolate_network.as_ref().map(rank)
+                && a.detach_from_auto_scaling.as_ref().map(detaches) >= b.detach_from_auto_scaling.as_ref().map(detaches)
+        })
     })
 }
 
