@@ -103,3 +103,22 @@ pub fn iam_policy() -> Value {
         ],
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// <https://docs.aws.amazon.com/organizations/latest/userguide/orgs_reference_limits.html>
+    const LARGEST_SCP: usize = 5120;
+
+    #[test]
+    fn the_service_control_policy_is_one_in_all_its_forms_and_fits() {
+        let read = |text| serde_json::from_str::<Value>(text).unwrap();
+        let policy = read(include_str!("../../../docs/scp/scp.json"));
+        let stack = read(include_str!("../../../docs/scp/cloudformation.json"));
+        assert_eq!(stack["Resources"]["FirebreakGuard"]["Properties"]["Content"], policy);
+        assert!(policy.to_string().len() <= LARGEST_SCP);
+        let guarded = |s: &Value| s["Condition"]["ArnNotLike"]["aws:PrincipalArn"] == "arn:*:iam::*:role/firebreak";
+        assert!(policy["Statement"].as_array().unwrap().iter().all(|s| s["Effect"] == "Deny" && guarded(s)));
+    }
+}
