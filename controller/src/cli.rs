@@ -85,7 +85,7 @@ pub fn main() -> ExitCode {
 
 fn start(args: RunArgs) -> ExitCode {
     log(args.log_format);
-    once(async { run::run(args).await.map_err(anyhow::Error::from_boxed) })
+    once(async { Box::pin(run::run(args)).await.map_err(anyhow::Error::from_boxed) })
 }
 
 fn once(work: impl Future<Output = anyhow::Result<()>>) -> ExitCode {

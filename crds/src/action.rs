@@ -56,8 +56,8 @@ pub struct DetachFromAutoScaling {
 /// One action as a holder asks for it: a copy of the policy's, resolved when the hold was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = exactly_one(&["isolateNetwork", "detachFromAutoScaling", "protectFromTermination", "disableInstanceMetadata", "removePublicAddresses", "denyAll", "deactivateAccessKeys", "deactivateSshKeys", "deactivateServiceCredentials", "deactivateSigningCertificates", "removeConsoleAccess", "revokeSessions", "sealTrustPolicy"])
-    .message("actions: each item needs exactly one of isolateNetwork, detachFromAutoScaling, protectFromTermination, disableInstanceMetadata, removePublicAddresses, denyAll, deactivateAccessKeys, deactivateSshKeys, deactivateServiceCredentials, deactivateSigningCertificates, removeConsoleAccess, revokeSessions, sealTrustPolicy"))]
+#[x_kube(validation = exactly_one(&["isolateNetwork", "detachFromAutoScaling", "deregisterFromLoadBalancers", "protectFromTermination", "disableInstanceMetadata", "removePublicAddresses", "denyAll", "deactivateAccessKeys", "deactivateSshKeys", "deactivateServiceCredentials", "deactivateSigningCertificates", "removeConsoleAccess", "revokeSessions", "sealTrustPolicy"])
+    .message("actions: each item needs exactly one of isolateNetwork, detachFromAutoScaling, deregisterFromLoadBalancers, protectFromTermination, disableInstanceMetadata, removePublicAddresses, denyAll, deactivateAccessKeys, deactivateSshKeys, deactivateServiceCredentials, deactivateSigningCertificates, removeConsoleAccess, revokeSessions, sealTrustPolicy"))]
 pub struct ContainAction {
     /// EC2 instance: network isolation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -74,6 +74,9 @@ pub struct ContainAction {
     /// EC2 instance: out of its Auto Scaling group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detach_from_auto_scaling: Option<DetachFromAutoScaling>,
+    /// EC2 instance: out of its load balancers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deregister_from_load_balancers: Option<Empty>,
     /// IAM user or role: deny every call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deny_all: Option<Empty>,

@@ -76,7 +76,7 @@ pub struct Ec2InstancePolicy {
     /// Actions that contain it; each item has exactly one key, e.g. `- isolateNetwork: {}`.
     #[serde(default)]
     #[schemars(length(max = 32))]
-    #[x_kube(validation = no_key_twice(&["isolateNetwork", "detachFromAutoScaling", "protectFromTermination", "disableInstanceMetadata", "removePublicAddresses"]).message("ec2Instance.contain: the same key is listed twice; keep one"))]
+    #[x_kube(validation = no_key_twice(&["isolateNetwork", "detachFromAutoScaling", "deregisterFromLoadBalancers", "protectFromTermination", "disableInstanceMetadata", "removePublicAddresses"]).message("ec2Instance.contain: the same key is listed twice; keep one"))]
     pub contain: Vec<Ec2InstanceAction>,
     /// Evidence to preserve; each item has exactly one key, e.g. `- ebsSnapshots: {}`.
     #[serde(default)]
@@ -89,8 +89,8 @@ pub struct Ec2InstancePolicy {
 /// One containment action on an instance.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = exactly_one(&["isolateNetwork", "detachFromAutoScaling", "protectFromTermination", "disableInstanceMetadata", "removePublicAddresses"])
-    .message("ec2Instance.contain: each item needs exactly one action: isolateNetwork, detachFromAutoScaling, protectFromTermination, disableInstanceMetadata or removePublicAddresses (write `isolateNetwork: {}`, not `isolateNetwork:`)"))]
+#[x_kube(validation = exactly_one(&["isolateNetwork", "detachFromAutoScaling", "deregisterFromLoadBalancers", "protectFromTermination", "disableInstanceMetadata", "removePublicAddresses"])
+    .message("ec2Instance.contain: each item needs exactly one action: isolateNetwork, detachFromAutoScaling, deregisterFromLoadBalancers, protectFromTermination, disableInstanceMetadata or removePublicAddresses (write `isolateNetwork: {}`, not `isolateNetwork:`)"))]
 pub struct Ec2InstanceAction {
     /// Moves every network interface to a security group without rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -113,6 +113,10 @@ pub struct Ec2InstanceAction {
     /// back unless `release.rejoinAutoScaling` says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detach_from_auto_scaling: Option<DetachFromAutoScaling>,
+    /// Takes it out of every target group of its VPC, and every classic load balancer, that has it by id or private address.
+    /// They drain what is open. A release registers it again as it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deregister_from_load_balancers: Option<Empty>,
 }
 
 /// One kind of evidence of an instance.
@@ -211,6 +215,7 @@ impl From<&Ec2InstanceAction> for ContainAction {
             disable_instance_metadata: a.disable_instance_metadata,
             remove_public_addresses: a.remove_public_addresses,
             detach_from_auto_scaling: a.detach_from_auto_scaling.clone(),
+            deregister_from_load_balancers: a.deregister_from_load_balancers,
             ..Self::default()
         }
     }

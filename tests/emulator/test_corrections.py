@@ -57,6 +57,7 @@ class Corrections(unittest.TestCase):
         keys = self.client("sts", "test", "test").assume_role(RoleArn=role, RoleSessionName="test")["Credentials"]
         of_account = keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"]
         self.ec2, self.iam = self.client("ec2", *of_account), self.client("iam", *of_account)
+        self.elbv2 = self.client("elbv2", *of_account)
         self.vpc = self.ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
         self.subnet = self.ec2.create_subnet(VpcId=self.vpc, CidrBlock="10.0.0.0/24")["Subnet"]["SubnetId"]
 
@@ -231,6 +232,28 @@ class Corrections(unittest.TestCase):
     def assert_pages(self, call, key, filters, sizes):
         pages = self.ec2.get_paginator(call).paginate(Filters=filters, PaginationConfig={"PageSize": 5})
         self.assertEqual([len(page[key]) for page in pages], sizes)
+
+    def test_targets_have_ports_and_drain(self):
+        instance = self.instance(self.group("web"))
+        made = self.elbv2.create_target_group(Name="web", Protocol="TCP", Port=80, VpcId=self.vpc)["TargetGroups"][0]
+        group = made["TargetGroupArn"]
+        first, second = [{"Id": instance, "Port": port} for port in (80, 8080)]
+        self.elbv2.register_targets(TargetGroupArn=group, Targets=[first, second])
+        address = {"Id": "10.0.0.9", "Port": 80, "AvailabilityZone": "us-east-1a"}
+        self.elbv2.register_targets(TargetGroupArn=group, Targets=[address])
+        self.assertEqual(self.targets(group), [(first, "healthy"), (second, "healthy"), (address, "healthy")])
+        self.elbv2.deregister_targets(TargetGroupArn=group, Targets=[first])
+        looks = [[state for target, state in self.targets(group) if target == first] for _ in range(3)]
+        self.assertEqual(looks, [["draining"], ["draining"], []])
+        self.assert_refused(
+            "InvalidTarget", self.elbv2.deregister_targets, TargetGroupArn=group, Targets=[first]
+        )
+        self.elbv2.register_targets(TargetGroupArn=group, Targets=[first])
+        self.assertIn((first, "healthy"), self.targets(group))
+
+    def targets(self, group):
+        shown = self.elbv2.describe_target_health(TargetGroupArn=group)["TargetHealthDescriptions"]
+        return [(target["Target"], target["TargetHealth"]["State"]) for target in shown]
 
     def test_requests_are_atomic(self):
         failures = []

@@ -28,7 +28,7 @@ enum Needs {
     Nothing,
     /// A window on record as open for this interface.
     OpenWindow(String),
-    /// That nobody holds the Quarantine of this user, or of the instance with this interface.
+    /// That nobody holds the Quarantine of this user, or of the instance with this interface or target group.
     Release(String),
     /// It is never right.
     Never(&'static str),
@@ -149,10 +149,11 @@ fn is_open(quarantine: &Quarantine, interface: &str) -> bool {
     windows.any(|c| c.interface_id == interface && c.state == ConversionState::Open)
 }
 
-/// Whether the record is of this user, or of the instance with this interface.
+/// Whether the record is of this user, or of the instance with this interface or target group.
 fn is_of(quarantine: &Quarantine, what: &str) -> bool {
     let recorded = |keys: &BTreeMap<String, _>| {
-        ["isolateNetwork", "removePublicAddresses"].iter().any(|action| keys.contains_key(&format!("{action}/{what}")))
+        let actions = ["isolateNetwork", "removePublicAddresses", "deregisterFromLoadBalancers"];
+        actions.iter().any(|action| keys.contains_key(&format!("{action}/{what}")))
     };
     quarantine.spec.resource.id == what || quarantine.spec.original.as_ref().is_some_and(recorded)
 }
@@ -175,7 +176,6 @@ fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Need
             Needs::Release(param("NetworkInterfaceId").to_owned())
         }
         "AssociateAddress" => Needs::Never("may take an address away from somebody"),
-        "DisassociateAddress" => Needs::Nothing,
         "ModifyInstanceAttribute" => protection(call),
         "ModifyInstanceMetadataOptions" => match param("HttpEndpoint") {
             "disabled" if !call.params.contains_key("HttpTokens") => Needs::Nothing,
@@ -196,6 +196,8 @@ fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Need
             Needs::Release(param("InstanceIds.member.1").to_owned())
         }
         "ExitStandby" | "AttachInstances" => Needs::Release(param("InstanceIds.member.1").to_owned()),
+        "RegisterTargets" => Needs::Release(param("TargetGroupArn").to_owned()),
+        "RegisterInstancesWithLoadBalancer" => Needs::Release(param("Instances.member.1.InstanceId").to_owned()),
         "CreateSecurityGroup" if !param("GroupName").starts_with("firebreak-") => Needs::Never("a name that is not ours"),
         "UpdateAccessKey" | "UpdateSSHPublicKey" | "UpdateServiceSpecificCredential" | "UpdateSigningCertificate"
             if param("Status") != "Inactive" =>
@@ -229,6 +231,7 @@ fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Need
         "RevokeSecurityGroupIngress"
         | "RevokeSecurityGroupEgress"
         | "CreateSecurityGroup"
+        | "DisassociateAddress"
         | "UpdateAccessKey"
         | "UpdateSSHPublicKey"
         | "UpdateServiceSpecificCredential"
@@ -248,6 +251,8 @@ fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Need
         | "TagUser"
         | "UntagUser"
         | "DetachInstances"
+        | "DeregisterTargets"
+        | "DeregisterInstancesFromLoadBalancer"
         | "EnterStandby"
         | "SetInstanceProtection"
         | "CreateSnapshots" => Needs::Nothing,
@@ -439,6 +444,15 @@ mod tests {
         }
         assert_eq!(call("SetInstanceProtection", &[("ProtectedFromScaleIn", "true")]), Needs::Nothing);
         assert_eq!(call("SetInstanceProtection", &[("ProtectedFromScaleIn", "false")]), Needs::Release("i-1".into()));
+    }
+
+    #[test]
+    fn an_instance_leaves_its_load_balancers_but_comes_back_only_in_a_release() {
+        let call = |action| judged(action, &[("TargetGroupArn", "arn"), ("Instances.member.1.InstanceId", "i-1")]);
+        assert_eq!(call("DeregisterTargets"), Needs::Nothing);
+        assert_eq!(call("DeregisterInstancesFromLoadBalancer"), Needs::Nothing);
+        assert_eq!(call("RegisterTargets"), Needs::Release("arn".into()));
+        assert_eq!(call("RegisterInstancesWithLoadBalancer"), Needs::Release("i-1".into()));
     }
 
     #[test]

@@ -7,6 +7,9 @@ use aws_sdk_ec2::types::{
     InstanceNetworkInterfaceSpecification, InstanceType, MarketType,
 };
 
+use aws_sdk_elasticloadbalancing::types::Listener;
+use aws_sdk_elasticloadbalancingv2::types::{ProtocolEnum, TargetDescription, TargetTypeEnum};
+
 use crate::emulator::Aws;
 
 /// The user of every scene.
@@ -109,6 +112,51 @@ pub async fn join_scaling_group(aws: &Aws, scene: &Scene, group: &str, max: i32)
     let attach = aws.autoscaling.attach_instances().auto_scaling_group_name(group).instance_ids(&scene.instances[0].id);
     attach.send().await?;
     Ok(())
+}
+
+/// Two target groups, one by instance id and one by address, and a classic load balancer.
+#[derive(Debug, Clone)]
+pub struct Balancers {
+    /// Target group `web`, of ids
+    pub web: String,
+    /// Target group `api`, of addresses
+    pub api: String,
+}
+
+/// Load balancers with one instance of the scene registered.
+pub async fn balance(aws: &Aws, scene: &Scene, instance: usize) -> anyhow::Result<Balancers> {
+    let web = target_group(aws, scene, "web", TargetTypeEnum::Instance).await?;
+    let api = target_group(aws, scene, "api", TargetTypeEnum::Ip).await?;
+    let listener = Listener::builder().protocol("tcp").load_balancer_port(80).instance_port(80).build()?;
+    let old = aws.elb.create_load_balancer().load_balancer_name("old").listeners(listener).subnets(&scene.subnet);
+    old.send().await?;
+    let balancers = Balancers { web, api };
+    balancers.register(aws, scene, instance).await?;
+    Ok(balancers)
+}
+
+async fn target_group(aws: &Aws, scene: &Scene, name: &str, kind: TargetTypeEnum) -> anyhow::Result<String> {
+    let request = aws.elbv2.create_target_group().name(name).vpc_id(&scene.vpc).target_type(kind);
+    let made = request.protocol(ProtocolEnum::Tcp).port(80).send().await?;
+    made.target_groups().first().and_then(|g| g.target_group_arn.clone()).context("a target group")
+}
+
+impl Balancers {
+    /// Registers an instance: two ports, both of its addresses, and itself.
+    pub async fn register(&self, aws: &Aws, scene: &Scene, instance: usize) -> anyhow::Result<()> {
+        let instance = &scene.instances[instance];
+        let target = |id: &str, port| TargetDescription::builder().id(id).port(port);
+        let ports = [80, 8080].map(|port| target(&instance.id, port).build()).to_vec();
+        aws.elbv2.register_targets().target_group_arn(&self.web).set_targets(Some(ports)).send().await?;
+        let shown = aws.ec2.describe_network_interfaces().set_network_interface_ids(Some(instance.interfaces.clone()));
+        let addresses = shown.send().await?.network_interfaces.unwrap_or_default().into_iter();
+        let addresses = addresses.filter_map(|n| n.private_ip_address);
+        let addresses = addresses.map(|a| target(&a, 443).availability_zone("eu-west-1a").build()).collect();
+        aws.elbv2.register_targets().target_group_arn(&self.api).set_targets(Some(addresses)).send().await?;
+        let itself = aws_sdk_elasticloadbalancing::types::Instance::builder().instance_id(&instance.id).build();
+        aws.elb.register_instances_with_load_balancer().load_balancer_name("old").instances(itself).send().await?;
+        Ok(())
+    }
 }
 
 async fn network(aws: &Aws) -> anyhow::Result<(String, String)> {

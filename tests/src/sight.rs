@@ -37,7 +37,13 @@ pub async fn keys(aws: &Aws) -> anyhow::Result<BTreeMap<String, String>> {
 pub async fn login_profile(aws: &Aws) -> anyhow::Result<Option<String>> {
     match aws.iam.get_login_profile().user_name(USER).send().await {
         Ok(answer) => Ok(answer.login_profile.map(|p| p.create_date.to_string())),
-        Err(error) if error.as_service_error().is_some_and(|e| e.is_no_such_entity_exception()) => Ok(None),
+        Err(error)
+            if error.as_service_error().is_some_and(
+                aws_sdk_iam::operation::get_login_profile::GetLoginProfileError::is_no_such_entity_exception,
+            ) =>
+        {
+            Ok(None)
+        }
         Err(error) => Err(error.into()),
     }
 }
@@ -142,6 +148,28 @@ pub async fn capacity(aws: &Aws, group: &str) -> anyhow::Result<(i32, usize)> {
     let state = |i: &aws_sdk_autoscaling::types::Instance| i.lifecycle_state.as_ref().map(|s| s.as_str().to_owned());
     let serving = group.instances().iter().filter(|i| state(i).as_deref() == Some("InService")).count();
     Ok((group.desired_capacity.unwrap_or_default(), serving))
+}
+
+/// What is registered with each target group and classic load balancer of the account, sorted; not what only drains.
+pub async fn registrations(aws: &Aws) -> anyhow::Result<BTreeMap<String, Vec<String>>> {
+    let mut shown = BTreeMap::new();
+    for group in aws.elbv2.describe_target_groups().send().await?.target_groups() {
+        let arn = group.target_group_arn().unwrap_or_default();
+        let answer = aws.elbv2.describe_target_health().target_group_arn(arn).send().await?;
+        let state = |t: &aws_sdk_elasticloadbalancingv2::types::TargetHealthDescription| {
+            t.target_health().and_then(|h| h.state()).map(|s| s.as_str().to_owned())
+        };
+        let there = answer.target_health_descriptions().iter().filter(|t| state(t).as_deref() != Some("draining"));
+        let mut targets: Vec<String> = there.filter_map(|t| t.target()).map(|t| format!("{t:?}")).collect();
+        targets.sort();
+        shown.insert(group.target_group_name().unwrap_or_default().to_owned(), targets);
+    }
+    for balancer in aws.elb.describe_load_balancers().send().await?.load_balancer_descriptions() {
+        let mut instances: Vec<String> = balancer.instances().iter().filter_map(|i| i.instance_id.clone()).collect();
+        instances.sort();
+        shown.insert(balancer.load_balancer_name().unwrap_or_default().to_owned(), instances);
+    }
+    Ok(shown)
 }
 
 /// The ids of all snapshots of the account.

@@ -14,6 +14,7 @@ macro_rules! sent {
 
 mod autoscaling;
 mod ec2;
+mod elb;
 mod iam;
 mod principal;
 
@@ -164,6 +165,7 @@ async fn send(session: &Session, region: Option<&str>, call: &Call) -> Result<Ou
     match call.service() {
         "iam" => iam::send(&session.iam, call).await,
         "autoscaling" => autoscaling::send(session.autoscaling(needed(region, call)?)?, call).await,
+        "elasticloadbalancing" => elb::send(session.balancers(needed(region, call)?)?, call).await,
         "ec2" => ec2::send(session.ec2(needed(region, call)?)?, call).await,
         _ => Err(unknown(call)),
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{Display, Formatter};
 
-use super::model::{Principal, Rule};
+use super::model::{Principal, Registration, Rule};
 
 /// What a security group of ours is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -136,6 +136,24 @@ pub enum Call {
         description: String,
         tags: BTreeMap<String, String>,
     },
+    DeregisterTargets {
+        group: String,
+        targets: Vec<Registration>,
+    },
+    RegisterTargets {
+        group: String,
+        targets: Vec<Registration>,
+    },
+    /// A classic load balancer's.
+    DeregisterInstancesFromLoadBalancer {
+        balancer: String,
+        instance: String,
+    },
+    /// A classic load balancer's.
+    RegisterInstancesWithLoadBalancer {
+        balancer: String,
+        instance: String,
+    },
     /// From scale-in, by its group.
     SetInstanceProtection {
         group: String,
@@ -240,8 +258,9 @@ impl Call {
             Self::RevokeSecurityGroupEgress { .. } => "ec2:RevokeSecurityGroupEgress",
             Self::AuthorizeSecurityGroupIngress { .. } => "ec2:AuthorizeSecurityGroupIngress",
             Self::AuthorizeSecurityGroupEgress { .. } => "ec2:AuthorizeSecurityGroupEgress",
-            Self::ModifyNetworkInterfaceAttribute { .. } => "ec2:ModifyNetworkInterfaceAttribute",
-            Self::AssociatePublicIpAddress { .. } => "ec2:ModifyNetworkInterfaceAttribute",
+            Self::ModifyNetworkInterfaceAttribute { .. } | Self::AssociatePublicIpAddress { .. } => {
+                "ec2:ModifyNetworkInterfaceAttribute"
+            }
             Self::AssociateAddress { .. } => "ec2:AssociateAddress",
             Self::DisassociateAddress { .. } => "ec2:DisassociateAddress",
             Self::ModifyInstanceMetadataOptions { .. } => "ec2:ModifyInstanceMetadataOptions",
@@ -249,6 +268,10 @@ impl Call {
             Self::CreateTags { .. } => "ec2:CreateTags",
             Self::DeleteTags { .. } => "ec2:DeleteTags",
             Self::CreateSnapshots { .. } => "ec2:CreateSnapshots",
+            Self::DeregisterTargets { .. } => "elasticloadbalancing:DeregisterTargets",
+            Self::RegisterTargets { .. } => "elasticloadbalancing:RegisterTargets",
+            Self::DeregisterInstancesFromLoadBalancer { .. } => "elasticloadbalancing:DeregisterInstancesFromLoadBalancer",
+            Self::RegisterInstancesWithLoadBalancer { .. } => "elasticloadbalancing:RegisterInstancesWithLoadBalancer",
             Self::SetInstanceProtection { .. } => "autoscaling:SetInstanceProtection",
             Self::DetachInstances { .. } => "autoscaling:DetachInstances",
             Self::EnterStandby { .. } => "autoscaling:EnterStandby",
@@ -289,7 +312,6 @@ impl Call {
         match self {
             Self::ModifyNetworkInterfaceAttribute { change, .. } => *change == Change::Restore,
             Self::AssociatePublicIpAddress { on, .. } => *on,
-            Self::AssociateAddress { .. } => true,
             Self::ModifyInstanceMetadataOptions { enabled, .. } => *enabled,
             // Without protection the instance can be destroyed.
             Self::ModifyInstanceAttribute { protect, .. } | Self::SetInstanceProtection { protect, .. } => !protect,
@@ -301,7 +323,10 @@ impl Call {
             Self::DeletePolicy { .. }
             | Self::DetachPolicy { .. }
             | Self::DeletePermissionsBoundary { .. }
+            | Self::AssociateAddress { .. }
             | Self::ExitStandby { .. }
+            | Self::RegisterTargets { .. }
+            | Self::RegisterInstancesWithLoadBalancer { .. }
             | Self::AttachInstances { .. } => true,
             Self::PutPermissionsBoundary { arn, .. } => !arn.ends_with(":iam::aws:policy/AWSDenyAll"),
             _ => false,
@@ -368,6 +393,12 @@ impl Display for Call {
                 write!(f, "{resource}: {}", keys(tags))
             }
             Self::CreateSnapshots { instance, .. } => write!(f, "{instance}: all volumes"),
+            Self::DeregisterTargets { group, targets } | Self::RegisterTargets { group, targets } => {
+                let ports = |t: &Registration| t.port.map_or_else(|| t.id.clone(), |port| format!("{}:{port}", t.id));
+                write!(f, "{} in {group}", targets.iter().map(ports).collect::<Vec<_>>().join(", "))
+            }
+            Self::DeregisterInstancesFromLoadBalancer { balancer, instance }
+            | Self::RegisterInstancesWithLoadBalancer { balancer, instance } => write!(f, "{instance} in {balancer}"),
             Self::SetInstanceProtection { group, instance, protect } => {
                 write!(f, "{instance} in {group}: scale-in protection {}", if *protect { "on" } else { "off" })
             }

@@ -178,6 +178,7 @@ fn class_of(code: &str) -> Class {
         "ConcurrentSnapshotLimitExceeded",
         "DependencyViolation",
         "ResourceContention",
+        "DependencyThrottle",
         "ScalingActivityInProgress",
     ];
     match code {

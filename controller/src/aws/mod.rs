@@ -17,8 +17,9 @@ pub use error::{AwsError, Class};
 #[cfg(test)]
 pub use model::AttachedVolume;
 pub use model::{
-    Credential, ElasticAddress, Group, Identity, Instance, InstanceProtection, Interface, LoginProfile, Membership,
-    MetadataOptions, Principal, PublicAddress, RouteTable, Rule, ScalingGroup, Snapshot, User,
+    ClassicBalancer, Credential, ElasticAddress, Group, Identity, Instance, InstanceProtection, Interface, LoginProfile,
+    Membership, MetadataOptions, Principal, PublicAddress, Registration, RouteTable, Rule, ScalingGroup, Snapshot, Target,
+    TargetGroup, User,
 };
 pub use own_instance::own_instance;
 pub use permissions::iam_policy;

@@ -2,6 +2,7 @@
 
 use firebreak_crds::{Resource, ResourceKind};
 use k8s_openapi::jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// An EC2 instance.
@@ -75,6 +76,8 @@ pub struct Interface {
     pub id: String,
     /// The VPC that it is in.
     pub vpc: String,
+    /// Its private addresses, IPv4 and IPv6.
+    pub private_addresses: Vec<String>,
     /// The subnet that it is in.
     pub subnet: String,
     /// Its security groups, in AWS's order.
@@ -226,6 +229,69 @@ pub struct ScalingGroup {
     pub max: i32,
     /// Whether it is being deleted.
     pub deleting: bool,
+}
+
+/// What a target group has registered: given back exactly so.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Registration {
+    /// `i-...`, or an address.
+    pub id: String,
+    /// The port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<i32>,
+    /// The zone, or `all`; of addresses only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub availability_zone: Option<String>,
+    /// Where the protocol is QUIC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quic_server_id: Option<String>,
+}
+
+/// A target, and whether it gets new requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Target {
+    /// What is registered.
+    pub registration: Registration,
+    /// Whether it is registered, healthy or not.
+    pub registered: bool,
+    /// Whether it was taken out and serves what is open.
+    pub draining: bool,
+}
+
+/// A target group.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TargetGroup {
+    /// Its ARN.
+    pub arn: String,
+    /// Its targets.
+    pub targets: Vec<Target>,
+}
+
+impl TargetGroup {
+    /// The group with only some of its targets.
+    #[must_use]
+    pub fn with(&self, such: impl Fn(&&Target) -> bool) -> Self {
+        Self { arn: self.arn.clone(), targets: self.targets.iter().filter(such).cloned().collect() }
+    }
+}
+
+/// A classic load balancer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClassicBalancer {
+    /// Its name.
+    pub name: String,
+    /// The ids of the instances registered with it.
+    pub instances: Vec<String>,
+}
+
+impl ClassicBalancer {
+    /// The load balancer with only this instance, if it has it.
+    #[must_use]
+    pub fn with(&self, instance: &str) -> Self {
+        let instances = self.instances.iter().filter(|i| *i == instance).take(1).cloned().collect();
+        Self { name: self.name.clone(), instances }
+    }
 }
 
 /// An EBS snapshot.

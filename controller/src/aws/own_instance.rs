@@ -27,7 +27,7 @@ fn is_true(value: &str) -> bool {
 async fn ask(imds: Builder) -> Option<String> {
     let imds = imds.max_attempts(1).connect_timeout(PATIENCE).read_timeout(PATIENCE).build();
     match tokio::time::timeout(PATIENCE, imds.get(INSTANCE_ID)).await {
-        Ok(Ok(id)) => known(String::from(id)),
+        Ok(Ok(id)) => known(id.as_ref()),
         Ok(Err(error)) => {
             debug!(%error, "not on an EC2 instance that says so");
             None
@@ -36,7 +36,7 @@ async fn ask(imds: Builder) -> Option<String> {
     }
 }
 
-fn known(answer: String) -> Option<String> {
+fn known(answer: &str) -> Option<String> {
     let id = answer.trim();
     if !id.starts_with("i-") {
         return None;

@@ -61,6 +61,9 @@ impl Limit {
     fn of(service: &str, operation: &str) -> Self {
         match service {
             "ec2" => Self::ec2(operation),
+            // Each version of the API has a bucket for all its reads.
+            // https://docs.aws.amazon.com/elasticloadbalancing/latest/userguide/elb-api-throttling.html
+            "elb" | "elbv2" => Self::new(40, 10),
             // AWS publishes no rate for IAM or STS: this one is ours.
             _ => Self::new(20, 10),
         }
@@ -245,6 +248,8 @@ mod tests {
             ("ec2", "StartInstances", 5),
             ("iam", "PutUserPolicy", 20),
             ("sts", "GetCallerIdentity", 20),
+            ("elbv2", "Describe", 40),
+            ("elb", "Describe", 40),
         ];
         let limiter = RateLimiter::new();
         for (service, operation, calls) in cases {

@@ -4,6 +4,7 @@
 
 mod autoscaling;
 mod ec2;
+mod elb;
 mod iam;
 mod marks;
 
@@ -17,9 +18,10 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::jiff::Timestamp;
 
+pub(super) use self::elb::Balancers;
 use super::batch::Batcher;
 use super::error::{AwsError, Class};
-use super::model::{Group, Instance, Interface, Membership, ScalingGroup, Snapshot};
+use super::model::{ClassicBalancer, Group, Instance, Interface, Membership, ScalingGroup, Snapshot, TargetGroup};
 use super::rate::{Priority, RateLimiter};
 use super::session::Session;
 
@@ -32,6 +34,7 @@ type Read<T> = Result<T, AwsError>;
 pub struct RegionReader {
     pub(super) ec2: aws_sdk_ec2::Client,
     autoscaling: aws_sdk_autoscaling::Client,
+    balancers: Balancers,
     pub(super) limiter: Arc<RateLimiter>,
     instances: Batcher<String, Instance, AwsError>,
     interfaces: Batcher<String, Vec<Interface>, AwsError>,
@@ -39,6 +42,8 @@ pub struct RegionReader {
     snapshots: Batcher<String, Snapshot, AwsError>,
     memberships: Batcher<String, Membership, AwsError>,
     scaling_groups: Batcher<String, ScalingGroup, AwsError>,
+    target_groups: Batcher<String, Arc<Vec<TargetGroup>>, AwsError>,
+    classic_balancers: Batcher<(), Arc<Vec<ClassicBalancer>>, AwsError>,
 }
 
 impl RegionReader {
@@ -46,6 +51,11 @@ impl RegionReader {
         let client = aws_sdk_ec2::Client::new(config);
         let limiter = Arc::new(RateLimiter::new());
         let scaling = aws_sdk_autoscaling::Client::new(config);
+        let balancers = Balancers {
+            v1: aws_sdk_elasticloadbalancing::Client::new(config),
+            v2: aws_sdk_elasticloadbalancingv2::Client::new(config),
+            limiter: limiter.clone(),
+        };
         let members = ("autoscaling", "DescribeAutoScalingInstances", autoscaling::INSTANCES);
         let groups = ("autoscaling", "DescribeAutoScalingGroups", autoscaling::GROUPS);
         Self {
@@ -55,7 +65,10 @@ impl RegionReader {
             snapshots: batcher(&client, &limiter, "DescribeSnapshots", ec2::fetch_snapshots),
             memberships: batcher_of(&scaling, &limiter, members, autoscaling::fetch_memberships),
             scaling_groups: batcher_of(&scaling, &limiter, groups, autoscaling::fetch_groups),
+            target_groups: batcher_of(&balancers, &limiter, elb::READ_V2, elb::fetch_target_groups),
+            classic_balancers: batcher_of(&balancers, &limiter, elb::READ_V1, elb::fetch_classic),
             ec2: client,
+            balancers,
             autoscaling: scaling,
             limiter,
         }

@@ -9,6 +9,7 @@ mod deactivate_service_credentials;
 mod deactivate_signing_certificates;
 mod deactivate_ssh_keys;
 mod deny_all;
+mod deregister_from_load_balancers;
 mod detach_from_auto_scaling;
 mod disable_instance_metadata;
 mod document;

@@ -5,6 +5,7 @@
 //! `Simulation::pass` is the loop of `drive::run` without its effects.
 
 mod addresses;
+mod balancing;
 mod console;
 mod credentials;
 mod deny_all;

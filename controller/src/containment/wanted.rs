@@ -9,6 +9,7 @@ use super::deactivate_service_credentials::ServiceCredentials;
 use super::deactivate_signing_certificates::SigningCertificates;
 use super::deactivate_ssh_keys::SshKeys;
 use super::deny_all::DenyAll;
+use super::deregister_from_load_balancers::LoadBalancers;
 use super::detach_from_auto_scaling::AutoScaling;
 use super::disable_instance_metadata::Metadata;
 use super::drive::{self, Action, DryRun, Merge, Pass, Report};
@@ -96,6 +97,7 @@ actions! {
     DisableInstanceMetadata: Metadata, disable_instance_metadata;
     RemovePublicAddresses: Addresses, remove_public_addresses;
     DetachFromAutoScaling: AutoScaling, detach_from_auto_scaling;
+    DeregisterFromLoadBalancers: LoadBalancers, deregister_from_load_balancers;
     DenyAll: DenyAll, deny_all;
     DeactivateAccessKeys: AccessKeys, deactivate_access_keys;
     DeactivateSshKeys: SshKeys, deactivate_ssh_keys;

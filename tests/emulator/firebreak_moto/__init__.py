@@ -4,7 +4,7 @@ One module per topic, one function per correction, each with a test in ../test_c
 a method of moto's own models, so that all else in moto stays as it is. Pinned to the moto of ../requirements.txt.
 """
 
-from . import boundaries, credentials, filters, groups, instances, interfaces, paging, policies, server, snapshots
+from . import balancers, boundaries, credentials, filters, groups, instances, interfaces, paging, policies, server, snapshots
 
 CORRECTIONS = [
     interfaces.groups_are_what_was_last_set,
@@ -17,6 +17,7 @@ CORRECTIONS = [
     filters.instances_by_network_interface,
     groups.group_in_use_cannot_be_deleted,
     snapshots.snapshots_are_pending_first,
+    balancers.targets_have_ports_and_drain,
     paging.describe_calls_page,
     credentials.service_credentials_exist,
     boundaries.users_have_boundaries,

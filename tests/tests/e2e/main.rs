@@ -4,6 +4,7 @@
 mod addresses;
 mod admission;
 mod approvals;
+mod balancers;
 mod console;
 mod conversion;
 mod credentials;

@@ -235,7 +235,10 @@ fn interface(n: ec2::NetworkInterface) -> Interface {
     let address = n.association.as_ref().and_then(|a| a.public_ip.as_ref()).is_some()
         || n.private_ip_addresses().iter().any(|a| a.association.as_ref().and_then(|a| a.public_ip.as_ref()).is_some());
     let operated = n.operator.as_ref().and_then(|o| o.managed).unwrap_or_default();
+    let v4 = n.private_ip_addresses().iter().filter_map(|a| a.private_ip_address.clone());
+    let v6 = n.ipv6_addresses().iter().filter_map(|a| a.ipv6_address.clone());
     Interface {
+        private_addresses: v4.chain(v6).collect(),
         public: address || !n.ipv6_addresses().is_empty(),
         managed: n.requester_managed.unwrap_or_default() || operated,
         addresses: public_addresses(&n),

@@ -88,7 +88,7 @@ impl Session {
     pub async fn login_profile(&self, name: &str) -> Read<Option<LoginProfile>> {
         let read = async {
             let answer = self.iam.get_login_profile().user_name(name).send().await;
-            absent(answer.map_err(|e| error("iam:GetLoginProfile", &e)).map(|a| a.login_profile.map(login_profile)))
+            absent(answer.map_err(|e| error("iam:GetLoginProfile", &e)).map(|a| a.login_profile.as_ref().map(login_profile)))
         };
         self.measured("iam:GetLoginProfile", read).await
     }
@@ -151,7 +151,7 @@ fn boundary(b: aws_sdk_iam::types::AttachedPermissionsBoundary) -> Option<String
     b.permissions_boundary_arn
 }
 
-fn login_profile(p: aws_sdk_iam::types::LoginProfile) -> LoginProfile {
+fn login_profile(p: &aws_sdk_iam::types::LoginProfile) -> LoginProfile {
     LoginProfile { created: timestamp(p.create_date).unwrap_or_default() }
 }
 

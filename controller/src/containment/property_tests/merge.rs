@@ -32,6 +32,7 @@ fn action() -> impl Strategy<Value = ContainAction> {
         Just(ContainAction { remove_public_addresses: Some(Empty {}), ..ContainAction::default() }),
         Just(ContainAction { disable_instance_metadata: Some(Empty {}), ..ContainAction::default() }),
         Just(ContainAction { protect_from_termination: Some(Empty {}), ..ContainAction::default() }),
+        Just(ContainAction { deregister_from_load_balancers: Some(Empty {}), ..ContainAction::default() }),
         detachments().prop_map(|p| ContainAction { detach_from_auto_scaling: Some(p), ..ContainAction::default() }),
         Just(ContainAction { deny_all: Some(Empty {}), ..ContainAction::default() }),
         Just(ContainAction { deactivate_access_keys: Some(Empty {}), ..ContainAction::default() }),

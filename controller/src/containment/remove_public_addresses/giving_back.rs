@@ -65,7 +65,7 @@ impl Way {
         let mut once = Vec::with_capacity(self.calls.len());
         self.calls.drain(..).for_each(|call| {
             if !once.contains(&call) {
-                once.push(call)
+                once.push(call);
             }
         });
         let mut plan = Plan { calls: once, ..Plan::default() };

@@ -1,0 +1,259 @@
+//! `deregisterFromLoadBalancers`: an instance gets no more new requests from load balancers. Every target group of its VPC, and
+//! every classic load balancer, that has it by id or by any private address of any interface lets it go.
+//!
+//! Load balancers drain what is open (300 s by default); nothing waits for that, and the status says where it is so. The first
+//! look records where it was registered; what somebody registers later goes too, and is none that comes back.
+//! <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_DeregisterTargets.html>
+
+use std::collections::BTreeSet;
+
+use firebreak_crds::{ActionState, Empty, OnConflict};
+use futures::future::try_join_all;
+use serde::{Deserialize, Serialize};
+
+use super::case::Case;
+use super::drive::Action;
+use super::plan::Plan;
+use super::tag_resource::is_marked_before;
+use crate::aws::{AwsError, Call, ClassicBalancer, Instance, Outcome, Registration, Session, Target, TargetGroup};
+
+/// The record has room for 256 entries of all actions; more load balancers than this are not recorded, but left all the same.
+const RECORDS: usize = 40;
+/// So many ports of one instance fit into one entry.
+const TARGETS: usize = 64;
+/// Between the action's name and a classic load balancer's: target groups have ARNs.
+const CLASSIC: &str = "classic/";
+
+/// The action.
+pub struct LoadBalancers;
+
+/// What is observed.
+#[derive(Clone, Debug, Default)]
+pub struct Look {
+    pub(super) instance: Option<Instance>,
+    /// The private addresses of its interfaces.
+    pub(super) addresses: Vec<String>,
+    /// All target groups of its VPC; of their targets only those that are this instance.
+    pub(super) groups: Vec<TargetGroup>,
+    /// All classic load balancers; of their instances only this one.
+    pub(super) classic: Vec<ClassicBalancer>,
+}
+
+/// What is recorded per target group.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Original {
+    pub(super) targets: Vec<Registration>,
+}
+
+impl Action for LoadBalancers {
+    const NAME: &'static str = "deregisterFromLoadBalancers";
+    type Params = Empty;
+    type Look = Look;
+
+    async fn look(aws: &Session, case: &Case, _: Option<&Empty>) -> Result<Look, AwsError> {
+        let (region, id) = (case.resource.region.as_deref().unwrap_or_default(), &case.resource.id);
+        let (instance, interfaces) = futures::join!(aws.instance(region, id), aws.interfaces(region, id));
+        let (instance, interfaces) = (instance?, interfaces?);
+        let vpcs: BTreeSet<&String> = interfaces.iter().map(|i| &i.vpc).collect();
+        let groups = try_join_all(vpcs.into_iter().map(|vpc| aws.target_groups(region, vpc)));
+        let (groups, classic) = futures::join!(groups, aws.classic_balancers(region));
+        let addresses: Vec<String> = interfaces.into_iter().flat_map(|i| i.private_addresses).collect();
+        let is_it = |target: &Registration| target.id == *id || addresses.contains(&target.id);
+        let groups = groups?.iter().flat_map(|groups| groups.iter()).map(|g| g.with(|t| is_it(&t.registration))).collect();
+        let classic = classic?.iter().map(|b| b.with(id)).collect();
+        Ok(Look { instance, addresses, groups, classic })
+    }
+
+    fn contain(case: &Case, _: &Empty, look: &Look) -> Plan {
+        let Some(instance) = &look.instance else { return super::isolate_network::not_seen(case) };
+        if instance.state == "terminated" {
+            return Plan::done(ActionState::InForce, "the instance is terminated: load balancers let it go by themselves");
+        }
+        let mut plan = Plan::default();
+        record(&mut plan, case, instance, look);
+        leave(&mut plan, case, look);
+        plan.verdict.state = if plan.calls.is_empty() { ActionState::InForce } else { ActionState::InProgress };
+        plan.verdict.message = said(case, look, plan.verdict.unknown);
+        plan
+    }
+
+    fn release(case: &Case, look: &Look) -> Plan {
+        if look.instance.as_ref().is_none_or(|i| i.state == "terminated") {
+            return Plan::done(ActionState::Released, "the instance no longer exists");
+        }
+        let (mut plan, mut notes) = (Plan::default(), Vec::new());
+        for place in places(case) {
+            let call = match place.strip_prefix(CLASSIC) {
+                Some(name) => back_to_classic(case, look, name, &mut notes),
+                None => back_to_group(case, look, place, &mut notes),
+            };
+            plan.calls.extend(call);
+        }
+        let lost = case.is_unknown(Self::NAME) && case.decision != Some(OnConflict::KeepTheirs);
+        if lost {
+            let what = "what else it was registered with is not known: register it by hand, then spec.release.onConflict: KeepTheirs";
+            notes.push(what.into());
+        }
+        plan.verdict.state = match (plan.calls.is_empty(), lost) {
+            (false, _) => ActionState::InProgress,
+            (true, true) => ActionState::Conflict,
+            (true, false) => ActionState::Released,
+        };
+        plan.verdict.message = notes.join("; ");
+        plan
+    }
+
+    fn after(look: &mut Look, call: &Call, _: &Outcome) {
+        match call {
+            Call::DeregisterTargets { group, targets } => look.set(group, targets, false),
+            Call::RegisterTargets { group, targets } => look.set(group, targets, true),
+            Call::DeregisterInstancesFromLoadBalancer { balancer, .. } => {
+                look.classic.iter_mut().filter(|b| b.name == *balancer).for_each(|b| b.instances.clear());
+            }
+            Call::RegisterInstancesWithLoadBalancer { balancer, instance } => {
+                look.classic.iter_mut().filter(|b| b.name == *balancer).for_each(|b| b.instances = vec![instance.clone()]);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Look {
+    fn group(&self, arn: &str) -> Option<&TargetGroup> {
+        self.groups.iter().find(|g| g.arn == arn)
+    }
+
+    /// What a call does: a target that is taken out drains first.
+    fn set(&mut self, arn: &str, targets: &[Registration], registered: bool) {
+        let Some(group) = self.groups.iter_mut().find(|g| g.arn == arn) else { return };
+        group.targets.retain(|t| !targets.contains(&t.registration));
+        let target = |r: &Registration| Target { registration: r.clone(), registered, draining: !registered };
+        group.targets.extend(targets.iter().map(target));
+    }
+}
+
+fn registered(group: &TargetGroup) -> Vec<Registration> {
+    group.targets.iter().filter(|t| t.registered).map(|t| t.registration.clone()).collect()
+}
+
+fn key(place: &str) -> String {
+    format!("{}/{place}", LoadBalancers::NAME)
+}
+
+/// What it was registered with: ARNs of target groups, and names of classic load balancers.
+fn places(case: &Case) -> impl Iterator<Item = &str> {
+    case.records_of(LoadBalancers::NAME).filter(|place| place.starts_with("arn:") || place.starts_with(CLASSIC))
+}
+
+/// `web` of `arn:aws:elasticloadbalancing:eu-west-1:111122223333:targetgroup/web/0123456789abcdef`.
+fn name(place: &str) -> &str {
+    place.split('/').nth(1).unwrap_or(place)
+}
+
+/// Once, with the first look, everything in one write.
+fn record(plan: &mut Plan, case: &Case, instance: &Instance, look: &Look) {
+    if case.is_unknown(LoadBalancers::NAME) {
+        plan.unknown(case, LoadBalancers::NAME);
+    }
+    if case.original.contains_key(LoadBalancers::NAME) {
+        return;
+    }
+    if is_marked_before(case, &instance.tags) {
+        plan.unknown(case, LoadBalancers::NAME);
+    }
+    let found = found(case, look);
+    if found.len() > RECORDS || found.iter().any(|(_, original)| original.targets.len() > TARGETS) {
+        plan.unknown(case, LoadBalancers::NAME); // left all the same: whoever registers it everywhere must not keep it there
+    }
+    plan.record(LoadBalancers::NAME, &serde_json::json!({ "loadBalancers": found.len() }));
+    for (place, mut original) in found.into_iter().take(RECORDS) {
+        original.targets.truncate(TARGETS);
+        plan.record(key(&place), &original);
+    }
+}
+
+/// Where it is registered now. Auto Scaling takes what leaves a group out of its load balancers itself: where our own
+/// `detachFromAutoScaling` was first, what drains was registered before.
+fn found(case: &Case, look: &Look) -> Vec<(String, Original)> {
+    let ours = case.has_record_of(super::detach_from_auto_scaling::AutoScaling::NAME);
+    let counts = |t: &&Target| t.registered || (ours && t.draining);
+    let targets = |g: &TargetGroup| g.targets.iter().filter(counts).map(|t| t.registration.clone()).collect::<Vec<_>>();
+    let groups = look.groups.iter().map(|g| (g.arn.clone(), Original { targets: targets(g) }));
+    let classic = look.classic.iter().filter(|b| !b.instances.is_empty());
+    let classic = classic.map(|b| (format!("{CLASSIC}{}", b.name), Original::default()));
+    groups.filter(|(_, original)| !original.targets.is_empty()).chain(classic).collect()
+}
+
+/// All at once, side by side.
+fn leave(plan: &mut Plan, case: &Case, look: &Look) {
+    for group in &look.groups {
+        let targets = registered(group);
+        plan.verdict.drift.extend(targets.iter().map(|t| format!("{} was registered with {}", shown(t), name(&group.arn))));
+        if !targets.is_empty() {
+            plan.calls.push(Call::DeregisterTargets { group: group.arn.clone(), targets });
+        }
+    }
+    for balancer in look.classic.iter().filter(|b| !b.instances.is_empty()) {
+        let (balancer, instance) = (balancer.name.clone(), case.resource.id.clone());
+        plan.verdict.drift.push(format!("it was registered with the classic load balancer {balancer}"));
+        plan.calls.push(Call::DeregisterInstancesFromLoadBalancer { balancer, instance });
+    }
+}
+
+fn shown(target: &Registration) -> String {
+    target.port.map_or_else(|| target.id.clone(), |port| format!("{}:{port}", target.id))
+}
+
+/// How it stands, in one sentence.
+fn said(case: &Case, look: &Look, unknown: bool) -> String {
+    let with = |such: fn(&Target) -> bool| {
+        let groups = look.groups.iter().filter(move |g| g.targets.iter().any(such));
+        groups.map(|g| name(&g.arn)).collect::<Vec<_>>().join(", ")
+    };
+    let classic: Vec<&str> = look.classic.iter().filter(|b| !b.instances.is_empty()).map(|b| b.name.as_str()).collect();
+    let (registered, draining) = (with(|t| t.registered), with(|t| t.draining));
+    let left = places(case).map(name).collect::<Vec<_>>().join(", ");
+    let lines = [
+        (!registered.is_empty()).then(|| format!("registered with {registered}")),
+        (!classic.is_empty()).then(|| format!("registered with the classic {}", classic.join(", "))),
+        (registered.is_empty() && classic.is_empty())
+            .then(|| if left.is_empty() { "registered with no load balancer".to_owned() } else { format!("out of {left}") }),
+        (!draining.is_empty()).then(|| format!("Draining: {draining} still serve what is open")),
+        unknown.then(|| "what else it was registered with is not known".to_owned()),
+    ];
+    lines.into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
+/// The recorded targets that are missing, but for an address that is another's by now.
+fn back_to_group(case: &Case, look: &Look, arn: &str, notes: &mut Vec<String>) -> Option<Call> {
+    let Some(group) = look.group(arn) else {
+        notes.push(format!("target group {} no longer exists", name(arn)));
+        return None;
+    };
+    let now = registered(group);
+    let original = case.recorded::<Original>(&key(arn)).unwrap_or_default();
+    let missing = original.targets.into_iter().filter(|t| !now.contains(t));
+    let (own, lost): (Vec<_>, Vec<_>) = missing.partition(|t| t.id == case.resource.id || look.addresses.contains(&t.id));
+    notes.extend(lost.iter().map(|t| format!("{} is the instance's address no longer: not registered", t.id)));
+    if !own.is_empty() || lost.is_empty() {
+        let back = if own.is_empty() { "registered again with" } else { "registers again with" };
+        notes.push(format!("{back} {}", name(arn)));
+    }
+    (!own.is_empty()).then(|| Call::RegisterTargets { group: arn.to_owned(), targets: own })
+}
+
+fn back_to_classic(case: &Case, look: &Look, balancer: &str, notes: &mut Vec<String>) -> Option<Call> {
+    match look.classic.iter().find(|b| b.name == balancer) {
+        None => notes.push(format!("classic load balancer {balancer} no longer exists")),
+        Some(b) if b.instances.is_empty() => {
+            let (balancer, instance) = (balancer.to_owned(), case.resource.id.clone());
+            return Some(Call::RegisterInstancesWithLoadBalancer { balancer, instance });
+        }
+        Some(_) => notes.push(format!("registered again with {balancer}")),
+    }
+    None
+}
+
+#[cfg(test)]
+#[path = "deregister_from_load_balancers_tests.rs"]
+mod tests;
