@@ -56,8 +56,8 @@ pub struct DetachFromAutoScaling {
 /// One action as a holder asks for it: a copy of the policy's, resolved when the hold was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = exactly_one(&["isolateNetwork", "detachFromAutoScaling", "denyAll", "deactivateAccessKeys", "deactivateSshKeys", "deactivateServiceCredentials", "protectFromTermination", "disableInstanceMetadata"])
-    .message("actions: each item needs exactly one of isolateNetwork, detachFromAutoScaling, denyAll, deactivateAccessKeys, deactivateSshKeys, deactivateServiceCredentials, protectFromTermination, disableInstanceMetadata"))]
+#[x_kube(validation = exactly_one(&["isolateNetwork", "detachFromAutoScaling", "denyAll", "deactivateAccessKeys", "deactivateSshKeys", "deactivateServiceCredentials", "deactivateSigningCertificates", "protectFromTermination", "disableInstanceMetadata"])
+    .message("actions: each item needs exactly one of isolateNetwork, detachFromAutoScaling, denyAll, deactivateAccessKeys, deactivateSshKeys, deactivateServiceCredentials, deactivateSigningCertificates, protectFromTermination, disableInstanceMetadata"))]
 pub struct ContainAction {
     /// EC2 instance: network isolation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -83,6 +83,9 @@ pub struct ContainAction {
     /// IAM user: switch off every service-specific credential.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deactivate_service_credentials: Option<Empty>,
+    /// IAM user: switch off every signing certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deactivate_signing_certificates: Option<Empty>,
 }
 
 /// One kind of evidence.
@@ -103,8 +106,8 @@ pub struct ReleasePolicy {
     /// Switch the access keys that were active back on. Off by default: a key that leaked stays leaked.
     #[serde(default)]
     pub reactivate_access_keys: bool,
-    /// Switch the SSH public keys and service-specific credentials that were active back on. Off by default: what leaked
-    /// stays leaked.
+    /// Switch the SSH public keys, service-specific credentials and signing certificates that were active back on. Off by
+    /// default: what leaked stays leaked.
     #[serde(default)]
     pub reactivate_credentials: bool,
     /// Put an instance back into service in the Auto Scaling group that it was in. Off by default: the group has a replacement,

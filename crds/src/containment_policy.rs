@@ -130,7 +130,7 @@ pub struct IamUserPolicy {
     /// Actions that contain it; each item has exactly one key, e.g. `- denyAll: {}`.
     #[serde(default)]
     #[schemars(length(max = 32))]
-    #[x_kube(validation = no_key_twice(&["denyAll", "deactivateAccessKeys", "deactivateSshKeys", "deactivateServiceCredentials"])
+    #[x_kube(validation = no_key_twice(&["denyAll", "deactivateAccessKeys", "deactivateSshKeys", "deactivateServiceCredentials", "deactivateSigningCertificates"])
     .message("iamUser.contain: the same key is listed twice; keep one"))]
     pub contain: Vec<IamUserAction>,
 }
@@ -138,8 +138,8 @@ pub struct IamUserPolicy {
 /// One containment action on a user.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = exactly_one(&["denyAll", "deactivateAccessKeys", "deactivateSshKeys", "deactivateServiceCredentials"])
-    .message("iamUser.contain: each item needs exactly one action: denyAll, deactivateAccessKeys, deactivateSshKeys or deactivateServiceCredentials (write `denyAll: {}`, not `denyAll:`)"))]
+#[x_kube(validation = exactly_one(&["denyAll", "deactivateAccessKeys", "deactivateSshKeys", "deactivateServiceCredentials", "deactivateSigningCertificates"])
+    .message("iamUser.contain: each item needs exactly one action: denyAll, deactivateAccessKeys, deactivateSshKeys, deactivateServiceCredentials or deactivateSigningCertificates (write `denyAll: {}`, not `denyAll:`)"))]
 pub struct IamUserAction {
     /// Denies every call: by an inline policy, by the attached `AWSDenyAll`, and by `AWSDenyAll` as permissions boundary, side
     /// by side. Any of them is enough.
@@ -156,6 +156,10 @@ pub struct IamUserAction {
     /// API keys. They stay off after a release unless `release.reactivateCredentials` says otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deactivate_service_credentials: Option<Empty>,
+    /// Switches off every X.509 signing certificate, with which old SOAP interfaces are called. They stay off after a release
+    /// unless `release.reactivateCredentials` says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deactivate_signing_certificates: Option<Empty>,
 }
 
 /// What is done to an IAM role.
@@ -201,6 +205,7 @@ impl From<&IamUserAction> for ContainAction {
             deactivate_access_keys: a.deactivate_access_keys,
             deactivate_ssh_keys: a.deactivate_ssh_keys,
             deactivate_service_credentials: a.deactivate_service_credentials,
+            deactivate_signing_certificates: a.deactivate_signing_certificates,
             ..Self::default()
         }
     }

@@ -15,7 +15,21 @@ pub enum Credentials {
     SshKeys,
     /// Service-specific credentials: the first is of CodeCommit, those after it are API keys of Bedrock.
     ServiceCredentials,
+    /// X.509 signing certificates.
+    SigningCertificates,
 }
+
+/// Signed by itself; its key was thrown away.
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\n\
+MIIBfDCCASGgAwIBAgIURj8AjHdXve94bOpNE6NQbhHHhc4wCgYIKoZIzj0EAwIw\n\
+EjEQMA4GA1UEAwwHbWFsbG9yeTAgFw0yNjExMjQxOTU5NDZaGA8yMTI2MTAzMTE5\n\
+NTk0NlowEjEQMA4GA1UEAwwHbWFsbG9yeTBZMBMGByqGSM49AgEGCCqGSM49AwEH\n\
+A0IABA/wYW8V22TZ0KPJd8drD3QjS8ixC4URQjQuAmBSfJA7EuqiRE38NZx078I6\n\
+mbfOq1hm3v7sgOAw7TZUIJ6HqfajUzBRMB0GA1UdDgQWBBSzw3naccxC0vugRqab\n\
+o0yNTIfBujAfBgNVHSMEGDAWgBSzw3naccxC0vugRqabo0yNTIfBujAPBgNVHRMB\n\
+Af8EBTADAQH/MAoGCCqGSM49BAMCA0kAMEYCIQCETdUCqD000ICKNtEW3ZIGT8yr\n\
+dZmPS33YDggwdb6SyAIhALIayFj2v4nNTUeaxBB/pU+nnwYzUbobgMN3PblF8BMB\n\
+-----END CERTIFICATE-----";
 
 impl Credentials {
     /// The action that switches them off.
@@ -23,6 +37,7 @@ impl Credentials {
         match self {
             Self::SshKeys => "deactivateSshKeys",
             Self::ServiceCredentials => "deactivateServiceCredentials",
+            Self::SigningCertificates => "deactivateSigningCertificates",
         }
     }
 
@@ -31,6 +46,7 @@ impl Credentials {
         match self {
             Self::SshKeys => "UpdateSSHPublicKey",
             Self::ServiceCredentials => "UpdateServiceSpecificCredential",
+            Self::SigningCertificates => "UpdateSigningCertificate",
         }
     }
 
@@ -47,6 +63,10 @@ impl Credentials {
                 let made = aws.iam.create_service_specific_credential().user_name(USER).service_name(service).send().await?;
                 Ok(made.service_specific_credential.context("a credential")?.service_specific_credential_id)
             }
+            Self::SigningCertificates => {
+                let made = aws.iam.upload_signing_certificate().user_name(USER).certificate_body(CERTIFICATE);
+                Ok(made.send().await?.certificate.context("a certificate")?.certificate_id)
+            }
         }
     }
 
@@ -62,6 +82,10 @@ impl Credentials {
                 let update = aws.iam.update_service_specific_credential().user_name(USER);
                 update.service_specific_credential_id(id).status(status).send().await?;
             }
+            Self::SigningCertificates => {
+                let update = aws.iam.update_signing_certificate().user_name(USER).certificate_id(id);
+                update.status(status).send().await?;
+            }
         }
         Ok(())
     }
@@ -76,6 +100,9 @@ impl Credentials {
                 let delete = aws.iam.delete_service_specific_credential().user_name(USER);
                 delete.service_specific_credential_id(id).send().await?;
             }
+            Self::SigningCertificates => {
+                aws.iam.delete_signing_certificate().user_name(USER).certificate_id(id).send().await?;
+            }
         }
         Ok(())
     }
@@ -88,6 +115,10 @@ impl Credentials {
                 keys.unwrap_or_default().into_iter().map(|k| (k.ssh_public_key_id, k.status)).collect()
             }
             Self::ServiceCredentials => service_credentials(aws).await?,
+            Self::SigningCertificates => {
+                let all = aws.iam.list_signing_certificates().user_name(USER).send().await?.certificates;
+                all.into_iter().map(|c| (c.certificate_id, c.status)).collect()
+            }
         };
         Ok(all.into_iter().map(|(id, status)| (id, status.as_str().to_owned())).collect())
     }

@@ -190,7 +190,9 @@ fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Need
         }
         "ExitStandby" | "AttachInstances" => Needs::Release(param("InstanceIds.member.1").to_owned()),
         "CreateSecurityGroup" if !param("GroupName").starts_with("firebreak-") => Needs::Never("a name that is not ours"),
-        "UpdateAccessKey" | "UpdateSSHPublicKey" | "UpdateServiceSpecificCredential" if param("Status") != "Inactive" => {
+        "UpdateAccessKey" | "UpdateSSHPublicKey" | "UpdateServiceSpecificCredential" | "UpdateSigningCertificate"
+            if param("Status") != "Inactive" =>
+        {
             Needs::Release(param("UserName").to_owned())
         }
         "DetachUserPolicy" | "DetachRolePolicy" if param("PolicyArn").ends_with(":policy/AWSDenyAll") => {
@@ -221,6 +223,7 @@ fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Need
         | "UpdateAccessKey"
         | "UpdateSSHPublicKey"
         | "UpdateServiceSpecificCredential"
+        | "UpdateSigningCertificate"
         | "PutUserPolicy"
         | "AttachUserPolicy"
         | "PutUserPermissionsBoundary"
@@ -360,7 +363,9 @@ mod tests {
 
     #[test]
     fn a_users_credentials_go_on_only_in_a_release() {
-        for action in ["UpdateAccessKey", "UpdateSSHPublicKey", "UpdateServiceSpecificCredential"] {
+        for action in
+            ["UpdateAccessKey", "UpdateSSHPublicKey", "UpdateServiceSpecificCredential", "UpdateSigningCertificate"]
+        {
             let switched = |status| judged(action, &[("UserName", "m"), ("Status", status)]);
             assert_eq!((switched("Inactive"), switched("Active")), (Needs::Nothing, Needs::Release("m".into())), "{action}");
             assert_eq!(judged(action, &[("UserName", "m")]), Needs::Release("m".into()), "{action}");

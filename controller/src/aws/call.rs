@@ -187,6 +187,11 @@ pub enum Call {
         id: String,
         active: bool,
     },
+    UpdateSigningCertificate {
+        user: String,
+        id: String,
+        active: bool,
+    },
     TagPrincipal {
         principal: Principal,
         tags: BTreeMap<String, String>,
@@ -233,6 +238,7 @@ impl Call {
             Self::UpdateAccessKey { .. } => "iam:UpdateAccessKey",
             Self::UpdateSshPublicKey { .. } => "iam:UpdateSSHPublicKey",
             Self::UpdateServiceSpecificCredential { .. } => "iam:UpdateServiceSpecificCredential",
+            Self::UpdateSigningCertificate { .. } => "iam:UpdateSigningCertificate",
             Self::TagPrincipal { principal, .. } => principal.either("iam:TagUser", "iam:TagRole"),
             Self::UntagPrincipal { principal, .. } => principal.either("iam:UntagUser", "iam:UntagRole"),
         }
@@ -254,7 +260,8 @@ impl Call {
             Self::ModifyInstanceAttribute { protect, .. } | Self::SetInstanceProtection { protect, .. } => !protect,
             Self::UpdateAccessKey { active, .. }
             | Self::UpdateSshPublicKey { active, .. }
-            | Self::UpdateServiceSpecificCredential { active, .. } => *active,
+            | Self::UpdateServiceSpecificCredential { active, .. }
+            | Self::UpdateSigningCertificate { active, .. } => *active,
             Self::DeletePolicy { .. }
             | Self::DetachPolicy { .. }
             | Self::DeletePermissionsBoundary { .. }
@@ -271,7 +278,8 @@ impl Call {
         match self {
             Self::UpdateAccessKey { id, active, .. }
             | Self::UpdateSshPublicKey { id, active, .. }
-            | Self::UpdateServiceSpecificCredential { id, active, .. } => Some((id, *active)),
+            | Self::UpdateServiceSpecificCredential { id, active, .. }
+            | Self::UpdateSigningCertificate { id, active, .. } => Some((id, *active)),
             _ => None,
         }
     }
@@ -338,7 +346,8 @@ impl Display for Call {
             Self::DeletePermissionsBoundary { principal } => write!(f, "{principal}"),
             Self::UpdateAccessKey { user, id, active }
             | Self::UpdateSshPublicKey { user, id, active }
-            | Self::UpdateServiceSpecificCredential { user, id, active } => {
+            | Self::UpdateServiceSpecificCredential { user, id, active }
+            | Self::UpdateSigningCertificate { user, id, active } => {
                 write!(f, "{user}: {id} {}", if *active { "Active" } else { "Inactive" })
             }
             Self::TagPrincipal { principal, tags } | Self::UntagPrincipal { principal, tags } => {

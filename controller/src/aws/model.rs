@@ -281,7 +281,7 @@ impl Identity {
 pub type User = Identity;
 
 /// One credential of an IAM user, of a kind of which there can be several: an access key, an SSH public key, a
-/// service-specific credential.
+/// service-specific credential, a signing certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credential {
     /// `AKIA...`, `APKA...`, `ACCA...`.

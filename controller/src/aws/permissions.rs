@@ -23,6 +23,7 @@ const READS: &[&str] = &[
     "iam:ListAttachedUserPolicies",
     "iam:ListSSHPublicKeys",
     "iam:ListServiceSpecificCredentials",
+    "iam:ListSigningCertificates",
 ];
 
 /// What is changed: the operations of `Call`, and what EC2 checks behind `CreateSnapshots`.
@@ -56,6 +57,7 @@ const WRITES: &[&str] = &[
     "iam:UpdateAccessKey",
     "iam:UpdateSSHPublicKey",
     "iam:UpdateServiceSpecificCredential",
+    "iam:UpdateSigningCertificate",
 ];
 
 /// What `ModifyInstanceAttribute` could set besides: code that runs at the next start, and the way out of isolation. A deny, since

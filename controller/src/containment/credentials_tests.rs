@@ -5,6 +5,7 @@ use firebreak_crds::ReleasePolicy;
 use super::*;
 use crate::containment::deactivate_access_keys::AccessKeys;
 use crate::containment::deactivate_service_credentials::ServiceCredentials;
+use crate::containment::deactivate_signing_certificates::SigningCertificates;
 use crate::containment::deactivate_ssh_keys::SshKeys;
 use crate::containment::example;
 
@@ -192,4 +193,5 @@ fn each_kind_has_its_own_record_and_call_and_comes_back_by_its_own_flag() {
     judge::<SshKeys>("deactivateSshKeys", "iam:UpdateSSHPublicKey", &credentials);
     let service = ("deactivateServiceCredentials", "iam:UpdateServiceSpecificCredential");
     judge::<ServiceCredentials>(service.0, service.1, &credentials);
+    judge::<SigningCertificates>("deactivateSigningCertificates", "iam:UpdateSigningCertificate", &credentials);
 }

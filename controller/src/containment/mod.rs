@@ -6,6 +6,7 @@ mod case;
 mod credentials;
 mod deactivate_access_keys;
 mod deactivate_service_credentials;
+mod deactivate_signing_certificates;
 mod deactivate_ssh_keys;
 mod deny_all;
 mod detach_from_auto_scaling;

@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::deactivate_access_keys::AccessKeys;
 use super::deactivate_service_credentials::ServiceCredentials;
+use super::deactivate_signing_certificates::SigningCertificates;
 use super::deactivate_ssh_keys::SshKeys;
 use super::deny_all::DenyAll;
 use super::detach_from_auto_scaling::AutoScaling;
@@ -94,6 +95,7 @@ actions! {
     DeactivateAccessKeys: AccessKeys, deactivate_access_keys;
     DeactivateSshKeys: SshKeys, deactivate_ssh_keys;
     DeactivateServiceCredentials: ServiceCredentials, deactivate_service_credentials;
+    DeactivateSigningCertificates: SigningCertificates, deactivate_signing_certificates;
 }
 
 /// The actions of all holders, merged; and those on record that no holder asks for any more, since nothing is given back

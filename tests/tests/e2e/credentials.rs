@@ -135,4 +135,5 @@ macro_rules! for_every_kind {
 for_every_kind! {
     ssh_keys: SshKeys;
     service_credentials: ServiceCredentials;
+    signing_certificates: SigningCertificates;
 }

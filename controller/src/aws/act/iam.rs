@@ -22,6 +22,10 @@ pub(super) async fn send(client: &Client, call: &Call) -> Result<Outcome, AwsErr
             let request = client.update_service_specific_credential().user_name(user).service_specific_credential_id(id);
             sent!(aws_sdk_iam, call, request.status(status(*active)))?;
         }
+        Call::UpdateSigningCertificate { user, id, active } => {
+            let request = client.update_signing_certificate().user_name(user).certificate_id(id);
+            sent!(aws_sdk_iam, call, request.status(status(*active)))?;
+        }
         Call::PutPolicy { principal, .. }
         | Call::DeletePolicy { principal, .. }
         | Call::DeleteExpiredSessionsDeny { principal, .. }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use aws_sdk_iam::types::{ServiceSpecificCredentialMetadata, StatusType};
+use aws_sdk_iam::types::{ServiceSpecificCredentialMetadata, SigningCertificate, StatusType};
 
 use super::{Read, absent, error, timestamp};
 use crate::aws::error::AwsError;
@@ -74,6 +74,16 @@ impl Session {
         self.measured("iam:ListServiceSpecificCredentials", read).await
     }
 
+    /// All signing certificates of a user.
+    pub async fn signing_certificates(&self, name: &str) -> Read<Vec<Credential>> {
+        let read = async {
+            let all = self.iam.list_signing_certificates().user_name(name).into_paginator().items().send();
+            let all: Vec<_> = all.collect::<Result<_, _>>().await.map_err(|e| error("iam:ListSigningCertificates", &e))?;
+            Ok(all.into_iter().map(signing_certificate).collect())
+        };
+        self.measured("iam:ListSigningCertificates", read).await
+    }
+
     /// The text of an inline policy; arrives URL-encoded.
     pub async fn inline_policy(&self, principal: &Principal, policy: &str) -> Read<Option<String>> {
         let operation = principal.either("iam:GetUserPolicy", "iam:GetRolePolicy");
@@ -141,6 +151,11 @@ fn access_key(k: aws_sdk_iam::types::AccessKeyMetadata) -> Credential {
 fn ssh_key(k: aws_sdk_iam::types::SshPublicKeyMetadata) -> Credential {
     let created = timestamp(k.upload_date);
     Credential { active: k.status != StatusType::Inactive, created, expired: false, id: k.ssh_public_key_id }
+}
+
+fn signing_certificate(c: SigningCertificate) -> Credential {
+    let created = c.upload_date.and_then(timestamp);
+    Credential { active: c.status != StatusType::Inactive, created, expired: false, id: c.certificate_id }
 }
 
 fn service_credential(c: ServiceSpecificCredentialMetadata) -> Credential {

@@ -10,6 +10,7 @@ use crate::aws::{Call, Credential, User};
 use crate::containment::credentials::{Credentials, Look};
 use crate::containment::deactivate_access_keys::AccessKeys;
 use crate::containment::deactivate_service_credentials::ServiceCredentials;
+use crate::containment::deactivate_signing_certificates::SigningCertificates;
 use crate::containment::deactivate_ssh_keys::SshKeys;
 use crate::containment::{case::Case, plan::Plan, plan::Verdict};
 
@@ -165,4 +166,5 @@ for_every_kind! {
     access_keys: AccessKeys;
     ssh_keys: SshKeys;
     service_credentials: ServiceCredentials;
+    signing_certificates: SigningCertificates;
 }
