@@ -56,8 +56,8 @@ pub struct DetachFromAutoScaling {
 /// One action as a holder asks for it: a copy of the policy's, resolved when the hold was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = exactly_one(&["isolateNetwork", "detachFromAutoScaling", "denyAll", "deactivateAccessKeys", "deactivateSshKeys", "deactivateServiceCredentials", "deactivateSigningCertificates", "protectFromTermination", "disableInstanceMetadata"])
-    .message("actions: each item needs exactly one of isolateNetwork, detachFromAutoScaling, denyAll, deactivateAccessKeys, deactivateSshKeys, deactivateServiceCredentials, deactivateSigningCertificates, protectFromTermination, disableInstanceMetadata"))]
+#[x_kube(validation = exactly_one(&["isolateNetwork", "detachFromAutoScaling", "denyAll", "deactivateAccessKeys", "deactivateSshKeys", "deactivateServiceCredentials", "deactivateSigningCertificates", "removeConsoleAccess", "protectFromTermination", "disableInstanceMetadata"])
+    .message("actions: each item needs exactly one of isolateNetwork, detachFromAutoScaling, denyAll, deactivateAccessKeys, deactivateSshKeys, deactivateServiceCredentials, deactivateSigningCertificates, removeConsoleAccess, protectFromTermination, disableInstanceMetadata"))]
 pub struct ContainAction {
     /// EC2 instance: network isolation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -86,6 +86,9 @@ pub struct ContainAction {
     /// IAM user: switch off every signing certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deactivate_signing_certificates: Option<Empty>,
+    /// IAM user: delete the console password, for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remove_console_access: Option<Empty>,
 }
 
 /// One kind of evidence.

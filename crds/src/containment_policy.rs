@@ -130,7 +130,7 @@ pub struct IamUserPolicy {
     /// Actions that contain it; each item has exactly one key, e.g. `- denyAll: {}`.
     #[serde(default)]
     #[schemars(length(max = 32))]
-    #[x_kube(validation = no_key_twice(&["denyAll", "deactivateAccessKeys", "deactivateSshKeys", "deactivateServiceCredentials", "deactivateSigningCertificates"])
+    #[x_kube(validation = no_key_twice(&["denyAll", "deactivateAccessKeys", "deactivateSshKeys", "deactivateServiceCredentials", "deactivateSigningCertificates", "removeConsoleAccess"])
     .message("iamUser.contain: the same key is listed twice; keep one"))]
     pub contain: Vec<IamUserAction>,
 }
@@ -138,8 +138,8 @@ pub struct IamUserPolicy {
 /// One containment action on a user.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = exactly_one(&["denyAll", "deactivateAccessKeys", "deactivateSshKeys", "deactivateServiceCredentials", "deactivateSigningCertificates"])
-    .message("iamUser.contain: each item needs exactly one action: denyAll, deactivateAccessKeys, deactivateSshKeys, deactivateServiceCredentials or deactivateSigningCertificates (write `denyAll: {}`, not `denyAll:`)"))]
+#[x_kube(validation = exactly_one(&["denyAll", "deactivateAccessKeys", "deactivateSshKeys", "deactivateServiceCredentials", "deactivateSigningCertificates", "removeConsoleAccess"])
+    .message("iamUser.contain: each item needs exactly one action: denyAll, deactivateAccessKeys, deactivateSshKeys, deactivateServiceCredentials, deactivateSigningCertificates or removeConsoleAccess (write `denyAll: {}`, not `denyAll:`)"))]
 pub struct IamUserAction {
     /// Denies every call: by an inline policy, by the attached `AWSDenyAll`, and by `AWSDenyAll` as permissions boundary, side
     /// by side. Any of them is enough.
@@ -160,6 +160,10 @@ pub struct IamUserAction {
     /// unless `release.reactivateCredentials` says otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deactivate_signing_certificates: Option<Empty>,
+    /// Deletes the console password, and each that somebody makes again. No release gives it back: the password is gone, and the
+    /// user needs a new one. `denyAll` alone blocks the console too, and can be taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remove_console_access: Option<Empty>,
 }
 
 /// What is done to an IAM role.
@@ -206,6 +210,7 @@ impl From<&IamUserAction> for ContainAction {
             deactivate_ssh_keys: a.deactivate_ssh_keys,
             deactivate_service_credentials: a.deactivate_service_credentials,
             deactivate_signing_certificates: a.deactivate_signing_certificates,
+            remove_console_access: a.remove_console_access,
             ..Self::default()
         }
     }

@@ -288,6 +288,20 @@ class Corrections(unittest.TestCase):
         self.assertNotIn("PermissionsBoundary", self.iam.get_user(UserName="mallory")["User"])
         self.assert_refused("NoSuchEntity", self.iam.delete_user_permissions_boundary, UserName="mallory")
 
+    def test_login_profiles_have_a_date_of_their_own(self):
+        self.iam.create_user(UserName="mallory")
+        first = self.new_password()
+        self.iam.delete_login_profile(UserName="mallory")
+        self.assert_refused("NoSuchEntity", self.iam.get_login_profile, UserName="mallory")
+        self.assertGreater(self.new_password(), first)
+
+    def new_password(self):
+        """Makes one, and says when it was made: when it is made as well as later."""
+        made = self.iam.create_login_profile(UserName="mallory", Password="correct-Horse-1")["LoginProfile"]
+        shown = self.iam.get_login_profile(UserName="mallory")["LoginProfile"]
+        self.assertEqual(made["CreateDate"], shown["CreateDate"])
+        return shown["CreateDate"]
+
     def test_iam_has_what_a_containment_uses(self):
         """Not corrected: proof that moto's own IAM will do."""
         deny_all = "arn:aws:iam::aws:policy/AWSDenyAll"

@@ -224,6 +224,7 @@ fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Need
         | "UpdateSSHPublicKey"
         | "UpdateServiceSpecificCredential"
         | "UpdateSigningCertificate"
+        | "DeleteLoginProfile"
         | "PutUserPolicy"
         | "AttachUserPolicy"
         | "PutUserPermissionsBoundary"
@@ -406,6 +407,13 @@ mod tests {
         }
         assert_eq!(call("SetInstanceProtection", &[("ProtectedFromScaleIn", "true")]), Needs::Nothing);
         assert_eq!(call("SetInstanceProtection", &[("ProtectedFromScaleIn", "false")]), Needs::Release("i-1".into()));
+    }
+
+    #[test]
+    fn a_password_may_go_and_may_not_be_made() {
+        assert_eq!(judged("DeleteLoginProfile", &[("UserName", "m")]), Needs::Nothing);
+        assert!(matches!(judged("CreateLoginProfile", &[("UserName", "m")]), Needs::Never(_)));
+        assert!(matches!(judged("UpdateLoginProfile", &[("UserName", "m")]), Needs::Never(_)));
     }
 
     #[test]

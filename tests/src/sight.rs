@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use aws_sdk_iam::operation::get_login_profile::GetLoginProfileError;
+
 use crate::emulator::Aws;
 use crate::scene::{ROLE, USER};
 
@@ -31,6 +33,15 @@ pub async fn keys(aws: &Aws) -> anyhow::Result<BTreeMap<String, String>> {
     let status =
         |k: &aws_sdk_iam::types::AccessKeyMetadata| k.status.as_ref().map(|s| s.as_str().to_owned()).unwrap_or_default();
     Ok(answer.access_key_metadata.iter().map(|k| (k.access_key_id.clone().unwrap_or_default(), status(k))).collect())
+}
+
+/// When the user's console password was made; None where there is none.
+pub async fn login_profile(aws: &Aws) -> anyhow::Result<Option<String>> {
+    match aws.iam.get_login_profile().user_name(USER).send().await {
+        Ok(answer) => Ok(answer.login_profile.map(|p| p.create_date.to_string())),
+        Err(error) if error.as_service_error().is_some_and(GetLoginProfileError::is_no_such_entity_exception) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The names of the user's inline policies.

@@ -192,6 +192,10 @@ pub enum Call {
         id: String,
         active: bool,
     },
+    /// The console password. Nothing gives it back.
+    DeleteLoginProfile {
+        user: String,
+    },
     TagPrincipal {
         principal: Principal,
         tags: BTreeMap<String, String>,
@@ -239,6 +243,7 @@ impl Call {
             Self::UpdateSshPublicKey { .. } => "iam:UpdateSSHPublicKey",
             Self::UpdateServiceSpecificCredential { .. } => "iam:UpdateServiceSpecificCredential",
             Self::UpdateSigningCertificate { .. } => "iam:UpdateSigningCertificate",
+            Self::DeleteLoginProfile { .. } => "iam:DeleteLoginProfile",
             Self::TagPrincipal { principal, .. } => principal.either("iam:TagUser", "iam:TagRole"),
             Self::UntagPrincipal { principal, .. } => principal.either("iam:UntagUser", "iam:UntagRole"),
         }
@@ -350,6 +355,7 @@ impl Display for Call {
             | Self::UpdateSigningCertificate { user, id, active } => {
                 write!(f, "{user}: {id} {}", if *active { "Active" } else { "Inactive" })
             }
+            Self::DeleteLoginProfile { user } => write!(f, "{user}: the password is gone: the user needs a new one"),
             Self::TagPrincipal { principal, tags } | Self::UntagPrincipal { principal, tags } => {
                 write!(f, "{principal}: {}", keys(tags))
             }

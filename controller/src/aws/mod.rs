@@ -16,8 +16,8 @@ pub use error::{AwsError, Class};
 #[cfg(test)]
 pub use model::AttachedVolume;
 pub use model::{
-    Credential, Group, Identity, Instance, InstanceProtection, Interface, Membership, MetadataOptions, Principal,
-    RouteTable, Rule, ScalingGroup, Snapshot, User,
+    Credential, Group, Identity, Instance, InstanceProtection, Interface, LoginProfile, Membership, MetadataOptions,
+    Principal, RouteTable, Rule, ScalingGroup, Snapshot, User,
 };
 pub use permissions::iam_policy;
 pub use rate::Priority;

@@ -302,3 +302,10 @@ pub struct Marked {
     /// The policies and tags, in words.
     pub marks: Vec<String>,
 }
+
+/// That an IAM user has a console password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoginProfile {
+    /// When the password was made.
+    pub created: Timestamp,
+}

@@ -16,6 +16,7 @@ mod isolate_network;
 mod ledger;
 mod plan;
 mod protect_from_termination;
+mod remove_console_access;
 mod residual;
 mod tag_resource;
 mod wanted;

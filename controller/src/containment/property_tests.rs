@@ -4,6 +4,7 @@
 //!
 //! `Simulation::pass` is the loop of `drive::run` without its effects.
 
+mod console;
 mod credentials;
 mod deny_all;
 mod merge;

@@ -14,6 +14,7 @@ use super::disable_instance_metadata::Metadata;
 use super::drive::{self, Action, DryRun, Merge, Pass, Report};
 use super::isolate_network::Isolation;
 use super::protect_from_termination::Protection;
+use super::remove_console_access::ConsoleAccess;
 use super::tag_resource::TagResource;
 use crate::aws::{AwsError, Session};
 
@@ -96,6 +97,7 @@ actions! {
     DeactivateSshKeys: SshKeys, deactivate_ssh_keys;
     DeactivateServiceCredentials: ServiceCredentials, deactivate_service_credentials;
     DeactivateSigningCertificates: SigningCertificates, deactivate_signing_certificates;
+    RemoveConsoleAccess: ConsoleAccess, remove_console_access;
 }
 
 /// The actions of all holders, merged; and those on record that no holder asks for any more, since nothing is given back

@@ -19,6 +19,7 @@ CORRECTIONS = [
     paging.describe_calls_page,
     credentials.service_credentials_exist,
     boundaries.users_have_boundaries,
+    credentials.login_profiles_have_a_date_of_their_own,
     policies.accounts_have_few_managed_policies,
     server.requests_are_atomic,
 ]

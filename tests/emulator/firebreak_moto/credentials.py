@@ -64,10 +64,30 @@ OPERATIONS = {
 }
 
 
+def login_profiles_have_a_date_of_their_own():
+    """AWS: a password shows when it was made. moto: when the user was."""
+    make, get = IamResponse.create_login_profile, IamResponse.get_login_profile
+
+    def create_login_profile(self):
+        answer = make(self)
+        user_of(self).login_profile_created = utcnow()
+        return dated(self, answer)
+
+    def dated(self, answer):
+        answer.result["LoginProfile"]["CreateDate"] = user_of(self).login_profile_created
+        return answer
+
+    IamResponse.create_login_profile = create_login_profile
+    IamResponse.get_login_profile = lambda self: dated(self, get(self))
+
+
+def user_of(response):
+    return response.backend.get_user(response._get_param("UserName"))
+
+
 def of_user(response):
     """The user's table, kept with the user: it goes when the user goes."""
-    user = response.backend.get_user(response._get_param("UserName"))
-    return vars(user).setdefault("service_credentials", {})
+    return vars(user_of(response)).setdefault("service_credentials", {})
 
 
 def one_of_user(response):

@@ -3,6 +3,7 @@
 
 mod admission;
 mod approvals;
+mod console;
 mod conversion;
 mod credentials;
 mod denied;

@@ -26,6 +26,9 @@ pub(super) async fn send(client: &Client, call: &Call) -> Result<Outcome, AwsErr
             let request = client.update_signing_certificate().user_name(user).certificate_id(id);
             sent!(aws_sdk_iam, call, request.status(status(*active)))?;
         }
+        Call::DeleteLoginProfile { user } => {
+            sent!(aws_sdk_iam, call, client.delete_login_profile().user_name(user))?;
+        }
         Call::PutPolicy { principal, .. }
         | Call::DeletePolicy { principal, .. }
         | Call::DeleteExpiredSessionsDeny { principal, .. }

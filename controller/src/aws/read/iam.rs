@@ -6,7 +6,7 @@ use aws_sdk_iam::types::{ServiceSpecificCredentialMetadata, SigningCertificate, 
 
 use super::{Read, absent, error, timestamp};
 use crate::aws::error::AwsError;
-use crate::aws::model::{Credential, Identity, Principal, User};
+use crate::aws::model::{Credential, Identity, LoginProfile, Principal, User};
 use crate::aws::session::Session;
 use crate::clock;
 
@@ -84,6 +84,15 @@ impl Session {
         self.measured("iam:ListSigningCertificates", read).await
     }
 
+    /// Whether a user has a console password; None also where there is no user.
+    pub async fn login_profile(&self, name: &str) -> Read<Option<LoginProfile>> {
+        let read = async {
+            let answer = self.iam.get_login_profile().user_name(name).send().await;
+            absent(answer.map_err(|e| error("iam:GetLoginProfile", &e)).map(|a| a.login_profile.as_ref().map(login_profile)))
+        };
+        self.measured("iam:GetLoginProfile", read).await
+    }
+
     /// The text of an inline policy; arrives URL-encoded.
     pub async fn inline_policy(&self, principal: &Principal, policy: &str) -> Read<Option<String>> {
         let operation = principal.either("iam:GetUserPolicy", "iam:GetRolePolicy");
@@ -137,6 +146,10 @@ fn tags(tags: Option<Vec<aws_sdk_iam::types::Tag>>) -> BTreeMap<String, String> 
 
 fn boundary(b: aws_sdk_iam::types::AttachedPermissionsBoundary) -> Option<String> {
     b.permissions_boundary_arn
+}
+
+fn login_profile(p: &aws_sdk_iam::types::LoginProfile) -> LoginProfile {
+    LoginProfile { created: timestamp(p.create_date).unwrap_or_default() }
 }
 
 fn access_key(k: aws_sdk_iam::types::AccessKeyMetadata) -> Credential {
