@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
-use crate::aws::{Accounts, Actor};
+use crate::aws::{Accounts, Actor, own_instance};
 use crate::cli::RunArgs;
 use crate::controllers::{Ctx, Error, account, evidence, incident, quarantine, terminating_crds};
 use crate::events::Events;
@@ -42,14 +42,16 @@ pub async fn run(args: RunArgs) -> Result<(), Fatal> {
     let (claim, leading) =
         lease::start(client.clone(), &args.lease_namespace, "firebreak-controller", &identity, lease::TTL, drained.wait());
     let (stores, queues, watches) = watch_all(&client);
+    let (accounts, own_instance) = futures::join!(Box::pin(Accounts::load(metrics.clone())), Box::pin(own_instance()));
     let ctx = Arc::new(Ctx {
         client: client.clone(),
         stores: stores.clone(),
-        accounts: Accounts::load(metrics.clone()).await,
+        accounts,
         actor: Actor::new(claim.clone(), client.clone()),
         events: Events::new(client.clone(), identity),
         metrics: metrics.clone(),
         memory: Memory::default(),
+        own_instance,
         drift_interval: args.drift_interval,
     });
     let listener = TcpListener::bind(args.http_addr).await?;

@@ -8,6 +8,7 @@
 //! - [`controller_process`]: the controller's binary
 //! - [`credentials`]: what the user has besides access keys
 //! - [`eventually`]: waiting for a condition
+//! - [`imds`]: which instance the controller takes for its own
 //! - [`judge`]: whether any call gives access where none is to be given
 //! - [`kept`]: processes and folders that go when the test process goes, however it does
 //! - [`shared`]: the plane and the emulator that ordinary tests share
@@ -25,6 +26,7 @@ pub mod controller_process;
 pub mod credentials;
 pub mod emulator;
 pub mod eventually;
+pub mod imds;
 pub mod judge;
 pub mod kept;
 pub mod milestones;

@@ -5,6 +5,7 @@ mod batch;
 mod call;
 mod error;
 mod model;
+mod own_instance;
 mod permissions;
 mod rate;
 mod read;
@@ -19,6 +20,7 @@ pub use model::{
     Credential, Group, Identity, Instance, InstanceProtection, Interface, LoginProfile, Membership, MetadataOptions,
     Principal, RouteTable, Rule, ScalingGroup, Snapshot, User,
 };
+pub use own_instance::own_instance;
 pub use permissions::iam_policy;
 pub use rate::Priority;
 pub use session::{Accounts, Session};

@@ -42,6 +42,8 @@ pub struct Ctx {
     pub metrics: Arc<Metrics>,
     /// Between reconciles.
     pub memory: Memory,
+    /// The EC2 instance on which this process runs, where that is known.
+    pub own_instance: Option<String>,
     /// How often everything that is contained is looked at.
     pub drift_interval: Duration,
 }

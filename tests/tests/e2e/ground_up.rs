@@ -1,13 +1,16 @@
 //! Firebreak as ordinary tests use it: one plane, one controller process.
 
 use firebreak_tests::controller_process::{ControllerProcess, LogOnFailure};
-use firebreak_tests::shared;
 use firebreak_tests::watching::Sweeper;
 use firebreak_tests::world::{World, install};
+use firebreak_tests::{imds, shared};
 use tokio::sync::{Mutex, OnceCell};
 
 /// The controller's binary.
 pub const CONTROLLER: &str = env!("CARGO_BIN_EXE_controller-under-test");
+
+/// The instance on which the shared controller finds itself.
+pub const OWN_INSTANCE: &str = "i-0f1eb4ea000000001";
 
 /// Hold it as long as the test runs: it prints the controller's log on failure, and takes away what the test declared.
 pub type Guard = (LogOnFailure, Sweeper);
@@ -38,7 +41,10 @@ pub async fn controller() -> &'static Mutex<ControllerProcess> {
     static CONTROLLER_PROCESS: OnceCell<Mutex<ControllerProcess>> = OnceCell::const_new();
     CONTROLLER_PROCESS
         .get_or_init(async || {
-            let mut controller = install(shared::plane().await, CONTROLLER, "2s").await.expect("the chart installs");
+            let controller = install(shared::plane().await, CONTROLLER, "2s").await.expect("the chart installs");
+            let imds = imds::serve(OWN_INSTANCE).expect("an endpoint");
+            let controller = controller.env("AWS_EC2_METADATA_DISABLED", "false");
+            let mut controller = controller.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", &imds);
             controller.start().expect("the controller starts");
             Mutex::new(controller)
         })

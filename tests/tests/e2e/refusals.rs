@@ -8,7 +8,7 @@ use firebreak_tests::{shared, sight};
 use kube::Api;
 use serde_json::{Value, json};
 
-use crate::ground_up::{unannounced, world, worlds};
+use crate::ground_up::{OWN_INSTANCE, unannounced, world, worlds};
 
 /// An instance that no account has.
 const ABSENT: &str = "i-0ffffffffffffffff";
@@ -220,6 +220,15 @@ async fn what_the_account_protects_is_not_touched() {
     let marks = sight::marks(&world.aws, id).await.unwrap();
     assert!(marks.is_empty() && sight::snapshots(&world.aws).await.unwrap().is_empty() && world.evidence().await.is_empty());
     sight::isolated(&world.aws, &world.scene.instances[0].interfaces).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn the_instance_on_which_the_controller_runs_is_not_touched() {
+    let (world, _guard) = world().await;
+    let target = refused(&world, instance(&world.account_name(), REGION, OWN_INSTANCE), "Protected").await;
+    says(&target, &[OWN_INSTANCE, "Firebreak itself runs on"]);
+    let held = world.quarantines().await;
+    assert!(held.iter().all(|q| q.spec.resource.id != OWN_INSTANCE), "{held:#?}");
 }
 
 #[tokio::test]

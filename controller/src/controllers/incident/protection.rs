@@ -1,4 +1,4 @@
-//! Protected means untouched: what the account's list names, and the controller's own identity. Tags protect nobody here:
+//! Protected means untouched: what the account's list names, and the controller's own identity and instance. Tags protect nobody here:
 //! whoever is in the account can write them.
 
 use firebreak_crds::{AwsAccount, Resource, ResourceKind};
@@ -12,7 +12,10 @@ use crate::controllers::Ctx;
 pub const UNKNOWN: &str = "AccountNotReached";
 
 /// Whether what the target's name says is protected.
-pub fn by_name(resource: &Resource, account: &AwsAccount) -> Result<(), Refusal> {
+pub fn by_name(resource: &Resource, account: &AwsAccount, own_instance: Option<&str>) -> Result<(), Refusal> {
+    if resource.kind == ResourceKind::Ec2Instance && own_instance == Some(&resource.id) {
+        return Err(Refusal::new("Protected", format!("Firebreak itself runs on {resource}")));
+    }
     let caller = account.status.as_ref().and_then(|s| s.caller_arn.clone()).unwrap_or_default();
     check(&resource.arn(), &caller, resource, account)
 }
@@ -94,6 +97,7 @@ fn matches(glob: &str, text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::containment::example;
 
     #[test]
     fn a_star_stands_for_any_characters() {
@@ -118,6 +122,14 @@ mod tests {
         assert_eq!(check(&role.arn(), "", &role, &account).unwrap_err().reason, "Protected");
         let user = Resource { kind: ResourceKind::IamUser, ..role };
         assert_eq!(check(&user.arn(), caller, &user, &account), Ok(()));
+    }
+
+    #[test]
+    fn the_instance_on_which_the_controller_runs_is_refused() {
+        let account = AwsAccount::new("prod", firebreak_crds::AwsAccountSpec::default());
+        let own = |id| by_name(&example::instance(), &account, id).map_err(|refusal| refusal.reason);
+        assert_eq!((own(Some("i-1")), own(Some("i-2")), own(None)), (Err("Protected"), Ok(()), Ok(())));
+        assert!(by_name(&example::user(), &account, Some("mallory")).is_ok(), "a user is no instance");
     }
 
     #[test]

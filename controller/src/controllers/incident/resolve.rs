@@ -104,7 +104,7 @@ fn resolve(ctx: &Ctx, incident: &Incident, resource: &Resource, account: &Arc<Aw
     usable(account)?;
     allowed(ctx, incident, account)?;
     region(resource, account)?;
-    protection::by_name(resource, account)?;
+    protection::by_name(resource, account, ctx.own_instance.as_deref())?;
     policy(ctx, incident, resource, account)
 }
 
