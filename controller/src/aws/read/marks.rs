@@ -15,13 +15,13 @@ impl Session {
             let pages = request.into_paginator().send();
             let pages: Vec<_> =
                 pages.collect::<Result<_, _>>().await.map_err(|e| error("iam:GetAccountAuthorizationDetails", &e))?;
-            Ok(pages.into_iter().flat_map(marked).collect())
+            Ok(pages.iter().flat_map(marked).collect())
         };
         self.measured("iam:GetAccountAuthorizationDetails", read).await
     }
 }
 
-fn marked(page: GetAccountAuthorizationDetailsOutput) -> Vec<Marked> {
+fn marked(page: &GetAccountAuthorizationDetailsOutput) -> Vec<Marked> {
     let users = page.user_detail_list().iter().map(|u| Marked {
         principal: format!("user {}", u.user_name().unwrap_or_default()),
         marks: marks(u.user_policy_list(), u.attached_managed_policies(), u.tags()),
