@@ -42,7 +42,7 @@ pub async fn run(args: RunArgs) -> Result<(), Fatal> {
     let (claim, leading) =
         lease::start(client.clone(), &args.lease_namespace, "firebreak-controller", &identity, lease::TTL, drained.wait());
     let (stores, queues, watches) = watch_all(&client);
-    let (accounts, own_instance) = futures::join!(Accounts::load(metrics.clone()), own_instance());
+    let (accounts, own_instance) = futures::join!(Box::pin(Accounts::load(metrics.clone())), Box::pin(own_instance()));
     let ctx = Arc::new(Ctx {
         client: client.clone(),
         stores: stores.clone(),

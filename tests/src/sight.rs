@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use aws_sdk_iam::operation::get_login_profile::GetLoginProfileError;
+
 use crate::emulator::Aws;
 use crate::scene::{ROLE, USER};
 
@@ -37,13 +39,7 @@ pub async fn keys(aws: &Aws) -> anyhow::Result<BTreeMap<String, String>> {
 pub async fn login_profile(aws: &Aws) -> anyhow::Result<Option<String>> {
     match aws.iam.get_login_profile().user_name(USER).send().await {
         Ok(answer) => Ok(answer.login_profile.map(|p| p.create_date.to_string())),
-        Err(error)
-            if error.as_service_error().is_some_and(
-                aws_sdk_iam::operation::get_login_profile::GetLoginProfileError::is_no_such_entity_exception,
-            ) =>
-        {
-            Ok(None)
-        }
+        Err(error) if error.as_service_error().is_some_and(GetLoginProfileError::is_no_such_entity_exception) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

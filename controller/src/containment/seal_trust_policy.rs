@@ -134,11 +134,11 @@ fn conflict(case: &Case, look: &Look, role: &Identity, original: &Original) -> O
             "the recorded trust policy names {id}, who no longer exists: AWS does not take it. Write the trust policy by hand, then KeepTheirs"
         ));
     }
-    let other = original.trusted.iter().find(|(arn, id)| look.trusted.get(*arn) != Some(id))?;
-    let now = look.trusted.get(other.0).map_or("gone", String::as_str);
+    let mut named = original.trusted.keys().chain(look.trusted.keys());
+    let arn = named.find(|arn| look.trusted.get(*arn) != original.trusted.get(*arn))?;
+    let [was, now] = [&original.trusted, &look.trusted].map(|ids| ids.get(arn).map_or("nobody", String::as_str));
     Some(format!(
-        "the recorded trust policy names {} ({}), which is {now} now: the same text would mean somebody else",
-        other.0, other.1
+        "the recorded trust policy names {arn}, which was {was} and is {now} now: the same text would mean somebody else"
     ))
 }
 
