@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 const LOOKS: [u64; 7] = [1, 2, 5, 10, 30, 60, 120];
 /// After a write, reads that contradict it are AWS's own lag.
 const LAG: Duration = Duration::from_secs(10);
+/// So long it is remembered what a release said when it ended: Incidents that let go tell it, and their status keeps it.
+const SAID: Duration = Duration::from_mins(10);
 
 /// What is remembered of one object.
 #[derive(Clone, Debug)]
@@ -26,6 +28,7 @@ pub struct Memo {
 #[derive(Default)]
 pub struct Memory {
     memos: Mutex<HashMap<String, Memo>>,
+    said: Mutex<HashMap<String, (Instant, String)>>,
 }
 
 impl Memory {
@@ -57,6 +60,20 @@ impl Memory {
     #[must_use]
     pub fn lags(&self, uid: &str) -> bool {
         self.memos().get(uid).is_some_and(|m| !m.basis.is_empty() && m.changed.elapsed() < LAG)
+    }
+
+    /// Remembers what the verified release of a Quarantine said, which goes with it.
+    pub fn released(&self, quarantine: &str, message: String) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.retain(|_, (at, _)| at.elapsed() < SAID);
+        said.insert(quarantine.to_owned(), (Instant::now(), message));
+    }
+
+    /// What the release of the Quarantine of that name said, where it ended not long ago.
+    #[must_use]
+    pub fn said(&self, quarantine: &str) -> Option<String> {
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.get(quarantine).filter(|(at, _)| at.elapsed() < SAID).map(|(_, message)| message.clone())
     }
 
     /// Forgets an object that is gone.

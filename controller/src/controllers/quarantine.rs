@@ -7,7 +7,8 @@ mod report;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use firebreak_crds::{ABANDON, ActionState, AwsAccount, FINALIZER, Quarantine, QuarantineStatus};
+use firebreak_crds::conditions::RELEASED;
+use firebreak_crds::{ABANDON, ActionState, AwsAccount, FINALIZER, Quarantine, QuarantineStatus, get_condition};
 use futures::future::join_all;
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
@@ -83,6 +84,8 @@ impl Turn<'_> {
         let acted = quarantine.clone();
         let quarantine = self.tell(quarantine, &seen).await?;
         if releasing && seen.released() {
+            let said = quarantine.status.as_ref().and_then(|s| get_condition(&s.conditions, RELEASED));
+            self.ctx.memory.released(&quarantine.name_any(), said.map(|c| c.message.clone()).unwrap_or_default());
             finish::finish(self.ctx, &self.api, &quarantine, self.account.as_deref()).await?;
             self.ctx.memory.forget(&self.uid);
             return Ok(Action::await_change());

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::ensure;
 use aws_sdk_iam::types::StatusType;
-use firebreak_crds::{AwsAccount, FINALIZER, HolderState, Quarantine};
+use firebreak_crds::{ABANDON, AwsAccount, FINALIZER, HolderState, Quarantine};
 use firebreak_tests::eventually::{eventually, gone};
 use firebreak_tests::plane::{ControllerManager, Plane};
 use firebreak_tests::scene::USER;
@@ -181,7 +181,11 @@ async fn whole_life(plane: &Plane) {
     })
     .await;
     let accounts = Api::<AwsAccount>::all(world.kube.clone());
-    assert_eq!(accounts.get(&world.account_name()).await.unwrap().finalizers(), [FINALIZER]);
+    let account = accounts.get(&world.account_name()).await.unwrap();
+    assert_eq!(account.finalizers(), [FINALIZER]);
+    // It would stay until the denies of old sessions have expired.
+    let abandon = Patch::Merge(json!({ "metadata": { "annotations": { ABANDON: account.uid() } } }));
+    accounts.patch(&account.name_any(), &PatchParams::default(), &abandon).await.unwrap();
     accounts.delete(&world.account_name(), &DeleteParams::default()).await.unwrap();
     gone(&accounts, &world.account_name(), SOON).await;
 }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use firebreak_crds::{AwsAccount, Incident};
 use firebreak_tests::eventually::condition;
-use firebreak_tests::sight;
-use firebreak_tests::world::SOON;
+use firebreak_tests::world::{SOON, World};
+use firebreak_tests::{scene, sight};
 use kube::Api;
 
 use crate::ground_up::unannounced;
@@ -33,8 +33,10 @@ async fn the_examples_plan_contain_and_give_back() {
     let (world, _guard) = unannounced().await;
     let interfaces = &world.scene.instances[0].interfaces;
     let before = sight::groups(&world.aws, interfaces).await.unwrap();
+    scene::role(&world.aws).await.unwrap();
+    let role = sight::role(&world.aws).await.unwrap();
     let files = examples();
-    assert!(files.len() >= 4, "{files:?}");
+    assert!(files.len() >= 6, "{files:?}");
     for (name, text) in &files {
         let here = text
             .replace("111122223333", &world.aws.account)
@@ -50,7 +52,7 @@ async fn the_examples_plan_contain_and_give_back() {
     assert_eq!(planned.status.unwrap().plan.unwrap().targets.len(), 2);
     assert!(world.quarantines().await.is_empty());
 
-    let incident = &files.iter().find(|(_, text)| text.contains("kind: Incident")).unwrap().1;
+    let incident = &files.iter().find(|(_, text)| text.contains("inc-2026-041")).unwrap().1;
     let contain = command(incident, "To contain:");
     world.plane.kubectl(&contain).await.unwrap();
     until("Contained", "True").await;
@@ -58,9 +60,24 @@ async fn the_examples_plan_contain_and_give_back() {
     sight::isolated(&world.aws, interfaces).await.unwrap();
     sight::cut_off(&world.aws).await.unwrap();
 
-    let release: Vec<String> = contain.iter().map(|word| word.replace("Contain", "Release")).collect();
-    world.plane.kubectl(&release.iter().map(String::as_str).collect::<Vec<_>>()).await.unwrap();
+    release(&world, &contain).await;
     until("Released", "True").await;
     world.until_nothing_is_held().await;
     assert_eq!(sight::groups(&world.aws, interfaces).await.unwrap(), before);
+
+    let incident = &files.iter().find(|(name, _)| name.contains("incident-role")).unwrap().1;
+    let contain = command(incident, "To contain:");
+    world.plane.kubectl(&contain).await.unwrap();
+    let until = async |kind: &str| condition(&incidents, "inc-2026-042", kind, "True", SOON).await;
+    until("Contained").await;
+    sight::role_denied(&world.aws).await.unwrap();
+    release(&world, &contain).await;
+    until("Released").await;
+    assert_eq!(sight::Role { residual: vec![], ..sight::role(&world.aws).await.unwrap() }, role);
+}
+
+/// The same command with the other mode.
+async fn release(world: &World<'_>, contain: &[&str]) {
+    let release: Vec<String> = contain.iter().map(|word| word.replace("Contain", "Release")).collect();
+    world.plane.kubectl(&release.iter().map(String::as_str).collect::<Vec<_>>()).await.unwrap();
 }

@@ -41,6 +41,8 @@ pub struct World {
     pub quarantines: BTreeMap<String, Arc<Quarantine>>,
     /// The evidence that its policy asks for: None where there is no such object yet.
     pub evidence: BTreeMap<String, Option<Arc<Evidence>>>,
+    /// What releases that ended not long ago said, by Quarantine.
+    pub said: BTreeMap<String, String>,
     /// The denies that outlive releases, with the accounts' names.
     pub residual: Vec<(String, ResidualDeny)>,
 }
@@ -48,8 +50,11 @@ pub struct World {
 impl World {
     /// What is known now.
     pub fn of(ctx: &Ctx, incident: &Incident, targets: &[Target]) -> Self {
-        let names = names_of(incident, &ctx.stores).chain(super::held(ctx, incident).map(|q| q.name_any()));
-        let quarantines = names.filter_map(|n| Stores::named(&ctx.stores.quarantines, &n).map(|q| (n, q))).collect();
+        let names: Vec<String> =
+            names_of(incident, &ctx.stores).chain(super::held(ctx, incident).map(|q| q.name_any())).collect();
+        let said = names.iter().filter_map(|n| Some((n.clone(), ctx.memory.said(n)?))).collect();
+        let quarantines =
+            names.into_iter().filter_map(|n| Stores::named(&ctx.stores.quarantines, &n).map(|q| (n, q))).collect();
         let resolved = targets.iter().filter_map(|t| t.resolved.as_ref().ok());
         let wanted = resolved.flat_map(|r| evidence::wanted(incident, r)).map(|(name, _)| name);
         let uid = incident.uid().unwrap_or_default();
@@ -62,7 +67,7 @@ impl World {
         let denies = accounts
             .iter()
             .flat_map(|a| a.status.iter().flat_map(|s| &s.residual_denies).map(|d| (a.name_any(), d.clone())));
-        Self { quarantines, evidence: all, residual: denies.collect() }
+        Self { quarantines, evidence: all, said, residual: denies.collect() }
     }
 
     /// The Quarantines that the Incident holds.

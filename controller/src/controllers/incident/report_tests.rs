@@ -87,7 +87,7 @@ fn contained_instance() -> Quarantine {
 
 fn world(quarantines: Vec<Quarantine>) -> World {
     let quarantines = quarantines.into_iter().map(|q| (q.name_any(), Arc::new(q))).collect();
-    World { quarantines, evidence: BTreeMap::new(), residual: Vec::new() }
+    World { quarantines, evidence: BTreeMap::new(), said: BTreeMap::new(), residual: Vec::new() }
 }
 
 fn says(status: &IncidentStatus, kind: &str) -> String {
@@ -271,7 +271,11 @@ fn what_was_said_when_a_release_had_ended_stays_said() {
     assert_eq!(held.targets[0].held_since, Some(clock::time(now())));
     (incident.status, incident.spec.mode, incident.metadata.generation) = (Some(held), Mode::Release, Some(4));
     let released = look(&incident, &[found(example::instance())], &world(vec![]));
-    assert!(released.targets[0].message.starts_with("let go"), "{released:#?}");
+    assert_eq!(released.targets[0].message, "let go, and its Quarantine is gone", "who knows whether it was abandoned");
+    let mut verified = world(vec![]);
+    verified.said.insert(quarantine_name(&example::instance()), "eni-1 stays as it is".into());
+    let told = look(&incident, &[found(example::instance())], &verified);
+    assert_eq!(told.targets[0].message, "given back; eni-1 stays as it is");
     incident.status = Some(released.clone());
     let mut others = contained_instance();
     others.spec.holders[0].uid = "2".into();

@@ -171,13 +171,19 @@ fn carries(deny: &ResidualDeny, resource: &Resource) -> bool {
     name.as_ref() == Some(&resource.id)
 }
 
-/// Without a Quarantine. It goes after a verified release, or when somebody abandons it: which of the two is not known here.
+/// Without a Quarantine. It goes after a verified release, which says so, or when somebody abandons it.
 fn gone(resource: Option<Resource>, held: bool, world: &World) -> TargetStatus {
     let on = |r: &Resource, (account, d): &&(String, ResidualDeny)| *account == r.account_ref.name && carries(d, r);
     let deny = resource.as_ref().and_then(|r| world.residual.iter().filter(|d| on(r, d)).max_by_key(|(_, d)| d.until.0));
-    let what = if held { "let go, and its Quarantine is gone" } else { "nobody holds it: nothing is left to give back" };
+    let said = resource.as_ref().and_then(|r| world.said.get(&quarantine_name(r))).filter(|_| held);
+    let what = match said {
+        Some(said) if said.is_empty() => "given back".to_owned(),
+        Some(said) => format!("given back; {said}"),
+        None if held => "let go, and its Quarantine is gone".to_owned(),
+        None => "nobody holds it: nothing is left to give back".to_owned(),
+    };
     let message = deny.map_or_else(
-        || what.to_owned(),
+        || what.clone(),
         |(_, d)| format!("{what}; sessions issued before the release stay blocked until {}", d.until.0),
     );
     target(resource, "False", "Released", message)

@@ -7,7 +7,7 @@ use std::path::Path;
 use firebreak_tests::emulator::{Aws, Emulator};
 use firebreak_tests::plane::Plane;
 use firebreak_tests::proxy::Proxy;
-use firebreak_tests::scene::Scene;
+use firebreak_tests::scene::{self, Scene};
 
 /// The account of the examples.
 const ACCOUNT: &str = "111122223333";
@@ -33,6 +33,7 @@ impl Stage {
         let (plane, emulator) = tokio::try_join!(Plane::start(), Emulator::start())?;
         let aws = emulator.account(ACCOUNT).await?;
         let scene = Scene::seed(&aws).await?;
+        scene::role(&aws).await?;
         scene.open_to_internet(&aws).await?;
         let proxy = Proxy::start(&emulator.url())?;
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

@@ -23,6 +23,7 @@ const SOON: Duration = Duration::from_secs(30);
 /// For this long after a write of its own, Firebreak takes a difference for AWS's lag: it repairs, but calls it no drift.
 const LAG: Duration = Duration::from_secs(11);
 const INCIDENT: &str = "inc/inc-2026-041 -n security";
+const ROLE_INCIDENT: &str = "inc/inc-2026-042 -n security";
 
 /// Tells it all; what was started is still running when this returns.
 pub async fn tell(n: &mut Narrator, stage: &Stage) -> anyhow::Result<ControllerProcess> {
@@ -33,6 +34,7 @@ pub async fn tell(n: &mut Narrator, stage: &Stage) -> anyhow::Result<ControllerP
     evidence(n, stage).await?;
     attack(n, stage).await?;
     release(n, stage, &before, &contained).await?;
+    role(n, stage).await?;
     Ok(controller)
 }
 
@@ -207,6 +209,27 @@ async fn release(n: &mut Narrator, stage: &Stage, before: &Picture, contained: &
     n.seen("The keys stay off: a key that leaked stays leaked. A policy can say otherwise (spec.release).");
     n.seen("Sessions issued before the release stay denied until all have expired; then that policy goes by itself.");
     n.seen("The snapshots stay.");
+    Ok(())
+}
+
+/// Another kind of target, by another policy.
+async fn role(n: &mut Narrator, stage: &Stage) -> anyhow::Result<()> {
+    n.chapter("A role");
+    let before = sight::role(&stage.aws).await?;
+    n.say("examples/31-incident-role.yaml names a role, and the policy that does all that can be done to one.");
+    n.run("sed -i 's/mode: Plan$/mode: Contain/' examples/31-incident-role.yaml").await?;
+    n.run("kubectl apply -f examples/31-incident-role.yaml").await?;
+    n.run(&format!("kubectl wait {ROLE_INCIDENT} --for=condition=Contained --timeout=60s")).await?;
+    n.run(&format!("kubectl get {ROLE_INCIDENT} -o wide")).await?;
+    sight::role_denied(&stage.aws).await?;
+    ensure!(sight::role(&stage.aws).await?.trust != before.trust, "the trust policy is what it was");
+    n.seen("AWS shows the role denied, its old sessions too, and nobody can assume it.");
+    n.run("sed -i 's/mode: Contain$/mode: Release/' examples/31-incident-role.yaml").await?;
+    n.run("kubectl apply -f examples/31-incident-role.yaml").await?;
+    n.run(&format!("kubectl wait {ROLE_INCIDENT} --for=condition=Released --timeout=60s")).await?;
+    let after = sight::role(&stage.aws).await?;
+    ensure!(sight::Role { residual: vec![], ..after.clone() } == before, "AWS shows another role: {after:?}");
+    n.seen("Policies, boundary, trust and tags are what they were; sessions from before stay denied for 12 hours.");
     Ok(())
 }
 
