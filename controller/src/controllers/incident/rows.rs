@@ -182,7 +182,7 @@ fn gone(resource: Option<Resource>, held: bool, world: &World) -> TargetStatus {
         None if held => "let go, and its Quarantine is gone".to_owned(),
         None => "nobody holds it: nothing is left to give back".to_owned(),
     };
-    let message = deny.map_or_else(
+    let message = deny.filter(|_| !what.contains("stay denied until")).map_or_else(
         || what.clone(),
         |(_, d)| format!("{what}; sessions issued before the release stay blocked until {}", d.until.0),
     );

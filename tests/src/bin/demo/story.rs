@@ -224,6 +224,7 @@ async fn role(n: &mut Narrator, stage: &Stage) -> anyhow::Result<()> {
     sight::role_denied(&stage.aws).await?;
     ensure!(sight::role(&stage.aws).await?.trust != before.trust, "the trust policy is what it was");
     n.seen("AWS shows the role denied, its old sessions too, and nobody can assume it.");
+    n.gap();
     n.run("sed -i 's/mode: Contain$/mode: Release/' examples/31-incident-role.yaml").await?;
     n.run("kubectl apply -f examples/31-incident-role.yaml").await?;
     n.run(&format!("kubectl wait {ROLE_INCIDENT} --for=condition=Released --timeout=60s")).await?;
