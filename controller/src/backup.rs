@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use anyhow::Context;
 use firebreak_crds::{Evidence, FINALIZER, Quarantine};
 use kube::api::{ListParams, ObjectMeta, PostParams};
+use kube::core::object::HasSpec;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -20,8 +21,6 @@ pub struct Backup {
     evidence: Vec<Evidence>,
 }
 
-const VERSION: &str = "firebreak.dev/v1alpha1";
-
 /// Writes every Quarantine and all Evidence as JSON.
 ///
 /// # Errors
@@ -29,10 +28,15 @@ const VERSION: &str = "firebreak.dev/v1alpha1";
 pub async fn export(client: &Client, mut to: impl Write) -> anyhow::Result<()> {
     let quarantines = all::<Quarantine>(client).await?;
     let evidence = all::<Evidence>(client).await?;
-    let backup = Backup { api_version: VERSION.into(), quarantines, evidence };
+    let backup = Backup { api_version: version(), quarantines, evidence };
     serde_json::to_writer_pretty(&mut to, &backup)?;
     writeln!(to)?;
     Ok(())
+}
+
+/// `firebreak.dev/v1alpha1`.
+fn version() -> String {
+    Quarantine::api_version(&()).into_owned()
 }
 
 async fn all<K>(client: &Client) -> anyhow::Result<Vec<K>>
@@ -60,46 +64,46 @@ pub async fn import(client: &Client, mut from: impl Read, mut told: impl Write) 
     let mut text = String::new();
     from.read_to_string(&mut text)?;
     let backup: Backup = serde_json::from_str(&text).context("this is no backup of `firebreak-controller export`")?;
-    anyhow::ensure!(backup.api_version == VERSION, "the backup is of {}, this is {VERSION}", backup.api_version);
+    let (theirs, ours) = (backup.api_version, version());
+    anyhow::ensure!(theirs == ours, "the backup is of {theirs}, this is {ours}");
     for mut quarantine in backup.quarantines {
         // What was last seen is seen anew: a status from elsewhere would claim what nobody has looked at here.
         quarantine.status = None;
         quarantine.finalizers_mut().push(FINALIZER.into());
-        let (made, name) = (make(client, &quarantine, |a, b| a.spec == b.spec).await?, quarantine.name_any());
-        writeln!(told, "Quarantine {name}: {made}")?;
+        let (_, told_of) = make(client, &quarantine).await?;
+        writeln!(told, "Quarantine {}: {told_of}", quarantine.name_any())?;
     }
     for evidence in backup.evidence {
-        let made = make(client, &evidence, |a, b| a.spec == b.spec).await?;
-        if made == MADE {
-            keep_status(client, &evidence).await?;
+        let (made, told_of) = make(client, &evidence).await?;
+        if let Some(made) = made {
+            keep_status(client, made, &evidence).await?;
         }
-        writeln!(told, "Evidence {}: {made}", evidence.name_any())?;
+        writeln!(told, "Evidence {}: {told_of}", evidence.name_any())?;
     }
     Ok(())
 }
 
-const MADE: &str = "made";
-
-async fn make<K>(client: &Client, object: &K, same: impl Fn(&K, &K) -> bool) -> anyhow::Result<&'static str>
+/// The object as it was made, None where one of that name was there; and what to tell.
+async fn make<K>(client: &Client, object: &K) -> anyhow::Result<(Option<K>, &'static str)>
 where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Serialize + Debug,
+    K: Resource<DynamicType = ()> + HasSpec + Clone + DeserializeOwned + Serialize + Debug,
+    K::Spec: PartialEq,
 {
     let (api, name) = (Api::<K>::all(client.clone()), object.name_any());
     match api.create(&PostParams::default(), object).await {
-        Ok(_) => Ok(MADE),
+        Ok(made) => Ok((Some(made), "made")),
         Err(kube::Error::Api(status)) if status.code == 409 => {
-            let there = api.get(&name).await?;
-            Ok(if same(&there, object) { "there already" } else { "LEFT ALONE: another one of that name is there" })
+            let same = api.get(&name).await?.spec() == object.spec();
+            Ok((None, if same { "there already" } else { "LEFT ALONE: another one of that name is there" }))
         }
         Err(error) => Err(error).with_context(|| format!("make {} {name}", K::kind(&()))),
     }
 }
 
 /// Evidence is what its status says: where the snapshots are, and who did what. Without it they would be taken again.
-async fn keep_status(client: &Client, evidence: &Evidence) -> anyhow::Result<()> {
+async fn keep_status(client: &Client, made: Evidence, evidence: &Evidence) -> anyhow::Result<()> {
     let (api, name) = (Api::<Evidence>::all(client.clone()), evidence.name_any());
-    let live = api.get(&name).await?;
-    let next = Evidence { status: evidence.status.clone(), ..live };
+    let next = Evidence { status: evidence.status.clone(), ..made };
     api.replace_status(&name, &PostParams::default(), &next).await.with_context(|| format!("status of Evidence {name}"))?;
     Ok(())
 }

@@ -41,6 +41,15 @@ impl World<'_> {
         .await
     }
 
+    /// Waits until what is made now was made during the containment: AWS tells the age of credentials in whole seconds.
+    pub async fn until_a_second_old(&self, id: &str) {
+        self.until_quarantine(id, "a second old", |q| {
+            let made = q.metadata.creation_timestamp.as_ref().expect("it was made").0;
+            Timestamp::now().as_second() > made.as_second()
+        })
+        .await;
+    }
+
     /// Waits until the Quarantine of a resource has this reason for a condition, and returns the condition's message.
     pub async fn until_quarantine_says(&self, id: &str, kind: &str, reason: &str) -> String {
         let said = |q: &Quarantine| {

@@ -1,6 +1,6 @@
 //! What is read of AWS, as plain data: only the fields that a decision needs.
 
-use firebreak_crds::{Resource, ResourceKind};
+use firebreak_crds::{ResidualDeny, Resource, ResourceKind};
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -332,6 +332,13 @@ impl Principal {
             ResourceKind::IamRole => Self::Role(resource.id.clone()),
             ResourceKind::IamUser | ResourceKind::Ec2Instance => Self::User(resource.id.clone()),
         }
+    }
+
+    /// Whom a deny of sessions is on.
+    #[must_use]
+    pub fn denied(deny: &ResidualDeny) -> Option<Self> {
+        let user = deny.user_name.clone().map(Self::User);
+        user.or_else(|| deny.role_name.clone().map(Self::Role))
     }
 
     /// Its name, without path.

@@ -58,6 +58,12 @@ impl Case {
         Principal::of(&self.resource)
     }
 
+    /// The region and the id of the instance that is contained.
+    #[must_use]
+    pub fn instance(&self) -> (&str, &str) {
+        (self.resource.region.as_deref().unwrap_or_default(), &self.resource.id)
+    }
+
     /// What is recorded under that key; None where nothing is, or where it cannot be read.
     #[must_use]
     pub fn recorded<T: DeserializeOwned>(&self, key: &str) -> Option<T> {

@@ -75,7 +75,7 @@ impl<C: Credentials> Action for C {
             // Nothing was the owner's. With this on record a release looks here too, for what was made since.
             plan.record(C::ACTION, &Empty {});
         }
-        plan.verdict.state = if plan.is_done() { ActionState::InForce } else { ActionState::InProgress };
+        plan.settle(ActionState::InForce);
         plan.verdict.message = message::<C>(look, plan.verdict.unknown);
         plan
     }
@@ -93,7 +93,7 @@ impl<C: Credentials> Action for C {
             }
             plan.calls.push(switch::<C>(case, one, back));
         }
-        plan.verdict.state = if plan.is_done() { ActionState::Released } else { ActionState::InProgress };
+        plan.settle(ActionState::Released);
         plan.verdict.message = match count(look) {
             (_, 0) => format!("the user has no {}s", C::NOUN),
             (off, all) => format!("{off} of {all} {}s stay off", C::NOUN),

@@ -3,17 +3,17 @@
 //! boundary has none.
 //! <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html>
 
+mod boundary;
+
 use firebreak_crds::{ActionState, Empty, OnConflict};
 use serde::{Deserialize, Serialize};
 
 use super::case::Case;
-use super::document::equal;
+use super::document::{equal, put};
 use super::drive::Action;
 use super::plan::Plan;
 use super::residual;
 use super::tag_resource::is_marked_before;
-
-mod boundary;
 use crate::aws::{AwsError, Call, Identity, Outcome, Session};
 
 /// The inline policy's name.
@@ -30,8 +30,7 @@ pub struct Look {
     pub(super) identity: Option<Identity>,
     pub(super) inline: Option<String>,
     pub(super) attached: Vec<String>,
-    /// The residual deny's text, where one is recorded; and whether it was read from AWS.
-    pub(super) residual: Option<(String, bool)>,
+    pub(super) residual: residual::Shown,
 }
 
 /// What is recorded.
@@ -48,21 +47,14 @@ impl Action for DenyAll {
     type Look = Look;
 
     async fn look(aws: &Session, case: &Case, _: Option<&Empty>) -> Result<Look, AwsError> {
-        let principal = case.principal();
-        let residual = residual::recorded(case).map(|r| r.policy);
-        let read_residual = async {
-            match &residual {
-                Some(policy) => aws.inline_policy(&principal, policy).await,
-                None => Ok(None),
-            }
-        };
+        let (principal, residual) = (case.principal(), residual::recorded(case).map(|r| r.policy));
         let reads = futures::join!(
             aws.identity(&principal),
             aws.inline_policy(&principal, POLICY),
             aws.attached_policies(&principal),
-            read_residual
+            residual::read(aws, case, residual.as_deref())
         );
-        Ok(Look { identity: reads.0?, inline: reads.1?, attached: reads.2?, residual: reads.3?.map(|text| (text, true)) })
+        Ok(Look { identity: reads.0?, inline: reads.1?, attached: reads.2?, residual: reads.3? })
     }
 
     fn contain(case: &Case, _: &Empty, look: &Look) -> Plan {
@@ -101,7 +93,8 @@ impl Action for DenyAll {
         };
         let Some(original) = case.recorded::<Original>(Self::NAME) else { return release_unknown(case, look) };
         if original.user_id != identity.id && case.decision.is_none() {
-            return Plan::done(ActionState::Conflict, made_again(case, &original.user_id, &identity.id));
+            let why = made_again(case, &original.user_id, &identity.id);
+            return Plan::done(ActionState::Conflict, format!("{why}: spec.release.onConflict decides"));
         }
         let mut plan = Plan::default();
         let Some(residual) = residual::recorded(case) else {
@@ -109,10 +102,7 @@ impl Action for DenyAll {
             plan.record(residual.key(), &residual);
             return plan;
         };
-        match &look.residual {
-            Some((text, read)) if equal(text, &residual.document()) => plan.look_again = !read,
-            _ => plan.calls.push(put(case, &residual.policy, &residual.document())),
-        }
+        residual.put(&mut plan, case, &look.residual);
         if plan.is_done() {
             lift(&mut plan, case, look, identity, &original);
         }
@@ -246,11 +236,7 @@ pub(super) fn managed(case: &Case, identity: &Identity) -> Option<Plan> {
 }
 
 pub(super) fn made_again(case: &Case, was: &str, is: &str) -> String {
-    format!("{} was deleted and made again ({was} is now {is}): spec.release.onConflict decides", case.resource)
-}
-
-fn put(case: &Case, policy: &str, document: &str) -> Call {
-    Call::PutPolicy { principal: case.principal(), policy: policy.into(), document: document.into() }
+    format!("{} was deleted and made again ({was} is now {is})", case.resource)
 }
 
 fn aws_deny_all(case: &Case) -> String {

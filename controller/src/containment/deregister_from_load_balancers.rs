@@ -51,7 +51,7 @@ impl Action for LoadBalancers {
     type Look = Look;
 
     async fn look(aws: &Session, case: &Case, _: Option<&Empty>) -> Result<Look, AwsError> {
-        let (region, id) = (case.resource.region.as_deref().unwrap_or_default(), &case.resource.id);
+        let (region, id) = case.instance();
         let (instance, interfaces) = futures::join!(aws.instance(region, id), aws.interfaces(region, id));
         let (instance, interfaces) = (instance?, interfaces?);
         let vpcs: BTreeSet<&String> = interfaces.iter().map(|i| &i.vpc).collect();

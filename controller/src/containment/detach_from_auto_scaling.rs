@@ -44,7 +44,7 @@ impl Action for AutoScaling {
     type Look = Look;
 
     async fn look(aws: &Session, case: &Case, params: Option<&DetachFromAutoScaling>) -> Result<Look, AwsError> {
-        let (region, id) = (case.resource.region.as_deref().unwrap_or_default(), &case.resource.id);
+        let (region, id) = case.instance();
         let back_to = case.recorded::<Original>(Self::NAME).and_then(|o| o.group);
         let back_to = back_to.filter(|_| params.is_none() && case.release.rejoin_auto_scaling);
         let group = async {

@@ -34,7 +34,8 @@ impl Action for Metadata {
     type Look = Look;
 
     async fn look(aws: &Session, case: &Case, _: Option<&Empty>) -> Result<Look, AwsError> {
-        aws.instance(case.resource.region.as_deref().unwrap_or_default(), &case.resource.id).await
+        let (region, id) = case.instance();
+        aws.instance(region, id).await
     }
 
     fn contain(case: &Case, _: &Empty, look: &Look) -> Plan {

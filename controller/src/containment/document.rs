@@ -2,6 +2,14 @@
 
 use serde_json::Value;
 
+use super::case::Case;
+use crate::aws::Call;
+
+/// Puts an inline policy on the user or role that is contained.
+pub fn put(case: &Case, policy: &str, document: &str) -> Call {
+    Call::PutPolicy { principal: case.principal(), policy: policy.into(), document: document.into() }
+}
+
 /// Whether two texts say the same. They are compared as parsed JSON: AWS may change white space.
 pub fn equal(a: &str, b: &str) -> bool {
     let parsed = |text: &str| serde_json::from_str::<Value>(text).ok();

@@ -45,7 +45,7 @@ impl Action for Isolation {
     type Look = Look;
 
     async fn look(aws: &Session, case: &Case, params: Option<&IsolateNetwork>) -> Result<Look, AwsError> {
-        let (region, id) = (case.resource.region.as_deref().unwrap_or_default(), &case.resource.id);
+        let (region, id) = case.instance();
         let reads = futures::join!(aws.instance(region, id), aws.interfaces(region, id), aws.our_groups(region));
         let mut look = Look { instance: reads.0?, interfaces: reads.1?, groups: reads.2?, paths: None };
         let missing: Vec<String> = known(case, &look).filter(|id| look.interface(id).is_none()).collect();
@@ -99,11 +99,7 @@ impl Action for Isolation {
                 i.id
             )
         }));
-        plan.verdict.state = match (theirs.is_empty(), plan.calls.is_empty()) {
-            (false, _) => ActionState::Conflict,
-            (true, false) => ActionState::InProgress,
-            (true, true) => ActionState::Released,
-        };
+        plan.settle_release(!theirs.is_empty());
         theirs.extend(gone.iter().map(|id| format!("{id}: no longer exists")));
         plan.verdict.message = theirs.join("; ");
         plan
@@ -242,8 +238,8 @@ fn unknown<'a>(case: &'a Case, look: &'a Look) -> impl Iterator<Item = &'a Inter
 
 /// The target cannot be found.
 pub(super) fn not_seen(case: &Case) -> Plan {
-    let region = case.resource.region.as_deref().unwrap_or_default();
-    let what = format!("AWS shows no instance {} in {region}: check the id, the region and the account", case.resource.id);
+    let (region, id) = case.instance();
+    let what = format!("AWS shows no instance {id} in {region}: check the id, the region and the account");
     Plan::done(ActionState::Failed, what)
 }
 

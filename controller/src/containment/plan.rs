@@ -67,6 +67,20 @@ impl Plan {
         self.record.is_empty() && self.conversions.is_empty() && self.calls.is_empty() && !self.look_again
     }
 
+    /// The state where nothing is left to do; until then it is in progress.
+    pub fn settle(&mut self, when_done: ActionState) {
+        self.verdict.state = if self.is_done() { when_done } else { ActionState::InProgress };
+    }
+
+    /// The state of a release: what a person must decide goes before what the calls will give back.
+    pub fn settle_release(&mut self, conflict: bool) {
+        self.verdict.state = match (conflict, self.calls.is_empty()) {
+            (true, _) => ActionState::Conflict,
+            (false, false) => ActionState::InProgress,
+            (false, true) => ActionState::Released,
+        };
+    }
+
     /// Says that the original of something is not known, and notes it once.
     pub fn unknown(&mut self, case: &Case, action: &str) {
         self.verdict.unknown = true;

@@ -43,7 +43,7 @@ impl Action for Protection {
     type Look = Look;
 
     async fn look(aws: &Session, case: &Case, _: Option<&Empty>) -> Result<Look, AwsError> {
-        let (region, id) = (case.resource.region.as_deref().unwrap_or_default(), &case.resource.id);
+        let (region, id) = case.instance();
         let (instance, protection) = futures::join!(aws.instance(region, id), aws.instance_protection(region, id));
         Ok(Look { instance: instance?, protection: protection? })
     }
@@ -64,7 +64,7 @@ impl Action for Protection {
         let open: Vec<&str> = shown.iter().filter(|(_, protected)| !**protected).map(|(name, _)| name.as_str()).collect();
         plan.verdict.drift = open.iter().map(|name| format!("{name} was unprotected")).collect();
         plan.calls = calls(instance, &open, true);
-        plan.verdict.state = if plan.is_done() { ActionState::InForce } else { ActionState::InProgress };
+        plan.settle(ActionState::InForce);
         plan.verdict.message = message(instance, &shown, plan.verdict.unknown);
         plan
     }
@@ -97,11 +97,7 @@ impl Action for Protection {
         }
         let mut plan = Plan { calls: calls(instance, &back, false), ..Plan::default() };
         plan.calls.extend(calls(instance, &again, true));
-        plan.verdict.state = match (conflict, plan.calls.is_empty()) {
-            (true, _) => ActionState::Conflict,
-            (false, false) => ActionState::InProgress,
-            (false, true) => ActionState::Released,
-        };
+        plan.settle_release(conflict);
         plan.verdict.message = said.join("; ");
         plan
     }

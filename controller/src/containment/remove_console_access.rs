@@ -57,7 +57,7 @@ impl Action for ConsoleAccess {
             plan.calls.push(delete(case));
             plan.verdict.drift.push("there was a console password".into());
         }
-        plan.verdict.state = if plan.is_done() { ActionState::InForce } else { ActionState::InProgress };
+        plan.settle(ActionState::InForce);
         plan.verdict.message = match look.profile {
             Some(_) => "there is a console password".into(),
             None => format!("no console password; {}", what_became_of_it(case)),

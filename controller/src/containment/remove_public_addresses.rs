@@ -54,7 +54,7 @@ impl Action for Addresses {
     type Look = Look;
 
     async fn look(aws: &Session, case: &Case, params: Option<&Empty>) -> Result<Look, AwsError> {
-        let (region, id) = (case.resource.region.as_deref().unwrap_or_default(), &case.resource.id);
+        let (region, id) = case.instance();
         let (instance, interfaces) = futures::join!(aws.instance(region, id), aws.interfaces(region, id));
         let mut look = Look { instance: instance?, interfaces: interfaces?, elastic: Vec::new() };
         if params.is_none() {

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::case::Case;
+use super::document;
+use super::plan::Plan;
+use crate::aws::{AwsError, Session};
 
 /// Where it is recorded: one key per release, since a resource can be held again before its release is finished.
 const KEY: &str = "denyAll/residual-";
@@ -76,7 +79,27 @@ fn last_held_again(case: &Case) -> Option<Timestamp> {
     case.original.keys().filter(|k| k.starts_with(AGAIN)).filter_map(|k| case.recorded::<Timestamp>(k)).max()
 }
 
+/// What is seen of the residual deny: its text, and whether it was read from AWS, and not merely expected.
+pub type Shown = Option<(String, bool)>;
+
+/// Reads the inline policy of that name, where there is one on record.
+///
+/// # Errors
+/// When AWS cannot be read.
+pub async fn read(aws: &Session, case: &Case, policy: Option<&str>) -> Result<Shown, AwsError> {
+    let Some(policy) = policy else { return Ok(None) };
+    Ok(aws.inline_policy(&case.principal(), policy).await?.map(|text| (text, true)))
+}
+
 impl Residual {
+    /// The next step to having it in place and read back; none where it is.
+    pub fn put(&self, plan: &mut Plan, case: &Case, shown: &Shown) {
+        match shown {
+            Some((text, read)) if document::equal(text, &self.document()) => plan.look_again = !read,
+            _ => plan.calls.push(document::put(case, &self.policy, &self.document())),
+        }
+    }
+
     /// The deny for a release decided now. Later than the last key went off, so it denies no less than it must.
     #[must_use]
     pub fn decided(now: Timestamp, life: SignedDuration) -> Self {

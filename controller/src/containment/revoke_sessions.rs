@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::case::Case;
 use super::deny_all::{managed, no_principal};
-use super::document::equal;
+use super::document::{equal, put};
 use super::drive::Action;
 use super::plan::Plan;
 use super::residual::{self, Residual};
@@ -35,8 +35,8 @@ pub struct Sessions;
 pub struct Look {
     pub(super) role: Option<Identity>,
     pub(super) policy: Option<String>,
-    /// The text of what stays after the release; and whether it was read from AWS.
-    pub(super) residual: Option<(String, bool)>,
+    /// What stays after the release.
+    pub(super) residual: residual::Shown,
 }
 
 /// What is recorded: a cutoff, who asked for it, and when its round began.
@@ -54,14 +54,9 @@ impl Action for Sessions {
 
     async fn look(aws: &Session, case: &Case, _: Option<&Empty>) -> Result<Look, AwsError> {
         let (principal, residual) = (case.principal(), cutoffs(case).pop().map(|c| c.deny.policy));
-        let read_residual = async {
-            match &residual {
-                Some(policy) => aws.inline_policy(&principal, policy).await,
-                None => Ok(None),
-            }
-        };
+        let read_residual = residual::read(aws, case, residual.as_deref());
         let reads = futures::join!(aws.identity(&principal), aws.inline_policy(&principal, POLICY), read_residual);
-        Ok(Look { role: reads.0?, policy: reads.1?, residual: reads.2?.map(|text| (text, true)) })
+        Ok(Look { role: reads.0?, policy: reads.1?, residual: reads.2? })
     }
 
     fn contain(case: &Case, _: &Empty, look: &Look) -> Plan {
@@ -77,12 +72,12 @@ impl Action for Sessions {
         }
         let Some(deny) = due.as_ref().or(latest.as_ref()).map(|c| &c.deny) else { return plan };
         if !look.shows(&deny.document()) {
-            plan.calls.push(put(case, POLICY, deny));
+            plan.calls.push(put(case, POLICY, &deny.document()));
             if due.is_none() {
                 plan.verdict.drift.push(format!("inline policy {POLICY} was gone or changed"));
             }
         }
-        plan.verdict.state = if plan.is_done() { ActionState::InForce } else { ActionState::InProgress };
+        plan.settle(ActionState::InForce);
         plan.verdict.message = format!(
             "sessions issued before {} are denied; whom the trust policy lets assume the role gets a new one",
             deny.cutoff
@@ -167,10 +162,7 @@ fn stays(plan: &mut Plan, case: &Case, look: &Look, deny: &Residual) -> bool {
         plan.record(key, deny);
         return false;
     }
-    match &look.residual {
-        Some((text, read)) if equal(text, &deny.document()) => plan.look_again = !read,
-        _ => plan.calls.push(put(case, &deny.policy, deny)),
-    }
+    deny.put(plan, case, &look.residual);
     plan.is_done()
 }
 
@@ -188,10 +180,6 @@ fn lift(plan: &mut Plan, case: &Case, look: &Look, cutoffs: &[Cutoff]) {
         (false, Some(OnConflict::KeepTheirs)) => {}
         _ => plan.calls.push(Call::DeletePolicy { principal: case.principal(), policy: POLICY.into() }),
     }
-}
-
-fn put(case: &Case, policy: &str, deny: &Residual) -> Call {
-    Call::PutPolicy { principal: case.principal(), policy: policy.into(), document: deny.document() }
 }
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ impl Action for Seal {
             plan.calls.push(update(case, SEALED_TRUST));
             plan.verdict.drift.push("the trust policy was changed".into());
         }
-        plan.verdict.state = if plan.is_done() { ActionState::InForce } else { ActionState::InProgress };
+        plan.settle(ActionState::InForce);
         plan.verdict.message = message(sealed, plan.verdict.unknown);
         plan
     }
@@ -121,7 +121,7 @@ fn is_sealed(role: &Identity) -> bool {
 /// Why the original cannot simply be put back.
 fn conflict(case: &Case, look: &Look, role: &Identity, original: &Original) -> Option<String> {
     if role.id != original.role_id {
-        return Some(made_again(case, &original.role_id, &role.id).replace(": spec.release.onConflict decides", ""));
+        return Some(made_again(case, &original.role_id, &role.id));
     }
     if !is_sealed(role) {
         return Some(

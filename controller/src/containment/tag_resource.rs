@@ -63,7 +63,7 @@ impl Action for TagResource {
         if !is_marked(tags) {
             plan.calls.push(put(case, marks(case)));
         }
-        plan.verdict.state = if plan.is_done() { ActionState::InForce } else { ActionState::InProgress };
+        plan.settle(ActionState::InForce);
         plan
     }
 
@@ -77,7 +77,7 @@ impl Action for TagResource {
             plan.calls.extend((!gone.is_empty()).then(|| delete(case, gone)));
             plan.calls.extend((!original.is_empty()).then(|| put(case, original)));
         }
-        plan.verdict.state = if plan.is_done() { ActionState::Released } else { ActionState::InProgress };
+        plan.settle(ActionState::Released);
         plan
     }
 

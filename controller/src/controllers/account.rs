@@ -174,8 +174,7 @@ async fn send(ctx: &Ctx, session: &Session, region: Option<&str>, calls: Vec<Cal
 async fn end_residual_denies(ctx: &Ctx, session: &Session, denies: &mut Vec<ResidualDeny>) -> Result<(), AwsError> {
     let now = clock::now();
     for deny in denies.clone().into_iter().filter(|d| d.until.0 <= now) {
-        let user = deny.user_name.clone().map(Principal::User);
-        let Some(principal) = user.or_else(|| deny.role_name.clone().map(Principal::Role)) else { continue };
+        let Some(principal) = Principal::denied(&deny) else { continue };
         let call = Call::DeleteExpiredSessionsDeny { principal, policy: deny.policy_name.clone() };
         match ctx.actor.act(session, None, &call, &Guard::Narrowing, Priority::Sweep).await {
             Ok(_) => {}

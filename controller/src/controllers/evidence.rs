@@ -47,6 +47,11 @@ pub async fn reconcile(evidence: Arc<Evidence>, ctx: Arc<Ctx>) -> Result<Action,
 }
 
 /// Its own status writes are no reason to look again; a request, or an account that works now, is.
+/// Whether it is complete, and was seen so at the last look.
+pub fn is_complete(evidence: &Evidence) -> bool {
+    evidence.status.as_ref().is_some_and(|s| is_true(&s.conditions, READY))
+}
+
 fn basis(ctx: &Ctx, evidence: &Evidence) -> String {
     let account = Stores::named(&ctx.stores.accounts, &evidence.spec.resource.account_ref.name);
     let ready = account.as_ref().and_then(|a| a.status.as_ref()).is_some_and(|s| is_true(&s.conditions, READY));
@@ -162,13 +167,12 @@ impl Turn<'_> {
     }
 
     async fn publish(&self, before: Option<&Evidence>, now: &Evidence) {
-        let ready = |e: &Evidence| e.status.as_ref().is_some_and(|s| is_true(&s.conditions, READY));
         let on = events::reference(now);
         let progress = now.status.as_ref().and_then(|s| s.progress.clone()).unwrap_or_default();
-        if ready(now) && !before.is_some_and(ready) {
+        if is_complete(now) && !before.is_some_and(is_complete) {
             self.ctx.events.normal(&on, "Preserved", format!("{}: {progress} snapshots completed", now.spec.resource)).await;
         }
-        if before.is_some_and(ready) && !ready(now) {
+        if before.is_some_and(is_complete) && !is_complete(now) {
             self.ctx
                 .events
                 .warning(&on, "EvidenceChanged", format!("{}: {progress} snapshots are there", now.spec.resource))

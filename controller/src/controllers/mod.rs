@@ -8,7 +8,7 @@ pub mod quarantine;
 use std::sync::Arc;
 use std::time::Duration;
 
-use firebreak_crds::{FINALIZER, HolderState, Quarantine, RECONCILE_REQUESTED};
+use firebreak_crds::{ABANDON, FINALIZER, HolderState, Quarantine, RECONCILE_REQUESTED};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::PostParams;
 use kube::{Api, Client, Resource, ResourceExt};
@@ -160,6 +160,12 @@ where
 pub fn reconcile_requested<K: Resource>(object: &K) -> Option<String> {
     let value = object.meta().annotations.as_ref()?.get(RECONCILE_REQUESTED)?;
     Some(bounded(value.clone(), 256)) // the status has no room for more
+}
+
+/// Whether a person said, by the object's own uid, that it may go and leave AWS as it is.
+#[must_use]
+pub fn is_abandoned<K: Resource>(object: &K) -> bool {
+    object.annotations().get(ABANDON) == object.meta().uid.as_ref()
 }
 
 /// Which of our CRDs are being deleted, by a live read: what goes with them is no decision of anybody.

@@ -8,14 +8,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use firebreak_crds::conditions::RELEASED;
-use firebreak_crds::{ABANDON, ActionState, AwsAccount, FINALIZER, Quarantine, QuarantineStatus, get_condition};
+use firebreak_crds::{ActionState, AwsAccount, FINALIZER, Quarantine, QuarantineStatus, get_condition};
 use futures::future::join_all;
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use tracing::warn;
 
 use self::report::Seen;
-use super::{Ctx, Error, kube, reconcile_requested, set_finalizer, terminating_crds, to_be_released, write_status};
+use super::{
+    Ctx, Error, is_abandoned, kube, reconcile_requested, set_finalizer, terminating_crds, to_be_released, write_status,
+};
 use crate::aws::{AwsError, Class, Guard, Session};
 use crate::clock;
 use crate::containment::{Ledger, LedgerError, Pass, Report, Wanted, wanted};
@@ -33,8 +35,7 @@ pub async fn reconcile(quarantine: Arc<Quarantine>, ctx: Arc<Ctx>) -> Result<Act
         return Ok(Action::await_change());
     }
     let api = Api::<Quarantine>::all(ctx.client.clone());
-    if quarantine.annotations().get(ABANDON) == quarantine.uid().as_ref() && quarantine.metadata.deletion_timestamp.is_some()
-    {
+    if is_abandoned(&*quarantine) && quarantine.metadata.deletion_timestamp.is_some() {
         warn!(quarantine = %quarantine.name_any(), "abandoned on request: AWS is left as it is");
         set_finalizer(&api, &quarantine, false).await?;
         return Ok(Action::await_change());

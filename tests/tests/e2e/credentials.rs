@@ -6,7 +6,6 @@ use firebreak_tests::credentials::Credentials;
 use firebreak_tests::judge::Judge;
 use firebreak_tests::sight;
 use firebreak_tests::world::World;
-use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 
 use crate::ground_up::world;
@@ -52,13 +51,7 @@ async fn what_is_made_during_the_containment_never_comes_back(kind: Credentials)
     let (world, _guard) = world().await;
     contain(&world, kind, true).await;
     world.until("inc", "Contained", "True").await;
-    // AWS tells their age in whole seconds.
-    world
-        .until_quarantine("mallory", "a second old", |q| {
-            let made = q.metadata.creation_timestamp.as_ref().unwrap().0;
-            Timestamp::now().as_second() > made.as_second()
-        })
-        .await;
+    world.until_a_second_old("mallory").await;
     let first = kind.make(&world.aws).await.unwrap();
     until_off(&world, kind, 1).await;
     kind.delete(&world.aws, &first).await.unwrap();

@@ -156,13 +156,7 @@ async fn a_key_made_during_the_containment_stays_off() {
     let [kept, deleted] = &world.scene.access_keys;
     world.declare("inc", "Contain", reactivating(&world).await).await;
     world.until("inc", "Contained", "True").await;
-    // AWS tells a key's age in whole seconds.
-    world
-        .until_quarantine("mallory", "a second old", |q| {
-            let made = q.metadata.creation_timestamp.as_ref().unwrap().0;
-            Timestamp::now().as_second() > made.as_second()
-        })
-        .await;
+    world.until_a_second_old("mallory").await;
     world.aws.iam.delete_access_key().user_name("mallory").access_key_id(deleted).send().await.unwrap();
     let made = world.aws.iam.create_access_key().user_name("mallory").send().await.unwrap().access_key.unwrap();
     world.until_aws("it goes off", async || sight::cut_off(&world.aws).await).await;

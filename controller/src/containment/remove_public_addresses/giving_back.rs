@@ -69,11 +69,7 @@ impl Way {
             }
         });
         let mut plan = Plan { calls: once, ..Plan::default() };
-        plan.verdict.state = match (self.conflict, plan.calls.is_empty()) {
-            (true, _) => ActionState::Conflict,
-            (false, false) => ActionState::InProgress,
-            (false, true) => ActionState::Released,
-        };
+        plan.settle_release(self.conflict);
         plan.verdict.message = self.said.join("; ");
         plan
     }

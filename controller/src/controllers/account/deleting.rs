@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use firebreak_crds::conditions::{READY, RECONCILING};
-use firebreak_crds::{ABANDON, AwsAccount, Evidence, Quarantine, is_true};
+use firebreak_crds::{ABANDON, AwsAccount, Evidence, Quarantine};
 use kube::api::ListParams;
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
@@ -11,13 +11,13 @@ use kube::{Api, ResourceExt};
 use super::end_residual_denies;
 use crate::clock;
 use crate::conditions::Conditions;
-use crate::controllers::{Ctx, Error, kube, set_finalizer, write_status};
+use crate::controllers::evidence::is_complete;
+use crate::controllers::{Ctx, Error, is_abandoned, kube, set_finalizer, write_status};
 
 /// It stays while something needs it, and says what; residual denies are ended in their time meanwhile.
 pub async fn delete(ctx: &Ctx, api: &Api<AwsAccount>, account: &AwsAccount) -> Result<Action, Error> {
-    let abandoned = account.annotations().get(ABANDON) == account.uid().as_ref();
     let needs = needs(ctx, account).await?;
-    if needs.is_empty() || abandoned {
+    if needs.is_empty() || is_abandoned(account) {
         set_finalizer(api, account, false).await?;
         ctx.memory.forget(&account.uid().unwrap_or_default());
         return Ok(Action::await_change());
@@ -48,8 +48,7 @@ async fn needs(ctx: &Ctx, account: &AwsAccount) -> Result<Vec<String>, Error> {
     let mut needs: Vec<String> = held.map(|q| format!("Quarantine {}", q.name_any())).collect();
     let evidence = Api::<Evidence>::all(ctx.client.clone());
     let live = kube("list Evidence", evidence.list(&ListParams::default())).await?;
-    let ready = |e: &Evidence| e.status.as_ref().is_some_and(|s| is_true(&s.conditions, READY));
-    let open = live.items.iter().filter(|e| e.spec.resource.account_ref.name == name && !ready(e));
+    let open = live.items.iter().filter(|e| e.spec.resource.account_ref.name == name && !is_complete(e));
     needs.extend(open.map(|e| format!("Evidence {}, which is not complete", e.name_any())));
     let denies = account.status.iter().flat_map(|s| &s.residual_denies);
     if let Some(last) = denies.clone().map(|d| d.until.0).max() {

@@ -1,6 +1,7 @@
 //! Evidence is asked for at the moment of the hold, and delays nothing.
 
-use firebreak_crds::{Evidence, EvidenceAction, EvidenceSpec, Incident, IncidentRef, evidence_name};
+use firebreak_crds::conditions::READY;
+use firebreak_crds::{Evidence, EvidenceAction, EvidenceSpec, Incident, IncidentRef, evidence_name, get_condition};
 use kube::api::PostParams;
 use kube::{Api, ResourceExt};
 
@@ -12,6 +13,12 @@ use crate::stores::Stores;
 pub fn wanted<'a>(incident: &Incident, target: &'a Resolved) -> impl Iterator<Item = (String, &'a EvidenceAction)> {
     let uid = incident.uid().unwrap_or_default();
     target.evidence.iter().map(move |e| (evidence_name("ebssnapshots", &target.resource, &uid), e))
+}
+
+/// How a piece of evidence stands, in words: None where there is no such object yet.
+pub fn standing(name: &str, evidence: Option<&Evidence>) -> String {
+    let ready = evidence.and_then(|e| e.status.as_ref()).and_then(|s| get_condition(&s.conditions, READY));
+    format!("{name}: {}", ready.map_or("not started", |c| &c.message))
 }
 
 /// Makes what is not there. The name carries the Incident's uid, so nothing is taken twice.

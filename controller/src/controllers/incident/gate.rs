@@ -6,14 +6,14 @@
 
 use std::borrow::Borrow;
 
-use firebreak_crds::conditions::READY;
-use firebreak_crds::{Approval, ContainAction, Evidence, Incident, Mode, get_condition, is_true, quarantine_name};
+use firebreak_crds::{Approval, ContainAction, Evidence, Incident, Mode, quarantine_name};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 
 use super::approval::{self, Asked};
 use super::resolve::{Refusal, Resolved, Target};
 use super::{Notes, evidence, holds};
+use crate::controllers::evidence::is_complete;
 use crate::controllers::{Ctx, Error, kube};
 use crate::stores::Stores;
 
@@ -78,12 +78,13 @@ async fn await_evidence(
     held: &[Vec<ContainAction>],
     notes: &mut Notes,
 ) {
+    let resolved = targets.iter().zip(held).filter_map(|(t, held)| t.resolved.as_ref().ok().zip(Some(held)));
+    let asking: Vec<_> = resolved.filter(|(r, held)| !new_of(&DESTRUCTIVE, r, held).is_empty()).collect();
+    if asking.is_empty() {
+        return; // nearly always: then nobody looks through the evidence
+    }
     let known = ctx.stores.evidence.state();
-    let goes = |(t, held): (&Target, &Vec<ContainAction>)| {
-        let Ok(resolved) = &t.resolved else { return false };
-        !new_of(&DESTRUCTIVE, resolved, held).is_empty() && missing(incident, resolved, &known).is_empty()
-    };
-    if !targets.iter().zip(held).any(goes) {
+    if !asking.iter().any(|(resolved, _)| missing(incident, resolved, &known).is_empty()) {
         return targets
             .iter_mut()
             .zip(held)
@@ -106,13 +107,13 @@ fn new_of(names: &[&str], target: &Resolved, held: &[ContainAction]) -> Vec<&'st
 /// Takes the actions of these names out while anything is missing.
 fn keep(names: &[&str], target: &mut Target, held: &[ContainAction], missing: impl Fn(&Resolved) -> Vec<String>) {
     let Ok(target) = &mut target.resolved else { return };
-    let waiting = new_of(names, target, held);
+    let (now, waiting) = approval::hold_back(&target.actions, held, |n| names.contains(&n));
     if waiting.is_empty() {
         return;
     }
     let missing = missing(target);
     if !missing.is_empty() {
-        target.actions = approval::hold_back(&target.actions, held, |n| names.contains(&n)).0;
+        target.actions = now;
         let what = format!("{} waits until all evidence is complete: {}", waiting.join(", "), missing.join("; "));
         target.waiting.push(Refusal::new(AWAITING_EVIDENCE, what));
     }
@@ -123,13 +124,9 @@ fn missing<E: Borrow<Evidence>>(incident: &Incident, target: &Resolved, known: &
     let arn = target.resource.arn();
     let of_it: Vec<&Evidence> = known.iter().map(Borrow::borrow).filter(|e| e.spec.resource.arn() == arn).collect();
     let absent = evidence::wanted(incident, target).map(|(name, _)| name);
-    let absent = absent.filter(|name| !of_it.iter().any(|e| e.name_any() == *name)).map(|n| format!("{n}: not started"));
-    let open = of_it.iter().filter(|e| !e.status.as_ref().is_some_and(|s| is_true(&s.conditions, READY)));
-    let said = |e: &Evidence| {
-        let ready = e.status.as_ref().and_then(|s| get_condition(&s.conditions, READY).map(|c| c.message.clone()));
-        format!("{}: {}", e.name_any(), ready.unwrap_or_else(|| "not started".into()))
-    };
-    absent.chain(open.map(|e| said(e))).collect()
+    let absent = absent.filter(|name| !of_it.iter().any(|e| e.name_any() == *name));
+    let open = of_it.iter().filter(|e| !is_complete(e)).map(|e| evidence::standing(&e.name_any(), Some(e)));
+    absent.map(|name| evidence::standing(&name, None)).chain(open).collect()
 }
 
 /// What to say of the Incident as a whole: what people must do goes before what time will do.

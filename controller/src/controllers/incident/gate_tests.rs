@@ -1,3 +1,4 @@
+use firebreak_crds::conditions::READY;
 use firebreak_crds::{EvidenceAction, EvidenceSpec, EvidenceStatus, IncidentRef, Resource, SeverTrackedConnections};
 
 use super::*;

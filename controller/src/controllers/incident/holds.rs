@@ -54,8 +54,7 @@ pub async fn hold(ctx: &Ctx, incident: &Incident, target: &Resolved) -> Result<O
     if found.spec.holders.contains(&holder) {
         return Ok(note);
     }
-    let replaced = |h: &Holder| h.uid == holder.uid || (h.namespace == holder.namespace && h.name == holder.name);
-    if found.spec.holders.len() >= HOLDERS && !found.spec.holders.iter().any(replaced) {
+    if found.spec.holders.len() >= HOLDERS && !found.spec.holders.iter().any(|h| gives_place(h, &holder)) {
         let what =
             format!("{HOLDERS} Incidents hold Quarantine {name} already: it stays contained; release those that are over");
         return Ok(Some(Refusal::new("TooManyHolders", what)));
@@ -134,10 +133,14 @@ pub fn holder(incident: &Incident, target: &Resolved, holders: &[Holder]) -> (Ho
 
 /// In the place of this Incident's entry, or of its predecessor's.
 pub fn put(holders: &mut Vec<Holder>, holder: Holder) {
-    let same = |h: &Holder| h.uid == holder.uid || (h.namespace == holder.namespace && h.name == holder.name);
-    let place = holders.iter().position(same).unwrap_or(holders.len());
-    holders.retain(|h| !same(h));
+    let place = holders.iter().position(|h| gives_place(h, &holder)).unwrap_or(holders.len());
+    holders.retain(|h| !gives_place(h, &holder));
     holders.insert(place.min(holders.len()), holder);
+}
+
+/// Whether an entry is that Incident's own, or its predecessor's of the same name.
+fn gives_place(there: &Holder, new: &Holder) -> bool {
+    there.uid == new.uid || (there.namespace == new.namespace && there.name == new.name)
 }
 
 /// Ends every hold of this Incident, found by a live list, and looked for again until none is left. One in mode Release takes

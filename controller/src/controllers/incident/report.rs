@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use firebreak_crds::conditions::{APPROVED, CONTAINED, EVIDENCE_PRESERVED, READY, RECONCILING, RELEASED, STALLED};
-use firebreak_crds::{
-    Evidence, Incident, IncidentStatus, Mode, Quarantine, ResidualDeny, TargetStatus, get_condition, is_true,
-};
+use firebreak_crds::{Evidence, Incident, IncidentStatus, Mode, Quarantine, ResidualDeny, TargetStatus, get_condition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -16,6 +14,7 @@ use super::resolve::{Refusal, Target};
 use super::rows::{self, explained};
 use super::{Notes, approval, evidence, gate, names_of};
 use crate::conditions::Conditions;
+use crate::controllers::evidence::is_complete;
 use crate::controllers::{Ctx, reconcile_requested};
 use crate::events::{self, Events};
 use crate::stores::Stores;
@@ -80,7 +79,7 @@ impl World {
 pub fn status(incident: &Incident, targets: &[Target], notes: &Notes, world: &World, now: Timestamp) -> IncidentStatus {
     let rows = rows::all(incident, targets, notes, world, now);
     let contained = rows.iter().filter(|t| t.contained == "True").count();
-    let complete = world.evidence.values().flatten().filter(|e| preserved(e)).count();
+    let complete = world.evidence.values().flatten().filter(|e| is_complete(e)).count();
     let asked = world.evidence.len();
     let mut status = IncidentStatus {
         observed_generation: incident.metadata.generation,
@@ -94,10 +93,6 @@ pub fn status(incident: &Incident, targets: &[Target], notes: &Notes, world: &Wo
     };
     status.conditions = conditions(incident, notes, world, &status, now);
     status
-}
-
-fn preserved(evidence: &Evidence) -> bool {
-    evidence.status.as_ref().is_some_and(|s| is_true(&s.conditions, READY))
 }
 
 fn conditions(incident: &Incident, notes: &Notes, world: &World, status: &IncidentStatus, now: Timestamp) -> Vec<Condition> {
@@ -154,11 +149,8 @@ fn evidence_condition(c: &mut Conditions<'_>, world: &World) {
     let missing: Vec<String> = world
         .evidence
         .iter()
-        .filter(|(_, e)| !e.as_ref().is_some_and(|e| preserved(e)))
-        .map(|(name, e)| {
-            let said = e.as_ref().and_then(|e| e.status.as_ref()).and_then(|s| get_condition(&s.conditions, READY));
-            format!("{name}: {}", said.map_or("not started", |c| &c.message))
-        })
+        .filter(|(_, e)| !e.as_ref().is_some_and(|e| is_complete(e)))
+        .map(|(name, e)| evidence::standing(name, e.as_deref()))
         .collect();
     match (world.evidence.is_empty(), missing.is_empty()) {
         (true, _) => {}

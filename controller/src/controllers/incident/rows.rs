@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use firebreak_crds::conditions::{CONTAINED, READY, RELEASED};
 use firebreak_crds::{
-    ActionState, Incident, Mode, Quarantine, ResidualDeny, Resource, ResourceKind, TargetStatus, get_condition, is_true,
-    quarantine_name,
+    ActionState, Incident, Mode, Quarantine, ResidualDeny, Resource, TargetStatus, get_condition, is_true, quarantine_name,
 };
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -13,6 +12,7 @@ use kube::ResourceExt;
 use super::Notes;
 use super::report::World;
 use super::resolve::{Refusal, Target};
+use crate::aws::Principal;
 use crate::clock;
 use crate::conditions::bounded;
 use crate::containment::{holds_digest, name_of};
@@ -163,17 +163,11 @@ fn released(incident: &Incident, resource: Option<Resource>, world: &World) -> T
     }
 }
 
-fn carries(deny: &ResidualDeny, resource: &Resource) -> bool {
-    let name = match resource.kind {
-        ResourceKind::IamRole => &deny.role_name,
-        ResourceKind::IamUser | ResourceKind::Ec2Instance => &deny.user_name,
-    };
-    name.as_ref() == Some(&resource.id)
-}
-
 /// Without a Quarantine. It goes after a verified release, which says so, or when somebody abandons it.
 fn gone(resource: Option<Resource>, held: bool, world: &World) -> TargetStatus {
-    let on = |r: &Resource, (account, d): &&(String, ResidualDeny)| *account == r.account_ref.name && carries(d, r);
+    let on = |r: &Resource, (account, d): &&(String, ResidualDeny)| {
+        *account == r.account_ref.name && Principal::denied(d) == Some(Principal::of(r))
+    };
     let deny = resource.as_ref().and_then(|r| world.residual.iter().filter(|d| on(r, d)).max_by_key(|(_, d)| d.until.0));
     let said = resource.as_ref().and_then(|r| world.said.get(&quarantine_name(r))).filter(|_| held);
     let what = match said {
