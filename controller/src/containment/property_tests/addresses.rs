@@ -68,6 +68,13 @@ fn free(aws: &mut Look, n: usize) {
     }
 }
 
+/// An interface that is attached brings along the Elastic IPs that were put on it meanwhile.
+fn bring(aws: &mut Look, n: usize) {
+    let there = |e: &&ElasticAddress| e.interface == Some(interface_id(n));
+    let on_it: Vec<String> = aws.elastic.iter().filter(there).map(|e| e.allocation.clone()).collect();
+    (0..4).filter(|m| on_it.contains(&allocation(*m))).for_each(|m| associate(aws, m, n));
+}
+
 fn assign(aws: &mut Look, n: usize) {
     let there = aws.interfaces.iter().find(|i| i.id == interface_id(n));
     if there.is_some_and(|i| !i.managed && i.addresses.is_empty()) {
@@ -132,6 +139,7 @@ impl Simulated for Addresses {
                 if !instance.interfaces.contains(&interface_id(*n)) {
                     instance.interfaces.push(interface_id(*n));
                     aws.interfaces.push(interface(*n));
+                    bring(aws, *n);
                 }
             }
             AddressAttack::Delete(n) => {
