@@ -123,10 +123,13 @@ fn a_target_is_contained_only_for_what_this_holder_asks_as_the_spec_is_now() {
     stale.spec.holders.push(example::holder("2", "inc-2", vec![keys_off()]));
     let mut unseen = stale.clone();
     unseen.status = None;
+    let mut refused = user(vec![deny_all()], ("False", "AccessDenied"), deny(ActionState::Failed));
+    refused.spec.holders.push(example::holder("2", "inc-2", vec![keys_off()]));
     let others = both(ActionState::Failed);
     for (what, quarantine, contained, reason) in [
         ("in force", user(vec![deny_all()], ("True", "Enforced"), deny(ActionState::InForce)), "True", "Enforced"),
         ("of an older spec", stale, "False", "Containing"),
+        ("of an older spec, and refused since", refused, "False", "AccessDenied"),
         ("not looked at yet", unseen, "False", "Containing"),
         (
             "only another's action fails",

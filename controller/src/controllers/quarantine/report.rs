@@ -37,7 +37,7 @@ pub struct Seen {
 impl Seen {
     /// Whether everything is given back, and read back so.
     pub fn released(&self) -> bool {
-        self.reports.iter().all(|r| r.seen && r.error.is_none() && r.verdict.state == ActionState::Released)
+        self.reports.iter().all(Report::is_released)
     }
 
     /// The actions in force that somebody undid. Reads that contradict our own recent write are AWS's lag, not drift; and what
@@ -65,7 +65,9 @@ pub fn status(quarantine: &Quarantine, seen: &Seen, now: Timestamp) -> Quarantin
     let actions = actions(quarantine, seen, now);
     let drift: Vec<String> = seen.drifted(quarantine).flat_map(|r| r.verdict.drift.clone()).collect();
     let repaired = seen.drifted(quarantine).filter(|r| r.wrote).flat_map(|r| &r.verdict.drift).count();
-    let in_force = all_in_force(&actions) && !seen.releasing;
+    let observed_holds = observed_holds(quarantine, seen);
+    let current = observed_holds.as_ref() == Some(&holds_digest(&quarantine.spec.holders));
+    let in_force = current && all_in_force(&actions) && !seen.releasing;
     let in_force_since = match (&previous.in_force_since, in_force, drift.is_empty()) {
         (_, false, _) => None,
         (Some(since), true, true) => Some(since.clone()),
@@ -75,13 +77,22 @@ pub fn status(quarantine: &Quarantine, seen: &Seen, now: Timestamp) -> Quarantin
         observed_generation: quarantine.metadata.generation,
         conditions: Vec::new(),
         last_handled_reconcile_at: reconcile_requested(quarantine),
-        observed_holds: Some(holds_digest(&quarantine.spec.holders)),
+        observed_holds,
         actions,
         drift_count: previous.drift_count + i64::try_from(repaired).unwrap_or_default(),
         in_force_since,
     };
     status.conditions = conditions(quarantine, seen, &status, &drift, now);
     status
+}
+
+/// The holds that this status speaks of: those of now where every action was looked at, else still those of before. An action
+/// that could not be looked at is shown as it stood, and that was before somebody asked for more.
+fn observed_holds(quarantine: &Quarantine, seen: &Seen) -> Option<String> {
+    if reported(seen).all(|r| r.seen) {
+        return Some(holds_digest(&quarantine.spec.holders));
+    }
+    quarantine.status.as_ref().and_then(|s| s.observed_holds.clone())
 }
 
 fn actions(quarantine: &Quarantine, seen: &Seen, now: Timestamp) -> Vec<ActionStatus> {
@@ -154,8 +165,8 @@ fn contained(seen: &Seen, status: &QuarantineStatus, settled: bool) -> (&'static
         () if seen.releasing => ("False", "Releasing"),
         () if counted(&status.actions).next().is_none() => ("False", "NothingToDo"),
         () if seen.blind() => ("Unknown", "NotObserved"),
-        () if all_in_force(&status.actions) && settled => ("True", "Enforced"),
-        () if all_in_force(&status.actions) => ("True", "Enforcing"),
+        () if status.in_force_since.is_some() && settled => ("True", "Enforced"),
+        () if status.in_force_since.is_some() => ("True", "Enforcing"),
         () => ("False", first_problem(seen).unwrap_or(if seen.suspended { "Suspended" } else { "Containing" })),
     }
 }

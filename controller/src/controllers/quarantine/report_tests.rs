@@ -88,6 +88,21 @@ fn one_action_that_is_missing_is_no_containment() {
 }
 
 #[test]
+fn more_that_is_asked_for_is_not_contained_before_every_action_was_looked_at() {
+    let mut quarantine = after(&held(), &in_force(), at(0));
+    quarantine.spec.holders.push(example::holder("2", "inc-2", vec![example::keys_off()]));
+    let asked = Some(holds_digest(&quarantine.spec.holders));
+    let error = failing(Class::Transient).error.unwrap();
+    let half = seen(vec![report("denyAll", ActionState::InForce), Report::unseen("deactivateAccessKeys", error)]);
+    let unseen = after(&quarantine, &half, at(70));
+    assert_eq!(says(&unseen, CONTAINED), "False AwsUnreachable", "its InForce is of the time before");
+    assert_ne!(unseen.status.as_ref().unwrap().observed_holds, asked);
+    let looked = after(&unseen, &in_force(), at(75));
+    assert_eq!(says(&looked, CONTAINED), "True Enforcing");
+    assert_eq!(looked.status.unwrap().observed_holds, asked);
+}
+
+#[test]
 fn the_mark_counts_for_nothing() {
     let mark = |state| report(TAG_RESOURCE, state);
     let mut with = in_force();
