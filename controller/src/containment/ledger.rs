@@ -19,6 +19,8 @@ use crate::clock;
 /// What `spec.conversions` has room for. An instance has 15 interfaces at most: the oldest are long gone.
 const CONVERSIONS: usize = 64;
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// What one entry of `spec.original` has room for.
+const TEXT: usize = 16384;
 
 /// What is to be stored.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +38,9 @@ pub enum LedgerError {
     /// The API server dropped a part of what was sent.
     #[error("the API server did not store {0}: the Quarantine CRD is older than this controller; upgrade the CRDs")]
     Pruned(String),
+    /// More than a record may be. The actions beside it go on.
+    #[error("the original could not be recorded, so nothing was changed: {0} is longer than {TEXT} bytes")]
+    TooLong(String),
     /// The API server refused or did not answer.
     #[error("the original could not be recorded, so nothing was changed: {0}")]
     Refused(String),
@@ -78,6 +83,7 @@ impl Ledger {
         if record.is_empty() && conversions.is_empty() {
             return Ok(());
         }
+        fits(&record)?;
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).push(Change { record, conversions });
         let mut page = self.page.lock().await;
         let asked = std::mem::take(&mut *self.asked.lock().unwrap_or_else(PoisonError::into_inner));
@@ -107,6 +113,12 @@ impl Ledger {
         verify(&next.spec, &stored.spec)?;
         Ok(stored)
     }
+}
+
+/// What goes together in one write fails together: what the API server would refuse does not go along.
+fn fits(record: &BTreeMap<String, Value>) -> Result<(), LedgerError> {
+    let too_long = record.iter().find(|(_, value)| value.to_string().len() > TEXT);
+    too_long.map_or(Ok(()), |(key, _)| Err(LedgerError::TooLong(key.clone())))
 }
 
 /// Recorded originals are written once: the first value stays.

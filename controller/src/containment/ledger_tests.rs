@@ -58,3 +58,10 @@ fn what_an_older_crd_drops_is_noticed() {
     assert_eq!(verify(&sent, &without_original), Err(LedgerError::Pruned("spec.original".into())));
     assert_eq!(verify(&sent, &without_windows), Err(LedgerError::Pruned("spec.conversions".into())));
 }
+
+#[test]
+fn what_is_too_long_for_a_record_is_refused_before_it_spoils_the_others() {
+    let text = |length| BTreeMap::from([("a".to_owned(), Value::String("x".repeat(length)))]);
+    assert_eq!(fits(&text(TEXT - 2)), Ok(()));
+    assert_eq!(fits(&text(TEXT - 1)), Err(LedgerError::TooLong("a".into())));
+}
