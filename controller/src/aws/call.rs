@@ -329,7 +329,26 @@ impl Call {
             | Self::RegisterInstancesWithLoadBalancer { .. }
             | Self::AttachInstances { .. } => true,
             Self::PutPermissionsBoundary { arn, .. } => !arn.ends_with(":iam::aws:policy/AWSDenyAll"),
-            _ => false,
+            // Each by its name: whoever adds a call must decide.
+            Self::CreateSecurityGroup { .. }
+            | Self::RevokeSecurityGroupIngress { .. }
+            | Self::RevokeSecurityGroupEgress { .. }
+            | Self::AuthorizeSecurityGroupIngress { .. }
+            | Self::AuthorizeSecurityGroupEgress { .. }
+            | Self::DisassociateAddress { .. }
+            | Self::CreateTags { .. }
+            | Self::DeleteTags { .. }
+            | Self::CreateSnapshots { .. }
+            | Self::DeregisterTargets { .. }
+            | Self::DeregisterInstancesFromLoadBalancer { .. }
+            | Self::DetachInstances { .. }
+            | Self::EnterStandby { .. }
+            | Self::PutPolicy { .. }
+            | Self::DeleteExpiredSessionsDeny { .. }
+            | Self::AttachPolicy { .. }
+            | Self::DeleteLoginProfile { .. }
+            | Self::TagPrincipal { .. }
+            | Self::UntagPrincipal { .. } => false,
         }
     }
 
