@@ -2,8 +2,8 @@
 //! working for who assumes it anew.
 //!
 //! The cutoff is recorded before it is put in place, and only moves forward: AWS enforces late, clocks differ, and a trust that
-//! was sealed a moment ago may have let somebody in. It moves too when another Incident asks: its responder means the sessions of
-//! now. At release the same deny stays under another name until the last such session has expired.
+//! was sealed a moment ago may have let somebody in. It moves too when another Incident asks, and when
+//! it is contained again after a release began: the responder means the sessions of now. At release the same deny stays under another name until the last such session has expired.
 //! <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_revoke-sessions.html>
 
 use firebreak_crds::{ActionState, Empty, HolderState, OnConflict};
@@ -137,7 +137,8 @@ fn due(case: &Case) -> Option<Cutoff> {
         Cutoff { deny, round, holders: asking.clone() }
     };
     let Some(latest) = all.last() else { return Some(new(case.now)) };
-    let next = if asking.iter().any(|uid| !all.iter().any(|c| c.holders.contains(uid))) {
+    let new_asks = asking.iter().any(|uid| !all.iter().any(|c| c.holders.contains(uid)));
+    let next = if new_asks || release_began(case, latest) {
         new(case.now)
     } else {
         let so_far = all.iter().filter(|c| c.round == latest.round).count();
@@ -145,6 +146,15 @@ fn due(case: &Case) -> Option<Cutoff> {
         (case.now >= latest.round + *wait).then(|| new(latest.round))?
     };
     (all.len() < CUTOFFS && next.deny.cutoff > latest.deny.cutoff).then_some(next)
+}
+
+/// Whether a release had begun since that cutoff: who holds it again means the sessions of now.
+fn release_began(case: &Case, latest: &Cutoff) -> bool {
+    case.original.contains_key(&residual_key(&latest.deny))
+}
+
+fn residual_key(deny: &Residual) -> String {
+    format!("{RESIDUAL}{}", deny.cutoff.as_second())
 }
 
 /// The Incidents that hold it with this action.
@@ -157,7 +167,7 @@ fn asking(case: &Case) -> Vec<String> {
 
 /// Whether the deny that stays is recorded, in place and read back; else plans the next step to that.
 fn stays(plan: &mut Plan, case: &Case, look: &Look, deny: &Residual) -> bool {
-    let key = format!("{RESIDUAL}{}", deny.cutoff.as_second());
+    let key = residual_key(deny);
     if !case.original.contains_key(&key) {
         plan.record(key, deny);
         return false;

@@ -101,6 +101,20 @@ fn the_deny_stays_under_another_name_before_its_own_goes() {
 }
 
 #[test]
+fn who_holds_it_again_after_a_release_began_means_the_sessions_of_now() {
+    let (case, document) = contained();
+    let began = Sessions::release(&case, &look(Some(document.clone())));
+    let case = later(case, &began, 3600);
+    let again = Sessions::contain(&case, &Empty {}, &look(Some(document)));
+    let (key, cutoff) = again.record.first_key_value().expect("a cutoff of its own");
+    let cutoff: Cutoff = serde_json::from_value(cutoff.clone()).unwrap();
+    assert!(key.starts_with(KEY) && cutoff.deny.cutoff > case.now, "{cutoff:?}");
+    assert_eq!(again.calls.len(), 1);
+    let case = later(case, &again, 1);
+    assert!(Sessions::contain(&case, &Empty {}, &look(Some(cutoff.deny.document()))).is_done(), "once");
+}
+
+#[test]
 fn what_somebody_put_in_its_place_is_a_conflict_and_nothing_stays_when_all_have_expired() {
     let (mut case, document) = contained();
     case.now += SignedDuration::from_hours(13);
