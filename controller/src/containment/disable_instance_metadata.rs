@@ -65,9 +65,10 @@ impl Action for Metadata {
         };
         let Some(original) = case.recorded::<Original>(Self::NAME) else { return release_unknown(case) };
         match (instance.metadata.enabled, original.enabled) {
-            (now, before) if now == before => Plan::done(ActionState::Released, ""),
-            (false, _) => give_back(case, instance, &original), // AWS shows what we put there
-            (true, _) => was_off(case, instance),
+            (false, false) => Plan::done(ActionState::Released, ""),
+            (true, true) => is_on(case, instance, &original),
+            (false, true) => give_back(case, instance, &original), // AWS shows what we put there
+            (true, false) => was_off(case, instance),
         }
     }
 
@@ -96,6 +97,21 @@ impl Original {
 
     fn tokens(&self) -> String {
         format!("HttpTokens {}, hop limit {}", self.http_tokens, self.http_put_response_hop_limit)
+    }
+}
+
+/// It is on, as before: but not with tokens that are weaker than they were, unless a person says so.
+fn is_on(case: &Case, instance: &Instance, original: &Original) -> Plan {
+    let before = (original.http_tokens.clone(), original.http_put_response_hop_limit);
+    match case.decision {
+        _ if original.has_tokens_of(&instance.metadata) => Plan::done(ActionState::Released, ""),
+        None => conflict(&format!(
+            "the metadata service is on with {}, before containment it had {}: spec.release.onConflict decides (KeepTheirs or RestoreOriginal)",
+            Original::of(&instance.metadata).tokens(),
+            original.tokens()
+        )),
+        Some(OnConflict::KeepTheirs) => Plan::done(ActionState::Released, ""),
+        Some(OnConflict::RestoreOriginal) => Plan { calls: vec![switch(instance, true, Some(before))], ..Plan::default() },
     }
 }
 

@@ -69,6 +69,15 @@ fn a_service_that_was_weakened_meanwhile_comes_back_only_as_a_person_says() {
 }
 
 #[test]
+fn a_service_that_somebody_switched_on_with_weaker_tokens_is_not_called_given_back() {
+    let (case, now) = (contained(&look(true, "required")), look(true, "optional"));
+    let asked = |decision| Metadata::release(&Case { decision, ..case.clone() }, &now);
+    assert_eq!(asked(None).verdict.state, ActionState::Conflict);
+    assert_eq!(asked(Some(OnConflict::KeepTheirs)).verdict.state, ActionState::Released);
+    assert_eq!(asked(Some(OnConflict::RestoreOriginal)).calls, [switched(true, Some(("required", 2)))]);
+}
+
+#[test]
 fn a_service_that_was_off_and_is_on_is_a_conflict() {
     let (case, now) = (contained(&look(false, "required")), look(true, "required"));
     let asked = |decision| Metadata::release(&Case { decision, ..case.clone() }, &now);

@@ -71,10 +71,16 @@ fn one_that_was_made_since_the_last_look_goes_before_the_release_ends() {
 }
 
 #[test]
-fn the_users_own_that_could_not_be_deleted_stays_as_it_was() {
-    let plan = ConsoleAccess::release(&recorded(Some(-60)), &look(Some(-60)));
-    assert!(plan.is_done() && plan.verdict.state == ActionState::Released);
+fn the_users_own_that_could_not_be_deleted_may_have_been_reset_so_a_person_decides() {
+    let decided = |decision| {
+        let case = Case { decision, ..recorded(Some(-60)) };
+        ConsoleAccess::release(&case, &look(Some(-60)))
+    };
+    let plan = decided(None);
+    assert!(plan.is_done() && plan.verdict.state == ActionState::Conflict);
     assert!(plan.verdict.message.contains("could not be deleted"), "{}", plan.verdict.message);
+    assert_eq!(decided(Some(OnConflict::KeepTheirs)).verdict.state, ActionState::Released);
+    assert_eq!(decided(Some(OnConflict::RestoreOriginal)).calls, deletes());
 }
 
 #[test]

@@ -100,7 +100,7 @@ impl Simulated for Metadata {
         match (verdict.state, case.decision) {
             (ActionState::Conflict, None) => {
                 assert_eq!(now.metadata, was.metadata);
-                assert!(now.metadata.enabled != original);
+                assert!(now.metadata.enabled != original || now.metadata.http_tokens != original_tokens);
             }
             (ActionState::Released, Some(OnConflict::KeepTheirs)) => assert!(now.metadata.enabled || !original),
             (ActionState::Released, _) => {
