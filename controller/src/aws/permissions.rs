@@ -19,6 +19,7 @@ const READS: &[&str] = &[
     "elasticloadbalancing:DescribeTargetHealth",
     "iam:GetAccountAuthorizationDetails",
     "iam:GetLoginProfile",
+    "iam:GetPolicy",
     "iam:GetRole",
     "iam:GetRolePolicy",
     "iam:GetUser",

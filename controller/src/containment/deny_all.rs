@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::case::Case;
 use super::document::{equal, put};
-use super::drive::Action;
+use super::drive::{Action, Stage};
 use super::plan::Plan;
 use super::residual;
 use super::tag_resource::is_marked_before;
@@ -31,6 +31,8 @@ pub struct Look {
     pub(super) inline: Option<String>,
     pub(super) attached: Vec<String>,
     pub(super) residual: residual::Shown,
+    /// The policy that was the boundary before is gone; read when releasing.
+    pub(super) boundary_gone: bool,
 }
 
 /// What is recorded.
@@ -43,18 +45,21 @@ struct Original {
 
 impl Action for DenyAll {
     const NAME: &'static str = "denyAll";
+    const STAGE: Stage = Stage::Access;
     type Params = Empty;
     type Look = Look;
 
-    async fn look(aws: &Session, case: &Case, _: Option<&Empty>) -> Result<Look, AwsError> {
+    async fn look(aws: &Session, case: &Case, params: Option<&Empty>) -> Result<Look, AwsError> {
         let (principal, residual) = (case.principal(), residual::recorded(case).map(|r| r.policy));
         let reads = futures::join!(
             aws.identity(&principal),
             aws.inline_policy(&principal, POLICY),
             aws.attached_policies(&principal),
-            residual::read(aws, case, residual.as_deref())
+            residual::read(aws, case, residual.as_deref()),
+            boundary::is_gone(aws, case, params.is_none())
         );
-        Ok(Look { identity: reads.0?, inline: reads.1?, attached: reads.2?, residual: reads.3? })
+        let (identity, boundary_gone) = (reads.0?, reads.4?);
+        Ok(Look { identity, inline: reads.1?, attached: reads.2?, residual: reads.3?, boundary_gone })
     }
 
     fn contain(case: &Case, _: &Empty, look: &Look) -> Plan {
@@ -96,22 +101,7 @@ impl Action for DenyAll {
             let why = made_again(case, &original.user_id, &identity.id);
             return Plan::done(ActionState::Conflict, format!("{why}: spec.release.onConflict decides"));
         }
-        let mut plan = Plan::default();
-        let Some(residual) = residual::recorded(case) else {
-            let residual = residual::decide(case);
-            plan.record(residual.key(), &residual);
-            return plan;
-        };
-        residual.put(&mut plan, case, &look.residual);
-        if plan.is_done() {
-            lift(&mut plan, case, look, identity, &original);
-        }
-        if plan.is_done() && plan.verdict.state != ActionState::Conflict {
-            plan.verdict.state = ActionState::Released;
-            plan.verdict.message =
-                format!("sessions issued before {} stay denied until {}", residual.cutoff, residual.until);
-        }
-        plan
+        release_after_residual(case, look, |plan| lift(plan, case, look, identity, &original))
     }
 
     fn after(look: &mut Look, call: &Call, _: &Outcome) {
@@ -176,16 +166,36 @@ impl Rungs {
     }
 }
 
+/// First the deny for the sessions of before is recorded, put in place and read back; then the standing one goes.
+fn release_after_residual(case: &Case, look: &Look, lift: impl FnOnce(&mut Plan)) -> Plan {
+    let mut plan = Plan::default();
+    let Some(residual) = residual::recorded(case) else {
+        let residual = residual::decide(case);
+        plan.record(residual.key(), &residual);
+        return plan;
+    };
+    residual.put(&mut plan, case, &look.residual);
+    if plan.is_done() {
+        lift(&mut plan);
+    }
+    if plan.is_done() && plan.verdict.state != ActionState::Conflict {
+        plan.verdict.state = ActionState::Released;
+        plan.verdict.message = format!("sessions issued before {} stay denied until {}", residual.cutoff, residual.until);
+    }
+    plan
+}
+
 /// Takes the standing deny away, where AWS still shows what Firebreak put there. In a conflict nothing is taken away.
 fn lift(plan: &mut Plan, case: &Case, look: &Look, identity: &Identity, original: &Original) {
     let theirs = look.inline.as_deref().is_some_and(|text| !equal(text, DOCUMENT));
     let detached = original.aws_deny_all_attached && !look.attached(case);
-    let bounded = boundary::conflict(case, identity);
-    if case.decision.is_none() && (theirs || detached || bounded.is_some()) {
+    let bounded = boundary::conflict(case, identity, look.boundary_gone);
+    let impossible = look.boundary_gone && case.decision != Some(OnConflict::KeepTheirs);
+    if impossible || (case.decision.is_none() && (theirs || detached || bounded.is_some())) {
         plan.verdict = super::plan::Verdict::new(ActionState::Conflict, conflict(theirs, detached, bounded));
         return;
     }
-    boundary::lift(plan, case, identity);
+    boundary::lift(plan, case, identity, look.boundary_gone);
     let (principal, arn) = (case.principal(), aws_deny_all(case));
     let restore = case.decision == Some(OnConflict::RestoreOriginal);
     if look.inline_in_force() || (theirs && restore) {
@@ -209,9 +219,13 @@ fn conflict(theirs: bool, detached: bool, bounded: Option<String>) -> String {
 /// Nothing was recorded: either nothing was done, or the record is lost.
 fn release_unknown(case: &Case, look: &Look) -> Plan {
     let rungs = look.rungs(case);
-    let left = look.inline.is_some() || (case.is_unknown(DenyAll::NAME) && (rungs.attached || rungs.boundary));
-    if !left || case.decision == Some(OnConflict::KeepTheirs) {
-        return Plan::done(ActionState::Released, "");
+    let denied = case.is_unknown(DenyAll::NAME);
+    let left = look.inline.is_some() || (denied && (rungs.attached || rungs.boundary));
+    match (left && case.decision != Some(OnConflict::KeepTheirs), denied) {
+        (true, _) => {}
+        // Whoever put the policies by hand brought no old session back to life.
+        (false, true) => return release_after_residual(case, look, |_| {}),
+        (false, false) => return Plan::done(ActionState::Released, ""),
     }
     Plan::done(
         ActionState::Conflict,

@@ -35,6 +35,7 @@ fn look(inline: Option<&str>, attached: &[&str]) -> Look {
         inline: inline.map(str::to_owned),
         attached: attached.iter().map(|a| (*a).to_owned()).collect(),
         residual: None,
+        boundary_gone: false,
     }
 }
 
@@ -111,6 +112,20 @@ fn a_boundary_is_given_back_three_way() {
         let open = if plan.calls.is_empty() { plan.verdict.state } else { ActionState::InProgress };
         assert_eq!((names(&plan), open), (calls, state), "{what}");
     }
+}
+
+#[test]
+fn a_boundary_whose_policy_was_deleted_is_not_asked_of_aws_for_ever() {
+    let (case, residual) = releasing(false);
+    let case = bounded(case, Some("arn:aws:iam::111122223333:policy/limits"));
+    let gone = Look { boundary_gone: true, ..under(look_with(&residual, None, &[]), Some(AWS)) };
+    for decision in [None, Some(OnConflict::RestoreOriginal)] {
+        let plan = DenyAll::release(&Case { decision, ..case.clone() }, &gone);
+        assert_eq!((plan.calls.len(), plan.verdict.state), (0, ActionState::Conflict));
+        assert!(plan.verdict.message.contains("policy/limits, a policy that exists no more"), "{}", plan.verdict.message);
+    }
+    let kept = Case { decision: Some(OnConflict::KeepTheirs), ..case };
+    assert_eq!(names(&DenyAll::release(&kept, &gone)), ["iam:DeleteUserPermissionsBoundary"]);
 }
 
 #[test]
@@ -233,13 +248,16 @@ fn an_unknown_original_is_released_by_hand() {
     assert_eq!(DenyAll::release(&case(), &look(None, &[])).verdict.state, ActionState::Released);
     let noted = example::recorded(case(), "denyAll/unknown", &case().now);
     assert_eq!(DenyAll::release(&noted, &look(None, &[AWS])).verdict.state, ActionState::Conflict, "half is still there");
-    for (decision, state) in [
-        (OnConflict::KeepTheirs, ActionState::Released),
-        (OnConflict::RestoreOriginal, ActionState::Conflict), // there is none to restore
-    ] {
-        let decided = Case { decision: Some(decision), ..noted.clone() };
-        assert_eq!(DenyAll::release(&decided, &look(Some(DOCUMENT), &[AWS])).verdict.state, state);
-    }
+    let decided = |decision| Case { decision: Some(decision), ..noted.clone() };
+    let none_to_restore = DenyAll::release(&decided(OnConflict::RestoreOriginal), &look(Some(DOCUMENT), &[AWS]));
+    assert_eq!(none_to_restore.verdict.state, ActionState::Conflict);
+    let kept = DenyAll::release(&decided(OnConflict::KeepTheirs), &look(Some(DOCUMENT), &[AWS]));
+    let (key, residual) = kept.record.first_key_value().expect("old sessions stay denied here, too");
+    let case = example::recorded(decided(OnConflict::KeepTheirs), key, residual);
+    let residual: Residual = serde_json::from_value(residual.clone()).unwrap();
+    assert_eq!(names(&DenyAll::release(&case, &look(Some(DOCUMENT), &[AWS]))), ["iam:PutUserPolicy"]);
+    let done = DenyAll::release(&case, &look_with(&residual, Some(DOCUMENT), &[AWS]));
+    assert!(done.is_done() && done.verdict.state == ActionState::Released, "{done:?}");
 }
 
 #[test]

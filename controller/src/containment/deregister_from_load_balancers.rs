@@ -12,7 +12,7 @@ use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
 
 use super::case::Case;
-use super::drive::Action;
+use super::drive::{Action, Stage};
 use super::plan::Plan;
 use super::tag_resource::is_marked_before;
 use crate::aws::{AwsError, Call, ClassicBalancer, Instance, Outcome, Registration, Session, Target, TargetGroup};
@@ -47,6 +47,7 @@ pub(super) struct Original {
 
 impl Action for LoadBalancers {
     const NAME: &'static str = "deregisterFromLoadBalancers";
+    const STAGE: Stage = Stage::Service;
     type Params = Empty;
     type Look = Look;
 
@@ -81,26 +82,20 @@ impl Action for LoadBalancers {
         if look.instance.as_ref().is_none_or(|i| i.state == "terminated") {
             return Plan::done(ActionState::Released, "the instance no longer exists");
         }
-        let (mut plan, mut notes) = (Plan::default(), Vec::new());
+        let mut back = Back::default();
         for place in places(case) {
             let call = match place.strip_prefix(CLASSIC) {
-                Some(name) => back_to_classic(case, look, name, &mut notes),
-                None => back_to_group(case, look, place, &mut notes),
+                Some(name) => back_to_classic(case, look, name, &mut back.notes),
+                None => back_to_group(case, look, place, &mut back),
             };
-            plan.calls.extend(call);
+            back.calls.extend(call);
         }
-        let lost = case.is_unknown(Self::NAME) && case.decision != Some(OnConflict::KeepTheirs);
-        if lost {
+        if case.is_unknown(Self::NAME) && case.decision != Some(OnConflict::KeepTheirs) {
+            back.conflict = true;
             let what = "what else it was registered with is not known: register it by hand, then spec.release.onConflict: KeepTheirs";
-            notes.push(what.into());
+            back.notes.push(what.into());
         }
-        plan.verdict.state = match (plan.calls.is_empty(), lost) {
-            (false, _) => ActionState::InProgress,
-            (true, true) => ActionState::Conflict,
-            (true, false) => ActionState::Released,
-        };
-        plan.verdict.message = notes.join("; ");
-        plan
+        back.plan()
     }
 
     fn after(look: &mut Look, call: &Call, _: &Outcome) {
@@ -115,6 +110,45 @@ impl Action for LoadBalancers {
             }
             _ => {}
         }
+    }
+}
+
+/// A release.
+#[derive(Default)]
+struct Back {
+    calls: Vec<Call>,
+    notes: Vec<String>,
+    conflict: bool,
+    waits: bool,
+}
+
+impl Back {
+    fn plan(self) -> Plan {
+        let state = match (self.calls.is_empty() && !self.waits, self.conflict) {
+            (false, _) => ActionState::InProgress,
+            (true, true) => ActionState::Conflict,
+            (true, false) => ActionState::Released,
+        };
+        Plan { calls: self.calls, ..Plan::done(state, self.notes.join("; ")) }
+    }
+
+    /// Whether AWS takes the instance into a target group: only while it runs.
+    fn takes(&mut self, case: &Case, look: &Look, group: &str) -> bool {
+        match look.instance.as_ref().map_or("", |i| i.state.as_str()) {
+            "running" => return true,
+            "pending" => {
+                self.waits = true;
+                self.notes.push(format!("{group} takes it when it runs: it is starting"));
+            }
+            state if case.decision == Some(OnConflict::KeepTheirs) => {
+                self.notes.push(format!("not registered again with {group}: it is {state}"));
+            }
+            state => {
+                self.conflict = true;
+                self.notes.push(format!("it is {state}, and {group} takes only a running instance: start it, or spec.release.onConflict: KeepTheirs leaves it out"));
+            }
+        }
+        false
     }
 }
 
@@ -173,9 +207,10 @@ fn record(plan: &mut Plan, case: &Case, instance: &Instance, look: &Look) {
 }
 
 /// Where it is registered now. Auto Scaling takes what leaves a group out of its load balancers itself: where our own
-/// `detachFromAutoScaling` was first, what drains was registered before.
+/// `detachFromAutoScaling` took it out of one first, what drains was registered before.
 fn found(case: &Case, look: &Look) -> Vec<(String, Original)> {
-    let ours = case.has_record_of(super::detach_from_auto_scaling::AutoScaling::NAME);
+    use super::detach_from_auto_scaling::{AutoScaling, Original as Place};
+    let ours = case.recorded::<Place>(AutoScaling::NAME).is_some_and(|o| o.group.is_some());
     let counts = |t: &&Target| t.registered || (ours && t.draining);
     let targets = |g: &TargetGroup| g.targets.iter().filter(counts).map(|t| t.registration.clone()).collect::<Vec<_>>();
     let groups = look.groups.iter().map(|g| (g.arn.clone(), Original { targets: targets(g) }));
@@ -225,19 +260,22 @@ fn said(case: &Case, look: &Look, unknown: bool) -> String {
 }
 
 /// The recorded targets that are missing, but for an address that is another's by now.
-fn back_to_group(case: &Case, look: &Look, arn: &str, notes: &mut Vec<String>) -> Option<Call> {
+fn back_to_group(case: &Case, look: &Look, arn: &str, back: &mut Back) -> Option<Call> {
     let Some(group) = look.group(arn) else {
-        notes.push(format!("target group {} no longer exists", name(arn)));
+        back.notes.push(format!("target group {} no longer exists", name(arn)));
         return None;
     };
     let now = registered(group);
     let original = case.recorded::<Original>(&key(arn)).unwrap_or_default();
     let missing = original.targets.into_iter().filter(|t| !now.contains(t));
     let (own, lost): (Vec<_>, Vec<_>) = missing.partition(|t| t.id == case.resource.id || look.addresses.contains(&t.id));
-    notes.extend(lost.iter().map(|t| format!("{} is the instance's address no longer: not registered", t.id)));
+    back.notes.extend(lost.iter().map(|t| format!("{} is the instance's address no longer: not registered", t.id)));
+    if own.iter().any(|t| t.id == case.resource.id) && !back.takes(case, look, name(arn)) {
+        return None;
+    }
     if !own.is_empty() || lost.is_empty() {
-        let back = if own.is_empty() { "registered again with" } else { "registers again with" };
-        notes.push(format!("{back} {}", name(arn)));
+        let how = if own.is_empty() { "registered again with" } else { "registers again with" };
+        back.notes.push(format!("{how} {}", name(arn)));
     }
     (!own.is_empty()).then(|| Call::RegisterTargets { group: arn.to_owned(), targets: own })
 }

@@ -121,8 +121,12 @@ fn what_drains_was_registered_only_if_our_own_detachment_began_it() {
     let look = look(vec![group(WEB, vec![draining("i-1", 80)])], vec![]);
     let plan = LoadBalancers::contain(&case(), &Empty {}, &look);
     assert!(!plan.record.contains_key(&key(WEB)), "somebody took it out before");
-    let detached = example::recorded(case(), "detachFromAutoScaling", &serde_json::json!({ "group": "web" }));
-    let plan = LoadBalancers::contain(&detached, &Empty {}, &look);
+    let scaling = |group: Option<&str>| {
+        let place = serde_json::json!({ "group": group, "state": "InService", "protected": false });
+        LoadBalancers::contain(&example::recorded(case(), "detachFromAutoScaling", &place), &Empty {}, &look)
+    };
+    assert!(!scaling(None).record.contains_key(&key(WEB)), "nothing of ours began it");
+    let plan = scaling(Some("web"));
     assert!(plan.record.contains_key(&key(WEB)) && plan.calls.is_empty(), "{plan:?}");
 }
 
@@ -139,6 +143,26 @@ fn a_release_registers_what_is_missing_where_it_was() {
     let done = LoadBalancers::release(&case, &back);
     assert!(done.is_done() && done.verdict.state == ActionState::Released, "{done:?}");
     assert!(done.verdict.message.contains("registered again with web"), "{}", done.verdict.message);
+}
+
+#[test]
+fn a_target_group_takes_only_a_running_instance() {
+    let (case, look) = contained();
+    let decided = |state: &str, decision| {
+        let instance = Some(Instance { state: state.into(), ..look.instance.clone().unwrap() });
+        LoadBalancers::release(&Case { decision, ..case.clone() }, &Look { instance, ..look.clone() })
+    };
+    let calls_of = |plan: &Plan| plan.calls.len();
+    let stopped = decided("stopped", None);
+    assert_eq!(calls_of(&stopped), 2, "an address and a classic load balancer take it in any state");
+    assert!(stopped.verdict.message.contains("it is stopped, and web takes only a running instance"));
+    let rest = |decision| {
+        let mut look = after(&look, &stopped);
+        look.instance.as_mut().unwrap().state = "stopped".into();
+        LoadBalancers::release(&Case { decision, ..case.clone() }, &look).verdict.state
+    };
+    assert_eq!((rest(None), rest(Some(OnConflict::KeepTheirs))), (ActionState::Conflict, ActionState::Released));
+    assert_eq!(decided("pending", None).verdict.state, ActionState::InProgress);
 }
 
 #[test]

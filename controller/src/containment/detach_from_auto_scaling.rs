@@ -10,7 +10,7 @@ use firebreak_crds::{ActionState, DetachFromAutoScaling, DetachMode, OnConflict}
 use serde::{Deserialize, Serialize};
 
 use super::case::Case;
-use super::drive::{Action, Merge};
+use super::drive::{Action, Merge, Stage};
 use super::plan::Plan;
 use super::tag_resource::is_marked_before;
 use crate::aws::{AwsError, Call, Instance, Membership, Outcome, ScalingGroup, Session};
@@ -40,6 +40,7 @@ pub(super) struct Original {
 
 impl Action for AutoScaling {
     const NAME: &'static str = "detachFromAutoScaling";
+    const STAGE: Stage = Stage::Service;
     type Params = DetachFromAutoScaling;
     type Look = Look;
 
@@ -243,6 +244,12 @@ fn rejoin(case: &Case, look: &Look, original: &Original, group: &str, standby: b
     if !in_service(original) {
         return done(&format!("before, it was {}, which cannot be given back", original.state));
     }
+    match look.instance.as_ref().map_or("", |i| i.state.as_str()) {
+        "running" => {}
+        "pending" => return waits("the instance is starting".into()),
+        state if case.decision == Some(OnConflict::KeepTheirs) => return done(&format!("the instance is {state}")),
+        state => return Plan::done(ActionState::Conflict, not_running(group, state, &stays)),
+    }
     let Some(there) = look.group.as_ref().filter(|g| !g.deleting) else {
         return done("that group no longer exists");
     };
@@ -259,6 +266,13 @@ fn rejoin(case: &Case, look: &Look, original: &Original, group: &str, standby: b
     plan
 }
 
+fn not_running(group: &str, state: &str, stays: &str) -> String {
+    format!(
+        "the instance is {state}, and {group} takes only a running one: start it, or let it stay {stays} by \
+         spec.release.onConflict: KeepTheirs"
+    )
+}
+
 fn no_room(group: &str, there: &ScalingGroup, stays: &str) -> String {
     let (desired, max) = (there.desired, there.max);
     format!(
@@ -270,14 +284,15 @@ fn no_room(group: &str, there: &ScalingGroup, stays: &str) -> String {
 /// In its group again: only the protection is left.
 fn restore_protection(case: &Case, original: &Original, now: &Membership) -> Plan {
     let group = &now.group;
+    if place(&now.state) == Place::Joining {
+        return waits(format!("{} in Auto Scaling group {group}: not in service yet", now.state));
+    }
     if now.protected == original.protected || matches!(place(&now.state), Place::Ending | Place::Warm) {
         let grew = if in_service(original) { "; if it was taken back, the desired capacity grew by one" } else { "" };
         return Plan::done(ActionState::Released, format!("{} in Auto Scaling group {group}{grew}", now.state));
     }
     let mut plan = waits(format!("{} in Auto Scaling group {group}", now.state));
-    if place(&now.state) != Place::Joining {
-        plan.calls.push(protect(case, now, original.protected));
-    }
+    plan.calls.push(protect(case, now, original.protected));
     plan
 }
 

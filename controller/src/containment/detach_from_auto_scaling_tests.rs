@@ -141,8 +141,24 @@ fn a_release_that_rejoins_says_that_the_desired_capacity_grows_and_restores_the_
         assert_eq!(plan.calls, expected);
         assert_eq!(plan.is_done(), plan.verdict.state == ActionState::Released);
     }
-    let waits = AutoScaling::release(&rejoining(original("InService", true)), &look(Some("Pending")));
-    assert!(waits.is_done() && waits.verdict.state == ActionState::InProgress, "{waits:?}");
+    for was in [true, false] {
+        let waits = AutoScaling::release(&rejoining(original("InService", was)), &look(Some("Pending")));
+        assert!(waits.is_done() && waits.verdict.state == ActionState::InProgress, "not in service yet: {waits:?}");
+    }
+}
+
+#[test]
+fn only_a_running_instance_rejoins() {
+    let plan = |state: &str, decision| {
+        let instance = Some(Instance { id: "i-1".into(), state: state.into(), ..Instance::default() });
+        AutoScaling::release(&Case { decision, ..rejoining(recorded()) }, &Look { instance, ..look(None) })
+    };
+    let stopped = plan("stopped", None);
+    assert!(stopped.is_done() && stopped.verdict.state == ActionState::Conflict, "{stopped:?}");
+    assert!(stopped.verdict.message.contains("takes only a running one"), "{}", stopped.verdict.message);
+    assert_eq!(plan("stopped", Some(OnConflict::KeepTheirs)).verdict.state, ActionState::Released);
+    let starting = plan("pending", None);
+    assert!(starting.is_done() && starting.verdict.state == ActionState::InProgress, "{starting:?}");
 }
 
 fn protect_call(protect: bool) -> Call {

@@ -41,10 +41,29 @@ impl Merge for Empty {
     }
 }
 
+/// When a release gives an action back. Each stage begins when all of the one before it is read back as released: so access comes
+/// last, and no deny goes while a credential may still work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// What gives nobody access: credentials that stay off or sleep under the deny, protection, metadata.
+    Before,
+    /// Access: the network, the deny, who may assume the role.
+    Access,
+    /// Work: load balancers and Auto Scaling, which end what does not answer them.
+    Service,
+}
+
+impl Stage {
+    /// In their order.
+    pub const ALL: [Self; 3] = [Self::Before, Self::Access, Self::Service];
+}
+
 /// One way of containing one kind of resource.
 pub trait Action {
     /// The policy's field.
     const NAME: &'static str;
+    /// When a release gives it back.
+    const STAGE: Stage = Stage::Before;
     /// Its parameters.
     type Params: Merge + Send + Sync;
     /// What it observes.
@@ -236,6 +255,12 @@ impl<A: Action> Running<'_, A> {
 }
 
 impl Report {
+    /// Whether it is given back, and read back so.
+    #[must_use]
+    pub fn is_released(&self) -> bool {
+        self.seen && self.error.is_none() && self.verdict.state == ActionState::Released
+    }
+
     /// An action that could not even be looked at.
     #[must_use]
     pub fn unseen(name: &'static str, error: AwsError) -> Self {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub(in crate::containment) use self::conversion::Paths;
 use self::conversion::{close, convert, paths, undecided};
 use super::case::Case;
-use super::drive::{Action, Merge};
+use super::drive::{Action, Merge, Stage};
 use super::plan::{Plan, RECORDS};
 use crate::aws::{AwsError, Call, Change, Group, GroupRole, Instance, Interface, Outcome, Rule, Session};
 
@@ -41,6 +41,7 @@ struct Original {
 
 impl Action for Isolation {
     const NAME: &'static str = "isolateNetwork";
+    const STAGE: Stage = Stage::Access;
     type Params = IsolateNetwork;
     type Look = Look;
 

@@ -27,7 +27,7 @@ mod tag_resource;
 mod wanted;
 
 pub use case::{Case, merge_release};
-pub use drive::{DryRun, Pass, Report};
+pub use drive::{DryRun, Pass, Report, Stage};
 pub use ledger::{Ledger, LedgerError};
 #[cfg(test)]
 pub use plan::Verdict;

@@ -11,7 +11,7 @@ use firebreak_crds::{ActionState, Empty};
 use serde::{Deserialize, Serialize};
 
 use super::case::Case;
-use super::drive::Action;
+use super::drive::{Action, Stage};
 use super::plan::{Plan, RECORDS};
 use super::tag_resource::is_marked_before;
 use crate::aws::{AwsError, Call, ElasticAddress, Instance, Interface, Outcome, PublicAddress, Session};
@@ -50,6 +50,7 @@ struct Elastic {
 
 impl Action for Addresses {
     const NAME: &'static str = "removePublicAddresses";
+    const STAGE: Stage = Stage::Access;
     type Params = Empty;
     type Look = Look;
 

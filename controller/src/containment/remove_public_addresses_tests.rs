@@ -18,7 +18,8 @@ fn assigned(private: &str) -> PublicAddress {
 
 fn interface(n: u8, addresses: Vec<PublicAddress>) -> Interface {
     let (id, private) = (format!("eni-{n}"), format!("10.0.0.{n}"));
-    Interface { id, private, addresses, instance: Some("i-1".into()), ..Interface::default() }
+    let private_addresses = vec![private.clone(), "10.0.0.77".into()];
+    Interface { id, private, addresses, private_addresses, instance: Some("i-1".into()), ..Interface::default() }
 }
 
 fn look(interfaces: Vec<Interface>) -> Look {
@@ -175,6 +176,21 @@ fn an_address_that_went_elsewhere_or_was_released_is_a_conflict() {
     }
     let back = decided(&moved, Some(OnConflict::RestoreOriginal)).calls;
     assert!(back.contains(&Call::DisassociateAddress { association: "eipassoc-new".into(), public: "192.0.2.7".into() }));
+}
+
+#[test]
+fn a_private_address_that_is_gone_takes_no_elastic_ip_back() {
+    let (case, mut look) = contained(&public());
+    look.interfaces.iter_mut().for_each(|i| {
+        i.private = "10.0.0.99".into();
+        i.private_addresses.clear();
+    });
+    let plan = |decision| Addresses::release(&Case { decision, ..case.clone() }, &look);
+    let back = |plan: &Plan| plan.calls.iter().any(|c| matches!(c, Call::AssociateAddress { .. }));
+    let asked = plan(None);
+    assert!(!back(&asked) && asked.verdict.state == ActionState::Conflict, "{asked:?}");
+    assert!(asked.verdict.message.contains("no longer, where Elastic IP 192.0.2.7 was"), "{}", asked.verdict.message);
+    assert_ne!(plan(Some(OnConflict::KeepTheirs)).verdict.state, ActionState::Conflict);
 }
 
 #[test]

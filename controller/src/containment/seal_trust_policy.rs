@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::case::Case;
 use super::deny_all::{made_again, managed, no_principal};
-use super::document::{equal, principals};
-use super::drive::Action;
+use super::document::{compact, equal, principals};
+use super::drive::{Action, Stage};
 use super::plan::Plan;
 use crate::aws::{AwsError, Call, Identity, Outcome, Principal, SEALED_TRUST, Session};
 
@@ -42,6 +42,7 @@ pub(super) struct Original {
 
 impl Action for Seal {
     const NAME: &'static str = "sealTrustPolicy";
+    const STAGE: Stage = Stage::Access;
     type Params = Empty;
     type Look = Look;
 
@@ -67,7 +68,8 @@ impl Action for Seal {
         if !known && (sealed || case.is_unknown(Self::NAME)) {
             plan.unknown(case, Self::NAME);
         } else if !known {
-            plan.record(Self::NAME, &Original { role_id: role.id.clone(), trust, trusted: look.trusted.clone() });
+            let (role_id, trusted) = (role.id.clone(), look.trusted.clone());
+            plan.record(Self::NAME, &Original { role_id, trust: compact(&trust), trusted });
         }
         if !sealed {
             plan.calls.push(update(case, SEALED_TRUST));

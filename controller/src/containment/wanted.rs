@@ -12,7 +12,7 @@ use super::deny_all::DenyAll;
 use super::deregister_from_load_balancers::LoadBalancers;
 use super::detach_from_auto_scaling::AutoScaling;
 use super::disable_instance_metadata::Metadata;
-use super::drive::{self, Action, DryRun, Merge, Pass, Report};
+use super::drive::{self, Action, DryRun, Merge, Pass, Report, Stage};
 use super::isolate_network::Isolation;
 use super::protect_from_termination::Protection;
 use super::remove_console_access::ConsoleAccess;
@@ -41,6 +41,15 @@ macro_rules! actions {
                 match self {
                     $(Self::$variant(_) => <$action>::NAME,)*
                     Self::TagResource(_) => TagResource::NAME,
+                }
+            }
+
+            /// When a release gives it back.
+            #[must_use]
+            pub fn stage(&self) -> Stage {
+                match self {
+                    $(Self::$variant(_) => <$action>::STAGE,)*
+                    Self::TagResource(_) => TagResource::STAGE,
                 }
             }
 

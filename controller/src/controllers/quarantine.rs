@@ -20,7 +20,7 @@ use super::{
 };
 use crate::aws::{AwsError, Class, Guard, Session};
 use crate::clock;
-use crate::containment::{Ledger, LedgerError, Pass, Report, Wanted, wanted};
+use crate::containment::{Ledger, LedgerError, Pass, Report, Stage, Wanted, wanted};
 use crate::memory::{Memo, next_sweep};
 use crate::stores::Stores;
 
@@ -108,7 +108,7 @@ impl Turn<'_> {
         Ok(terminating_crds(&self.ctx.client).await?.is_empty())
     }
 
-    /// All actions side by side; the mark last, when the others are through.
+    /// All actions side by side, or in the stages of a release; the mark last, when the others are through.
     async fn carry_out(&self, quarantine: Quarantine, releasing: bool) -> (Vec<Report>, Quarantine) {
         let wanted = wanted(&quarantine.spec.holders, quarantine.spec.original.iter().flat_map(|o| o.keys()));
         let mark = mark(&quarantine, releasing);
@@ -120,11 +120,12 @@ impl Turn<'_> {
         let ledger = Ledger::new(self.api.clone(), quarantine);
         let guard = if releasing { Guard::StillToRelease { name, uid } } else { Guard::Narrowing };
         let pass = Pass { session: &session, actor: &self.ctx.actor, ledger: &ledger, releasing, suspended, guard };
-        let mut reports = join_all(wanted.iter().map(|action| action.run(&pass))).await;
+        let mut reports = if releasing { give_back(&wanted, &pass).await } else { side_by_side(&wanted, &pass).await };
         let through = reports
             .iter()
             .all(|r| r.seen && r.verdict.state != ActionState::InProgress && r.verdict.state != ActionState::Conflict);
-        if let (true, false, Some(mark)) = (through, wanted.is_empty(), mark) {
+        let all = reports.len() == wanted.len() && !wanted.is_empty();
+        if let (true, true, Some(mark)) = (through, all, mark) {
             reports.push(Box::pin(mark.run(&pass)).await);
         }
         (reports, ledger.latest().await)
@@ -193,6 +194,21 @@ impl Turn<'_> {
         // What failed may be tried again later than that; what is in force is watched all the same.
         retry.into_iter().chain(look).fold(sweep, Duration::min)
     }
+}
+
+async fn side_by_side(wanted: impl IntoIterator<Item = &Wanted>, pass: &Pass<'_>) -> Vec<Report> {
+    join_all(wanted.into_iter().map(|action| action.run(pass))).await
+}
+
+/// Stage after stage, each when the one before it is given back. What waits stands as it stood.
+async fn give_back(wanted: &[Wanted], pass: &Pass<'_>) -> Vec<Report> {
+    let mut reports: Vec<Report> = Vec::with_capacity(wanted.len());
+    for stage in Stage::ALL {
+        if reports.iter().all(Report::is_released) {
+            reports.extend(side_by_side(wanted.iter().filter(|w| w.stage() == stage), pass).await);
+        }
+    }
+    reports
 }
 
 /// The mark is put once, and taken away at release.

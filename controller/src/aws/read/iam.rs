@@ -93,6 +93,15 @@ impl Session {
         self.measured("iam:GetLoginProfile", read).await
     }
 
+    /// Whether there is a managed policy of that ARN.
+    pub async fn policy_exists(&self, arn: &str) -> Read<bool> {
+        let read = async {
+            let answer = self.iam.get_policy().policy_arn(arn).send().await;
+            absent(answer.map_err(|e| error("iam:GetPolicy", &e)).map(|a| a.policy)).map(|policy| policy.is_some())
+        };
+        self.measured("iam:GetPolicy", read).await
+    }
+
     /// The text of an inline policy; arrives URL-encoded.
     pub async fn inline_policy(&self, principal: &Principal, policy: &str) -> Read<Option<String>> {
         let operation = principal.either("iam:GetUserPolicy", "iam:GetRolePolicy");

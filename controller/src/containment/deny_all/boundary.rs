@@ -6,7 +6,7 @@ use firebreak_crds::OnConflict;
 use serde::{Deserialize, Serialize};
 
 use super::aws_deny_all;
-use crate::aws::{Call, Identity};
+use crate::aws::{AwsError, Call, Identity, Session};
 use crate::containment::case::Case;
 use crate::containment::plan::Plan;
 
@@ -37,9 +37,19 @@ pub(super) fn contain(plan: &mut Plan, case: &Case, identity: &Identity) {
     }
 }
 
+/// Whether the policy that was the boundary exists no more: AWS does not take it then. Those of AWS's own stay.
+pub(super) async fn is_gone(aws: &Session, case: &Case, releasing: bool) -> Result<bool, AwsError> {
+    let arn = case.recorded::<Original>(KEY).and_then(|o| o.arn).filter(|arn| !arn.contains(":iam::aws:policy/"));
+    match arn.filter(|_| releasing) {
+        Some(arn) => Ok(!aws.policy_exists(&arn).await?),
+        None => Ok(false),
+    }
+}
+
 /// Gives back what was there, where AWS still shows what Firebreak put there, or a person said so.
-pub(super) fn lift(plan: &mut Plan, case: &Case, identity: &Identity) {
+pub(super) fn lift(plan: &mut Plan, case: &Case, identity: &Identity, gone: bool) {
     let Some(Original { arn }) = case.recorded(KEY) else { return };
+    let arn = arn.filter(|_| !gone);
     let theirs = is_theirs(case, identity, arn.as_ref());
     if arn == identity.boundary || (theirs && case.decision != Some(OnConflict::RestoreOriginal)) {
         return;
@@ -54,8 +64,14 @@ pub(super) fn lift(plan: &mut Plan, case: &Case, identity: &Identity) {
 }
 
 /// What a person must decide about the boundary.
-pub(super) fn conflict(case: &Case, identity: &Identity) -> Option<String> {
+pub(super) fn conflict(case: &Case, identity: &Identity, gone: bool) -> Option<String> {
     let original = case.recorded::<Original>(KEY)?.arn;
+    if gone {
+        let was = named(original.as_ref());
+        return Some(format!(
+            "the permissions boundary was {was}, a policy that exists no more: make it again, or KeepTheirs goes on without a boundary"
+        ));
+    }
     is_theirs(case, identity, original.as_ref()).then(|| {
         let (was, is) = (named(original.as_ref()), named(identity.boundary.as_ref()));
         format!("the permissions boundary was {was} before the containment and is {is} now (KeepTheirs leaves it, RestoreOriginal puts back what was)")

@@ -162,7 +162,12 @@ impl Simulated for DenyAll {
                 let residual = residual::recorded(case).unwrap();
                 assert_eq!(aws.residual.as_ref().map(|r| &r.0), Some(&residual.document()));
             }
-            (ActionState::Released, None) => assert_eq!(given(aws), given(before)),
+            (ActionState::Released, None) => {
+                assert_eq!(given(aws), given(before));
+                let residual = residual::recorded(case).map(|r| r.document());
+                assert_eq!(residual.is_some(), case.is_unknown("denyAll"));
+                assert_eq!(aws.residual.as_ref().map(|r| &r.0).filter(|_| residual.is_some()), residual.as_ref());
+            }
             (state, _) => panic!("a release ends released or in conflict: {state:?}"),
         }
     }
@@ -181,7 +186,7 @@ prop_compose! {
         let identity = there.then(|| Identity { id: "AIDA1".into(), tags, boundary, ..User::default() });
         let other = READ_ONLY.to_owned();
         let attached = std::iter::once(other).chain(deny_attached.then(|| AWS_DENY_ALL.to_owned())).collect();
-        Look { identity, inline: inline.map(str::to_owned), attached, residual: None }
+        Look { identity, inline: inline.map(str::to_owned), attached, residual: None, boundary_gone: false }
     }
 }
 

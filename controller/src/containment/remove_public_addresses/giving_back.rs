@@ -136,6 +136,13 @@ impl Way {
             };
         };
         match now {
+            ElasticAddress { association: None, .. } if !has(interface, private_ip_address) => {
+                let what = format!("{} has the private address {private_ip_address} no longer, where Elastic IP {public_ip} was", interface.id);
+                match case.decision {
+                    Some(_) => self.said.push(what),
+                    None => self.conflict(format!("{what}: assign it again, or spec.release.onConflict: KeepTheirs goes on without it")),
+                }
+            }
             ElasticAddress { association: None, .. } if !is_taken(interface, private_ip_address) => {
                 self.calls.push(Call::AssociateAddress {
                     allocation: allocation_id.clone(),
@@ -159,6 +166,10 @@ impl Way {
             },
         }
     }
+}
+
+fn has(interface: &Interface, private: &str) -> bool {
+    interface.private == private || interface.private_addresses.iter().any(|a| a == private)
 }
 
 /// Whether another Elastic IP stands at that private address.
