@@ -104,7 +104,7 @@ async fn a_password_made_just_before_the_release_stays_where_a_person_decides_so
 }
 
 #[tokio::test]
-async fn a_password_that_could_not_be_deleted_is_not_called_so_and_a_release_leaves_it() {
+async fn a_password_that_could_not_be_deleted_may_have_been_reset_so_a_person_decides_before_the_deny_goes() {
     let (world, _guard) = world().await;
     let before = sight::login_profile(&world.aws).await.unwrap();
     world.proxy.fail("DeleteLoginProfile", 403, "AccessDenied", "not authorized");
@@ -113,6 +113,10 @@ async fn a_password_that_could_not_be_deleted_is_not_called_so_and_a_release_lea
     assert!(target.message.contains("iam:DeleteLoginProfile"), "{target:?}");
     world.until("inc", "Contained", "False").await;
     assert!(sight::inline_policies(&world.aws).await.unwrap().contains(&"firebreak-deny-all".to_owned()));
-    world.release("inc").await;
+    world.change("inc", json!({ "mode": "Release" })).await;
+    world.until_target("inc", 0, |t| t.reason == "ReleaseConflict" && t.message.contains("reset")).await;
+    assert!(sight::inline_policies(&world.aws).await.unwrap().contains(&"firebreak-deny-all".to_owned()), "access comes last");
+    world.steer("mallory", json!({ "release": { "onConflict": "KeepTheirs" } })).await;
+    world.until("inc", "Released", "True").await;
     assert_eq!(sight::login_profile(&world.aws).await.unwrap(), before);
 }
