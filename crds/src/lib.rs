@@ -39,8 +39,8 @@ pub use incident::{
 };
 pub use names::{evidence_name, quarantine_name};
 pub use quarantine::{
-    ActionState, ActionStatus, Conversion, ConversionState, Holder, HolderState, OnConflict, Quarantine, QuarantineSpec,
-    QuarantineStatus, ReleaseDecision, Text,
+    ActionState, ActionStatus, Conversion, ConversionState, Holder, HolderState, OnConflict, PutBack, Quarantine,
+    QuarantineSpec, QuarantineStatus, ReleaseDecision, Text,
 };
 pub use resource::{IncidentRef, NameRef, Resource, ResourceKind};
 

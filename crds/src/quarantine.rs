@@ -198,15 +198,33 @@ pub struct ActionStatus {
     #[serde(default)]
     #[schemars(length(max = 2048))]
     pub message: String,
+    /// What somebody undid within the last ten minutes, and was put back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub put_back: Vec<PutBack>,
+}
+
+/// A change of somebody else's that was put back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PutBack {
+    /// What had been changed.
+    #[schemars(length(max = 512))]
+    pub what: String,
+    /// When it was put back.
+    pub at: Time,
 }
 
 /// Where an action stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ActionState {
+    /// Not begun: the Quarantine is suspended.
+    Planned,
     /// Calls are under way, or not yet read back.
     InProgress,
     /// Read back in force.
     InForce,
+    /// Read back in force, but somebody undid the same thing five times within ten minutes: most of the time it may be open.
+    Contested,
     /// AWS refused, or the resource cannot be found; the message says what to do.
     Failed,
     /// Given back, and read back so.

@@ -1,5 +1,7 @@
 //! The status of a Quarantine: every condition decided here, once, from what was observed. Pure, but for the events.
 
+mod contested;
+
 use std::time::Duration;
 
 use firebreak_crds::conditions::{CONTAINED, DRIFT_DETECTED, READY, RECONCILING, RELEASED, STALLED};
@@ -15,6 +17,8 @@ use crate::events::{self, Events};
 
 /// So long without drift, and containment counts as enforced: IAM enforces late.
 const SETTLED: Duration = Duration::from_mins(1);
+
+const CONTESTED: &str = "Contested";
 
 const SUSPENDED: &str = "suspended (spec.suspend): nothing is written to AWS, and nothing is repaired";
 
@@ -43,7 +47,8 @@ impl Seen {
     /// The actions in force that somebody undid. Reads that contradict our own recent write are AWS's lag, not drift; and what
     /// was never achieved, though the action is in force without it, was undone by nobody.
     pub fn drifted<'a>(&'a self, quarantine: &'a Quarantine) -> impl Iterator<Item = &'a Report> {
-        let in_force = move |r: &&Report| before(quarantine, r.name).is_some_and(|a| a.state == ActionState::InForce);
+        let held = |a: &ActionStatus| matches!(a.state, ActionState::InForce | ActionState::Contested);
+        let in_force = move |r: &&Report| before(quarantine, r.name).is_some_and(held);
         let counts = !self.lags && !self.releasing;
         let undone = |r: &&Report| r.wrote || r.verdict.state != ActionState::InForce;
         self.reports.iter().filter(move |r| counts && !r.verdict.drift.is_empty()).filter(in_force).filter(undone)
@@ -116,8 +121,14 @@ fn action(quarantine: &Quarantine, seen: &Seen, report: &Report, now: Timestamp)
         (false, Some(error), None) => (ActionState::Failed, error.to_string()),
         (false, None, None) => (ActionState::InProgress, "not finished in this pass".into()),
     };
+    let put_back = contested::put_back(quarantine, seen, report, now);
+    let (state, message) = match contested::again_and_again(&put_back) {
+        Some(what) if state == ActionState::InForce => (ActionState::Contested, contested::message(&message, what)),
+        _ if seen.suspended && state == ActionState::InProgress => (ActionState::Planned, message),
+        _ => (state, message),
+    };
     let since = before.filter(|b| b.state == state).map_or_else(|| clock::time(now), |b| b.since.clone());
-    ActionStatus { name: report.name.into(), state, since, message: bounded(message, 2000) }
+    ActionStatus { name: report.name.into(), state, since, message: bounded(message, 2000), put_back }
 }
 
 /// The mark counts for nothing.
@@ -165,10 +176,15 @@ fn contained(seen: &Seen, status: &QuarantineStatus, settled: bool) -> (&'static
         () if seen.releasing => ("False", "Releasing"),
         () if counted(&status.actions).next().is_none() => ("False", "NothingToDo"),
         () if seen.blind() => ("Unknown", "NotObserved"),
+        () if is_contested(status) => ("False", CONTESTED),
         () if status.in_force_since.is_some() && settled => ("True", "Enforced"),
         () if status.in_force_since.is_some() => ("True", "Enforcing"),
         () => ("False", first_problem(seen).unwrap_or(if seen.suspended { "Suspended" } else { "Containing" })),
     }
+}
+
+fn is_contested(status: &QuarantineStatus) -> bool {
+    counted(&status.actions).any(|a| a.state == ActionState::Contested)
 }
 
 /// One word for what stands in the way, first of all for what a person must end; None while calls are merely under way.
@@ -222,6 +238,7 @@ fn ready(c: &mut Conditions<'_>, quarantine: &Quarantine, seen: &Seen, contained
             stalled(c, "Suspended", &format!("{message}; {SUSPENDED}"));
         }
         Some(problem) if reported(seen).any(needs_a_person) => stalled(c, problem, &message),
+        None if reason == CONTESTED => stalled(c, CONTESTED, &message),
         None if contained == "True" => {
             let suspended = quarantine.spec.suspend;
             let note = if suspended { format!("{said}; {SUSPENDED}") } else { said.to_owned() };

@@ -103,6 +103,40 @@ fn more_that_is_asked_for_is_not_contained_before_every_action_was_looked_at() {
 }
 
 #[test]
+fn what_is_undone_again_and_again_is_contested_and_not_called_contained() {
+    let mut quarantine = after(&held(), &in_force(), at(0));
+    let undone = seen(vec![drifting(ActionState::InForce, true), report("deactivateAccessKeys", ActionState::InForce)]);
+    for second in [60, 120, 180, 240] {
+        quarantine = after(&quarantine, &undone, at(second));
+        assert_eq!(says(&quarantine, CONTAINED), "True Enforcing", "{second}");
+    }
+    quarantine = after(&quarantine, &undone, at(300));
+    assert_eq!(
+        (says(&quarantine, CONTAINED), says(&quarantine, STALLED)),
+        ("False Contested".into(), "True Contested".into())
+    );
+    let said = &condition(&quarantine, CONTAINED).unwrap().message;
+    assert!(said.contains("put back each time: it was detached") && said.contains("CloudTrail"), "{said}");
+    quarantine = after(&quarantine, &undone, at(320));
+    assert_eq!(quarantine.status.as_ref().unwrap().drift_count, 6, "it is put back all the same");
+    let quiet = after(&quarantine, &in_force(), at(719));
+    assert_eq!(says(&quiet, CONTAINED), "False Contested", "five within ten minutes");
+    let over = after(&quiet, &in_force(), at(721));
+    assert_eq!((says(&over, CONTAINED), says(&over, STALLED)), ("True Enforcing".into(), "absent".into()));
+}
+
+#[test]
+fn what_is_changed_in_other_places_each_time_is_drift_and_no_contest() {
+    let mut quarantine = after(&held(), &in_force(), at(0));
+    for second in 1..=10 {
+        let mut undone = drifting(ActionState::InForce, true);
+        undone.verdict.drift = vec![format!("key {second} was on")];
+        quarantine = after(&quarantine, &seen(vec![undone]), at(second));
+    }
+    assert_eq!(says(&quarantine, CONTAINED), "True Enforcing");
+}
+
+#[test]
 fn the_mark_counts_for_nothing() {
     let mark = |state| report(TAG_RESOURCE, state);
     let mut with = in_force();
