@@ -53,6 +53,8 @@ pub struct Notes {
     pub per_target: Vec<(String, Refusal)>,
     /// What `Contain` would do.
     pub plan: Option<firebreak_crds::Plan>,
+    /// A hold was let go just now.
+    pub letting_go: bool,
     /// Plan on an Incident that holds.
     pub frozen: bool,
     /// What there is to approve.
@@ -79,7 +81,10 @@ async fn act(
         }
         Mode::Plan if held(ctx, &incident).next().is_some() => notes.frozen = true,
         Mode::Plan => notes.plan = Some(dry_run::plan(ctx, &incident, targets).await),
-        Mode::Release => holds::let_go_everywhere(ctx, &incident, holds::End::LetGo).await?,
+        Mode::Release => {
+            notes.letting_go = holds::let_go_everywhere(ctx, &incident, holds::End::LetGo).await?;
+            notes.again |= notes.letting_go;
+        }
     }
     Ok(incident)
 }

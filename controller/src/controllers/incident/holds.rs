@@ -144,25 +144,29 @@ fn gives_place(there: &Holder, new: &Holder) -> bool {
 }
 
 /// Ends every hold of this Incident, found by a live list, and looked for again until none is left. One in mode Release takes
-/// over what its predecessor of the same name left behind, as one in mode Contain does.
+/// over what its predecessor of the same name left behind, as one in mode Contain does. Says whether any was left to end: what is
+/// known of the Quarantines may still be of before.
 ///
 /// # Errors
 /// When the API server must be asked again.
-pub async fn let_go_everywhere(ctx: &Ctx, incident: &Incident, end: End) -> Result<(), Error> {
+pub async fn let_go_everywhere(ctx: &Ctx, incident: &Incident, end: End) -> Result<bool, Error> {
     let api = Api::<Quarantine>::all(ctx.client.clone());
     let mine = |h: &Holder| is_mine(incident, h);
+    let mut any = false;
     loop {
         let live = kube("list Quarantines", api.list(&ListParams::default())).await?;
         let holding: Vec<Quarantine> = live.items.into_iter().filter(|q| ends(q, mine, end)).collect();
         if holding.is_empty() {
-            return Ok(());
+            return Ok(any);
         }
+        any = true;
         let ended = futures::future::join_all(holding.into_iter().map(|q| finish(&api, q, mine, end))).await;
         ended.into_iter().collect::<Result<Vec<_>, _>>()?;
     }
 }
 
-fn is_mine(incident: &Incident, holder: &Holder) -> bool {
+/// Whether an entry is this Incident's to let go.
+pub fn is_mine(incident: &Incident, holder: &Holder) -> bool {
     let left_behind = holder.state == HolderState::Retained
         && Some(&holder.namespace) == incident.metadata.namespace.as_ref()
         && holder.name == incident.name_any();

@@ -106,7 +106,7 @@ fn conditions(incident: &Incident, notes: &Notes, world: &World, status: &Incide
     }
     approval::condition(&mut c, incident, notes.approval.as_ref());
     match incident.spec.mode {
-        Mode::Release => release(&mut c, status, holds),
+        Mode::Release => release(&mut c, status, holds || notes.letting_go),
         Mode::Plan if !holds => plan(&mut c, notes, status),
         _ => ready(&mut c, incident, notes, status, contained, &reason, &message),
     }

@@ -61,7 +61,7 @@ fn refused(reason: &'static str) -> Target {
 }
 
 fn in_state(name: &str, state: ActionState) -> ActionStatus {
-    ActionStatus { name: name.into(), state, since: clock::time(now()), message: String::new() }
+    ActionStatus { name: name.into(), state, since: clock::time(now()), message: String::new(), put_back: vec![] }
 }
 
 fn quarantine(resource: Resource, holders: Vec<Holder>, contained: (&str, &str), actions: Vec<ActionStatus>) -> Quarantine {
@@ -253,11 +253,19 @@ fn a_release_ends_when_nothing_is_left_of_the_hold() {
         world(vec![quarantine])
     };
     let mine = || vec![example::holder("1", "inc-1", vec![deny_all()])];
+    let left = || vec![Holder { state: HolderState::Retained, ..example::holder("0", "inc-1", vec![deny_all()]) }];
     for (what, world, row, released, ready) in [
         ("given back", world(vec![]), "Released", "True Released", "True Released"),
         ("another holds on", of(others(), "Enforced"), "LetGo", "True Released", "True Released"),
         ("under way", of(vec![], "Releasing"), "Releasing", "False Releasing", "False Releasing"),
         ("in conflict", of(vec![], "ReleaseConflict"), "ReleaseConflict", "False ReleaseConflict", "False ReleaseConflict"),
+        (
+            "left by its predecessor, as far as is known",
+            of(left(), "Enforced"),
+            "Releasing",
+            "False Releasing",
+            "False Releasing",
+        ),
         ("still held by this one", of(mine(), "Enforced"), "Containing", "False Releasing", "False Releasing"),
     ] {
         let status = look(&incident(Mode::Release), &[found(example::user())], &world);
@@ -265,6 +273,13 @@ fn a_release_ends_when_nothing_is_left_of_the_hold() {
         assert_eq!((says(&status, RELEASED).as_str(), says(&status, READY).as_str()), (released, ready), "{what}");
         assert_eq!(says(&status, CONTAINED), "False Release", "{what}");
     }
+}
+
+#[test]
+fn what_was_let_go_this_moment_is_not_called_released() {
+    let notes = Notes { letting_go: true, ..Notes::default() };
+    let status = status(&incident(Mode::Release), &[found(example::user())], &notes, &world(vec![]), now());
+    assert_eq!((says(&status, RELEASED), says(&status, READY)), ("False Releasing".into(), "False Releasing".into()));
 }
 
 #[test]

@@ -9,9 +9,9 @@ use firebreak_crds::{
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::Notes;
 use super::report::World;
 use super::resolve::{Refusal, Target};
+use super::{Notes, holds};
 use crate::aws::Principal;
 use crate::clock;
 use crate::conditions::bounded;
@@ -159,6 +159,9 @@ fn released(incident: &Incident, resource: Option<Resource>, world: &World) -> T
     let quarantine = resource.as_ref().and_then(|r| world.quarantines.get(&quarantine_name(r)));
     let held = before.is_some_and(|b| b.held_since.is_some());
     match quarantine {
+        Some(quarantine) if quarantine.spec.holders.iter().any(|h| holds::is_mine(incident, h)) => {
+            target(resource, "False", "Releasing", "the hold is being let go")
+        }
         Some(quarantine) if !quarantine.spec.holders.is_empty() => let_go(resource, quarantine, held),
         Some(quarantine) => releasing(resource, quarantine),
         None => gone(resource, held, world),
