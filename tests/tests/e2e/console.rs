@@ -115,7 +115,10 @@ async fn a_password_that_could_not_be_deleted_may_have_been_reset_so_a_person_de
     assert!(sight::inline_policies(&world.aws).await.unwrap().contains(&"firebreak-deny-all".to_owned()));
     world.change("inc", json!({ "mode": "Release" })).await;
     world.until_target("inc", 0, |t| t.reason == "ReleaseConflict" && t.message.contains("reset")).await;
-    assert!(sight::inline_policies(&world.aws).await.unwrap().contains(&"firebreak-deny-all".to_owned()), "access comes last");
+    assert!(
+        sight::inline_policies(&world.aws).await.unwrap().contains(&"firebreak-deny-all".to_owned()),
+        "access comes last"
+    );
     world.steer("mallory", json!({ "release": { "onConflict": "KeepTheirs" } })).await;
     world.until("inc", "Released", "True").await;
     assert_eq!(sight::login_profile(&world.aws).await.unwrap(), before);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::ensure;
+use aws_sdk_iam::types::StatusType;
 use firebreak_crds::AwsAccount;
 use firebreak_tests::sight;
 use firebreak_tests::world::{World, standard_policy};
@@ -269,4 +270,31 @@ async fn an_account_that_is_deleted_stays_until_its_denies_have_expired_and_says
     let patch = Patch::Merge(json!({ "metadata": { "annotations": { firebreak_crds::ABANDON: account.metadata.uid } } }));
     accounts.patch(&name, &PatchParams::default(), &patch).await.unwrap();
     firebreak_tests::eventually::gone(&accounts, &name, firebreak_tests::world::SOON).await;
+}
+
+#[tokio::test]
+async fn the_deny_goes_only_when_no_key_works() {
+    let (world, _guard) = world().await;
+    world.declare("inc", "Contain", json!({ "targets": [world.user_target()] })).await;
+    world.until("inc", "Contained", "True").await;
+    world.steer("mallory", json!({ "suspend": true })).await;
+    let keys = sight::keys(&world.aws).await.unwrap();
+    let key = keys.keys().next().unwrap();
+    let on = world.aws.iam.update_access_key().user_name("mallory").access_key_id(key).status(StatusType::Active);
+    on.send().await.unwrap();
+    world.change("inc", json!({ "mode": "Release" })).await;
+    world.until_quarantine("mallory", "let go", |q| q.spec.holders.is_empty()).await;
+
+    world.proxy.fail("UpdateAccessKey", 403, "AccessDenied", "not authorized");
+    world.steer("mallory", json!({ "suspend": false })).await;
+    world.until_quarantine_says("mallory", "Stalled", "AccessDenied").await;
+    world.until_swept(2).await;
+    assert!(sight::inline_policies(&world.aws).await.unwrap().contains(&"firebreak-deny-all".to_owned()));
+    assert!(sight::attached_policies(&world.aws).await.unwrap().contains(&"AWSDenyAll".to_owned()));
+
+    world.proxy.recover("UpdateAccessKey");
+    world.look_now().await;
+    world.until("inc", "Released", "True").await;
+    assert_eq!(sight::keys(&world.aws).await.unwrap()[key], "Inactive");
+    assert!(!sight::inline_policies(&world.aws).await.unwrap().contains(&"firebreak-deny-all".to_owned()));
 }
