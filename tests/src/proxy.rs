@@ -8,6 +8,7 @@ mod faults;
 mod hold;
 mod log;
 mod observer;
+mod pages;
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -121,6 +122,11 @@ impl Proxy {
         self.inner.faults.stale(action, lasting);
     }
 
+    /// From now on EC2's pages are short, and the first is empty.
+    pub fn short_pages(&self) {
+        self.inner.faults.short_pages();
+    }
+
     /// Ends the failing, hanging and staleness of this action.
     pub fn recover(&self, action: &str) {
         self.inner.faults.recover(action);
@@ -199,6 +205,9 @@ impl Inner {
         if let Some(hold) = hold {
             return hold.around(self.log.call(call), self.forward(request)).await;
         }
+        if let Some(empty) = pages::first(request).filter(|_| self.faults.pages_are_short()) {
+            return Ok(empty);
+        }
         let answer = self.forward(request).await?;
         self.faults.remember(request, &answer);
         Ok(answer)
@@ -206,8 +215,10 @@ impl Inner {
 
     async fn forward(&self, request: &AwsRequest) -> anyhow::Result<Answer> {
         let uri: Uri = format!("{}{}", self.emulator, request.path).parse()?;
-        let mut forwarded = Request::builder().method(&request.method).uri(uri).body(Full::new(request.body.clone()))?;
+        let body = if self.faults.pages_are_short() { pages::shortened(request) } else { request.body.clone() };
+        let mut forwarded = Request::builder().method(&request.method).uri(uri).body(Full::new(body))?;
         forwarded.headers_mut().extend(request.headers.clone());
+        forwarded.headers_mut().remove(header::CONTENT_LENGTH); // the client counts anew
         let answer = self.client.request(forwarded).await.context("the emulator")?;
         let (mut parts, body) = answer.into_parts();
         for of_the_connection in [header::CONNECTION, header::TRANSFER_ENCODING, header::CONTENT_LENGTH] {

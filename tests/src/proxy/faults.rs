@@ -25,6 +25,7 @@ struct State {
     /// By action
     faults: BTreeMap<String, Fault>,
     holds: Vec<Waiting>,
+    short_pages: bool,
     /// The last answer to each request that reads
     remembered: HashMap<Bytes, Answer>,
 }
@@ -70,6 +71,14 @@ impl Faults {
         self.set(action, Fault::Stale { until: Instant::now() + lasting });
     }
 
+    pub fn short_pages(&self) {
+        self.state.lock().unwrap().short_pages = true;
+    }
+
+    pub fn pages_are_short(&self) -> bool {
+        self.state.lock().unwrap().short_pages
+    }
+
     fn set(&self, action: &str, fault: Fault) {
         self.state.lock().unwrap().faults.insert(action.to_owned(), fault);
         self.changed.notify_waiters();
@@ -83,6 +92,7 @@ impl Faults {
     pub fn clear(&self) {
         let mut state = self.state.lock().unwrap();
         state.faults.clear();
+        state.short_pages = false;
         state.delay = Duration::ZERO;
         self.changed.notify_waiters();
     }

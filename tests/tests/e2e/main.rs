@@ -3,6 +3,7 @@
 
 mod addresses;
 mod admission;
+mod answers;
 mod approvals;
 mod balancers;
 mod console;
