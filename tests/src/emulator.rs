@@ -137,7 +137,8 @@ pub struct Aws {
 }
 
 impl Aws {
-    fn new(account: &str, endpoint: &str, credentials: Credentials) -> Self {
+    /// With these credentials, at this endpoint.
+    pub fn new(account: &str, endpoint: &str, credentials: Credentials) -> Self {
         let config = config(endpoint, credentials.clone());
         Self {
             account: account.to_owned(),

@@ -7,6 +7,7 @@
 //! - [`scene`]: an account with something to contain
 //! - [`controller_process`]: the controller's binary
 //! - [`credentials`]: what the user has besides access keys
+//! - [`enforcing`]: an emulator that enforces IAM
 //! - [`eventually`]: waiting for a condition
 //! - [`imds`]: which instance the controller takes for its own
 //! - [`judge`]: whether any call gives access where none is to be given
@@ -25,6 +26,7 @@ pub mod audit;
 pub mod controller_process;
 pub mod credentials;
 pub mod emulator;
+pub mod enforcing;
 pub mod eventually;
 pub mod imds;
 pub mod judge;

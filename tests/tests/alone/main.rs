@@ -6,6 +6,7 @@ mod apart;
 mod backup;
 mod cascade;
 mod chart;
+mod enforced;
 mod kills;
 mod lease;
 mod picture;

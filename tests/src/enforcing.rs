@@ -1,0 +1,94 @@
+//! An AWS emulator that enforces IAM: ministack. It has too little of EC2 for anything else, but asks of every call whether the
+//! user's policies allow it, and when the session was issued.
+
+use std::time::Duration;
+
+use aws_credential_types::Credentials;
+use aws_sdk_iam::error::ProvideErrorMetadata;
+use tokio::net::TcpStream;
+
+use crate::emulator::Aws;
+use crate::eventually::eventually;
+use crate::kept::{KeptFolder, KeptProcess};
+use crate::scene::USER;
+use crate::tools;
+
+/// Its one account.
+pub const ACCOUNT: &str = "000000000000";
+const ALLOW: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}"#;
+
+/// The emulator, stopped when dropped.
+#[derive(Debug)]
+pub struct EnforcingEmulator {
+    _process: KeptProcess,
+    port: u16,
+    _folder: KeptFolder,
+}
+
+impl EnforcingEmulator {
+    /// Starts it on a free port and waits until it answers.
+    pub async fn start() -> anyhow::Result<Self> {
+        let folder = KeptFolder::new("enforcing")?;
+        let (port, log) = (tools::free_port(), folder.path().join("log"));
+        let arguments = ["-m", "ministack"].map(str::to_owned);
+        let mut process = KeptProcess::start("python3".as_ref(), &arguments, &environment(port), &log)?;
+        eventually("the enforcing AWS emulator answers", Duration::from_mins(1), async || {
+            assert_eq!(process.exited(), None, "it ended: {}", process.log_tail(20));
+            Ok(TcpStream::connect(("127.0.0.1", port)).await?)
+        })
+        .await;
+        Ok(Self { _process: process, port, _folder: folder })
+    }
+
+    /// Its endpoint for every AWS service.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The account's root.
+    pub fn root(&self) -> Aws {
+        self.with(Credentials::new("test", "test", None, None, "test"))
+    }
+
+    /// Clients with these credentials.
+    pub fn with(&self, credentials: Credentials) -> Aws {
+        Aws::new(ACCOUNT, &self.url(), credentials)
+    }
+
+    /// Makes the user, who may do everything, and gives one access key.
+    pub async fn user(&self) -> anyhow::Result<Credentials> {
+        let iam = self.root().iam;
+        iam.create_user().user_name(USER).send().await?;
+        iam.put_user_policy().user_name(USER).policy_name("all").policy_document(ALLOW).send().await?;
+        let key = iam.create_access_key().user_name(USER).send().await?.access_key.expect("a key");
+        Ok(Credentials::new(key.access_key_id, key.secret_access_key, None, None, "test"))
+    }
+
+    /// A session of whoever has these credentials.
+    pub async fn session(&self, of: &Credentials) -> anyhow::Result<Credentials> {
+        let given = self.with(of.clone()).sts.get_session_token().send().await?.credentials.expect("credentials");
+        Ok(Credentials::new(given.access_key_id, given.secret_access_key, Some(given.session_token), None, "test"))
+    }
+
+    /// What AWS answers to a call with these credentials: `Ok`, or the error's code.
+    pub async fn answer(&self, to: &Credentials) -> String {
+        match self.with(to.clone()).ec2.describe_instances().send().await {
+            Ok(_) => "Ok".into(),
+            Err(error) => error.code().unwrap_or("no answer").to_owned(),
+        }
+    }
+}
+
+/// It would listen on every interface, and for things.
+fn environment(port: u16) -> Vec<(String, String)> {
+    let (packages, port) = (tools::emulator_packages().display().to_string(), port.to_string());
+    let pairs = [
+        ("PYTHONPATH", packages.as_str()),
+        ("PYTHONDONTWRITEBYTECODE", "1"),
+        ("BIND_HOST", "127.0.0.1"),
+        ("GATEWAY_PORT", port.as_str()),
+        ("IOT_MTLS_ENABLED", "0"),
+        ("AUTH", "true"),
+    ];
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
+}
