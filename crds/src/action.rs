@@ -53,11 +53,21 @@ pub struct DetachFromAutoScaling {
     pub mode: DetachMode,
 }
 
+/// What a stop or a termination may destroy besides what the policy's evidence keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EndInstance {
+    /// Go ahead though the instance may have data on disks of its host (instance store), which no snapshot keeps and a stop
+    /// destroys. AWS does not show whether such a disk is in use: an instance counts if its type has any, or its root is one.
+    #[serde(default)]
+    pub acknowledge_instance_store_loss: bool,
+}
+
 /// One action as a holder asks for it: a copy of the policy's, resolved when the hold was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = exactly_one(&["isolateNetwork", "detachFromAutoScaling", "deregisterFromLoadBalancers", "protectFromTermination", "disableInstanceMetadata", "removePublicAddresses", "denyAll", "deactivateAccessKeys", "deactivateSshKeys", "deactivateServiceCredentials", "deactivateSigningCertificates", "removeConsoleAccess", "revokeSessions", "sealTrustPolicy"])
-    .message("actions: each item needs exactly one of isolateNetwork, detachFromAutoScaling, deregisterFromLoadBalancers, protectFromTermination, disableInstanceMetadata, removePublicAddresses, denyAll, deactivateAccessKeys, deactivateSshKeys, deactivateServiceCredentials, deactivateSigningCertificates, removeConsoleAccess, revokeSessions, sealTrustPolicy"))]
+#[x_kube(validation = exactly_one(&["isolateNetwork", "detachFromAutoScaling", "deregisterFromLoadBalancers", "protectFromTermination", "disableInstanceMetadata", "removePublicAddresses", "stopInstance", "terminateInstance", "denyAll", "deactivateAccessKeys", "deactivateSshKeys", "deactivateServiceCredentials", "deactivateSigningCertificates", "removeConsoleAccess", "revokeSessions", "sealTrustPolicy"])
+    .message("actions: each item needs exactly one of isolateNetwork, detachFromAutoScaling, deregisterFromLoadBalancers, protectFromTermination, disableInstanceMetadata, removePublicAddresses, stopInstance, terminateInstance, denyAll, deactivateAccessKeys, deactivateSshKeys, deactivateServiceCredentials, deactivateSigningCertificates, removeConsoleAccess, revokeSessions, sealTrustPolicy"))]
 pub struct ContainAction {
     /// EC2 instance: network isolation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -77,6 +87,12 @@ pub struct ContainAction {
     /// EC2 instance: out of its load balancers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deregister_from_load_balancers: Option<Empty>,
+    /// EC2 instance: stop it, and again whenever somebody starts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_instance: Option<EndInstance>,
+    /// EC2 instance: terminate it, for good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminate_instance: Option<EndInstance>,
     /// IAM user or role: deny every call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deny_all: Option<Empty>,

@@ -4,8 +4,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::rule::{approvals_are_of_actions, exactly_one, no_empty_section, no_key_twice};
-use crate::{ContainAction, DetachFromAutoScaling, Empty, EvidenceAction, IsolateNetwork, ReleasePolicy};
+use crate::rule::{approvals_are_of_actions, exactly_one, no_empty_section, no_key_twice, not_both};
+use crate::{ContainAction, DetachFromAutoScaling, Empty, EndInstance, EvidenceAction, IsolateNetwork, ReleasePolicy};
 
 /// A way of responding: which actions on each kind of target, which evidence, and what a release gives back.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -76,7 +76,9 @@ pub struct Ec2InstancePolicy {
     /// Actions that contain it; each item has exactly one key, e.g. `- isolateNetwork: {}`.
     #[serde(default)]
     #[schemars(length(max = 32))]
-    #[x_kube(validation = no_key_twice(&["isolateNetwork", "detachFromAutoScaling", "deregisterFromLoadBalancers", "protectFromTermination", "disableInstanceMetadata", "removePublicAddresses"]).message("ec2Instance.contain: the same key is listed twice; keep one"))]
+    #[x_kube(validation = no_key_twice(&["isolateNetwork", "detachFromAutoScaling", "deregisterFromLoadBalancers", "protectFromTermination", "disableInstanceMetadata", "removePublicAddresses", "stopInstance", "terminateInstance"]).message("ec2Instance.contain: the same key is listed twice; keep one"))]
+    #[x_kube(validation = not_both("protectFromTermination", "terminateInstance")
+    .message("ec2Instance.contain: protectFromTermination and terminateInstance contradict each other; keep one"))]
     pub contain: Vec<Ec2InstanceAction>,
     /// Evidence to preserve; each item has exactly one key, e.g. `- ebsSnapshots: {}`.
     #[serde(default)]
@@ -89,8 +91,8 @@ pub struct Ec2InstancePolicy {
 /// One containment action on an instance.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = exactly_one(&["isolateNetwork", "detachFromAutoScaling", "deregisterFromLoadBalancers", "protectFromTermination", "disableInstanceMetadata", "removePublicAddresses"])
-    .message("ec2Instance.contain: each item needs exactly one action: isolateNetwork, detachFromAutoScaling, deregisterFromLoadBalancers, protectFromTermination, disableInstanceMetadata or removePublicAddresses (write `isolateNetwork: {}`, not `isolateNetwork:`)"))]
+#[x_kube(validation = exactly_one(&["isolateNetwork", "detachFromAutoScaling", "deregisterFromLoadBalancers", "protectFromTermination", "disableInstanceMetadata", "removePublicAddresses", "stopInstance", "terminateInstance"])
+    .message("ec2Instance.contain: each item needs exactly one action: isolateNetwork, detachFromAutoScaling, deregisterFromLoadBalancers, protectFromTermination, disableInstanceMetadata, removePublicAddresses, stopInstance or terminateInstance (write `isolateNetwork: {}`, not `isolateNetwork:`)"))]
 pub struct Ec2InstanceAction {
     /// Moves every network interface to a security group without rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -117,6 +119,16 @@ pub struct Ec2InstanceAction {
     /// They drain what is open. A release registers it again as it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deregister_from_load_balancers: Option<Empty>,
+    /// Stops it, without letting its own shutdown scripts run, once all evidence that the policy asks for is complete; and again
+    /// whenever somebody starts it. What is in memory is lost. Refused while it is in an Auto Scaling group, which would terminate
+    /// it. A release starts it again if it ran. Stop protection stays off meanwhile, also that of `protectFromTermination`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_instance: Option<EndInstance>,
+    /// Terminates it, once all evidence that the policy asks for is complete, and somebody else has approved it. Nothing brings it
+    /// back. Refused while it is in an Auto Scaling group, while termination protection is on, and while another holder's policy
+    /// has `protectFromTermination`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminate_instance: Option<EndInstance>,
 }
 
 /// One kind of evidence of an instance.
@@ -216,6 +228,8 @@ impl From<&Ec2InstanceAction> for ContainAction {
             remove_public_addresses: a.remove_public_addresses,
             detach_from_auto_scaling: a.detach_from_auto_scaling.clone(),
             deregister_from_load_balancers: a.deregister_from_load_balancers,
+            stop_instance: a.stop_instance,
+            terminate_instance: a.terminate_instance,
             ..Self::default()
         }
     }

@@ -19,7 +19,7 @@ mod resource;
 mod rule;
 
 pub use action::{
-    ContainAction, DetachFromAutoScaling, DetachMode, Empty, EvidenceAction, IsolateNetwork, ReleasePolicy,
+    ContainAction, DetachFromAutoScaling, DetachMode, Empty, EndInstance, EvidenceAction, IsolateNetwork, ReleasePolicy,
     SeverTrackedConnections,
 };
 pub use approval::{Approval, ApprovalSpec, ApprovedIncident};

@@ -13,6 +13,11 @@ pub fn no_key_twice(keys: &[&str]) -> Rule {
     Rule::new(join(keys, " && ", |k| format!("self.filter(item, has(item.{k})).size() <= 1")))
 }
 
+/// A list of one-key items that does not have both keys.
+pub fn not_both(a: &str, b: &str) -> Rule {
+    Rule::new(format!("!(self.exists(item, has(item.{a})) && self.exists(item, has(item.{b})))"))
+}
+
 /// Optional sections: one that is written has something beneath it.
 pub fn no_empty_section(keys: &[&str]) -> Rule {
     Rule::new(format!("dyn(self).all(k, {})", join(keys, " && ", |k| format!("(k != '{k}' || has(self.{k}))"))))

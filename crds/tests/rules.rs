@@ -113,6 +113,13 @@ fn an_item_of_a_policy_has_one_action_and_no_action_is_listed_twice() {
         (instances("contain", json!([{"disableInstanceMetadata": {}}, {"disableInstanceMetadata": {}}])), "the same key"),
         (instances("contain", json!([{"removePublicAddresses": {}}, {"removePublicAddresses": {}}])), "the same key"),
         (instances("contain", json!([{"protectFromTermination": {}}, {"protectFromTermination": {}}])), "the same key"),
+        (instances("contain", json!([{"stopInstance": {}}, {"stopInstance": {}}])), "the same key"),
+        (instances("contain", json!([{"protectFromTermination": {}}, {"stopInstance": {}}])), ""),
+        (instances("contain", json!([{"stopInstance": {}}, {"terminateInstance": {}}])), ""),
+        (
+            instances("contain", json!([{"terminateInstance": {}}, {"protectFromTermination": {}}])),
+            "protectFromTermination and terminateInstance contradict each other",
+        ),
         (instances("contain", json!([{}])), "ec2Instance.contain: each item needs exactly one action"),
         (instances("contain", json!([{"isolateNetwork": {}}, {"isolateNetwork": {}}])), "ec2Instance.contain: the same key"),
         (instances("evidence", json!([{}])), "ec2Instance.evidence: each item needs exactly one kind"),

@@ -20,8 +20,9 @@ mod principal;
 
 use std::time::{Duration, Instant};
 
-use firebreak_crds::Quarantine;
+use firebreak_crds::{ContainAction, Evidence, Quarantine};
 use k8s_openapi::jiff::SignedDuration;
+use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::watch;
 use tracing::info;
@@ -50,6 +51,13 @@ pub enum Outcome {
 pub enum Guard {
     /// Nothing: it narrows, or changes no access.
     Narrowing,
+    /// For what destroys: this Quarantine, with this uid, is still held.
+    StillHeld {
+        /// Its name.
+        name: String,
+        /// Its uid.
+        uid: String,
+    },
     /// This Quarantine, with this uid, is still to be released.
     StillToRelease {
         /// Its name.
@@ -113,6 +121,9 @@ impl Actor {
         if call.widens() {
             self.still_to_release(call, guard).await?;
         }
+        if call.destroys() {
+            self.still_decided(call, guard).await?;
+        }
         self.leads(call)?;
         let started = Instant::now();
         let result = send(session, region, call).await;
@@ -141,6 +152,56 @@ impl Actor {
             Err(e) => fenced(format!("Quarantine {name} cannot be read: {e}")),
         }
     }
+}
+
+impl Actor {
+    /// What nothing gives back is decided at the effect too: who asked for it may have let go a moment ago, and what is only
+    /// asked for now may be evidence.
+    async fn still_decided(&self, call: &Call, guard: &Guard) -> Result<(), AwsError> {
+        let Guard::StillHeld { name, uid } = guard else { return self.still_to_release(call, guard).await };
+        let unknown = |e: &dyn std::fmt::Display| AwsError::fenced(call.operation(), format!("not known to be right: {e}"));
+        let quarantine = Api::<Quarantine>::all(self.kube.clone()).get(name).await.map_err(|e| unknown(&e))?;
+        let evidence = match call {
+            Call::TerminateInstances { .. } => {
+                let all = Api::<Evidence>::all(self.kube.clone()).list(&ListParams::default()).await;
+                all.map_err(|e| unknown(&e))?.items
+            }
+            _ => Vec::new(), // a stop leaves the volumes, and it is put back without waiting for anything
+        };
+        let held = (quarantine.uid().as_ref() == Some(uid)).then_some(&quarantine);
+        spared(call, held)?;
+        match held.and_then(|q| incomplete(q, &evidence)) {
+            Some(name) => {
+                let why = format!("it waits until all evidence is complete: {name}");
+                Err(AwsError { class: Class::Awaiting, ..AwsError::fenced(call.operation(), why) })
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether a call that destroys is still what its holders ask for.
+fn spared(call: &Call, held: Option<&Quarantine>) -> Result<(), AwsError> {
+    let fenced = |why: &str| Err(AwsError::fenced(call.operation(), why));
+    let Some(quarantine) = held.filter(|q| !crate::controllers::to_be_released(q)) else {
+        return fenced("nobody holds it any more");
+    };
+    if quarantine.spec.suspend {
+        return fenced("its Quarantine is suspended");
+    }
+    let asked = |such: fn(&ContainAction) -> bool| quarantine.spec.holders.iter().flat_map(|h| &h.actions).any(such);
+    let agreed = asked(|a| a.terminate_instance.is_some()) && !asked(|a| a.protect_from_termination.is_some());
+    if matches!(call, Call::TerminateInstances { .. }) && !agreed {
+        return fenced("its holders do not agree to it any more");
+    }
+    Ok(())
+}
+
+/// A piece of evidence of the resource that is not complete.
+fn incomplete(quarantine: &Quarantine, evidence: &[Evidence]) -> Option<String> {
+    let arn = quarantine.spec.resource.arn();
+    let open = evidence.iter().find(|e| e.spec.resource.arn() == arn && !crate::controllers::evidence::is_complete(e));
+    open.map(ResourceExt::name_any)
 }
 
 /// How long leadership must last beyond the call: an interface that is opened for 3 seconds must be closed by the same hand.
@@ -178,3 +239,7 @@ fn needed<'a>(region: Option<&'a str>, call: &Call) -> Result<&'a str, AwsError>
 fn unknown(call: &Call) -> AwsError {
     AwsError::fenced(call.operation(), "nothing sends this call")
 }
+
+#[cfg(test)]
+#[path = "act_tests.rs"]
+mod tests;

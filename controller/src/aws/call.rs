@@ -122,6 +122,21 @@ pub enum Call {
         attribute: InstanceAttribute,
         protect: bool,
     },
+    /// Takes stop protection away from an instance that is stopped next: `ModifyInstanceAttribute` that gives nothing back.
+    LiftStopProtection {
+        instance: String,
+    },
+    /// Without the instance's own shutdown scripts.
+    StopInstances {
+        instance: String,
+    },
+    StartInstances {
+        instance: String,
+    },
+    /// Without the instance's own shutdown scripts. Nothing gives it back.
+    TerminateInstances {
+        instance: String,
+    },
     CreateTags {
         resource: String,
         tags: BTreeMap<String, String>,
@@ -264,7 +279,10 @@ impl Call {
             Self::AssociateAddress { .. } => "ec2:AssociateAddress",
             Self::DisassociateAddress { .. } => "ec2:DisassociateAddress",
             Self::ModifyInstanceMetadataOptions { .. } => "ec2:ModifyInstanceMetadataOptions",
-            Self::ModifyInstanceAttribute { .. } => "ec2:ModifyInstanceAttribute",
+            Self::ModifyInstanceAttribute { .. } | Self::LiftStopProtection { .. } => "ec2:ModifyInstanceAttribute",
+            Self::StopInstances { .. } => "ec2:StopInstances",
+            Self::StartInstances { .. } => "ec2:StartInstances",
+            Self::TerminateInstances { .. } => "ec2:TerminateInstances",
             Self::CreateTags { .. } => "ec2:CreateTags",
             Self::DeleteTags { .. } => "ec2:DeleteTags",
             Self::CreateSnapshots { .. } => "ec2:CreateSnapshots",
@@ -324,6 +342,7 @@ impl Call {
             | Self::DetachPolicy { .. }
             | Self::DeletePermissionsBoundary { .. }
             | Self::AssociateAddress { .. }
+            | Self::StartInstances { .. }
             | Self::ExitStandby { .. }
             | Self::RegisterTargets { .. }
             | Self::RegisterInstancesWithLoadBalancer { .. }
@@ -348,8 +367,19 @@ impl Call {
             | Self::AttachPolicy { .. }
             | Self::DeleteLoginProfile { .. }
             | Self::TagPrincipal { .. }
-            | Self::UntagPrincipal { .. } => false,
+            | Self::UntagPrincipal { .. }
+            // Who stops it next loses nothing by it; a release puts it back.
+            | Self::LiftStopProtection { .. }
+            | Self::StopInstances { .. }
+            | Self::TerminateInstances { .. } => false,
         }
+    }
+
+    /// Whether it destroys what nothing gives back. Each such call is preceded by a live read of its Quarantine: that it is still
+    /// held.
+    #[must_use]
+    pub fn destroys(&self) -> bool {
+        matches!(self, Self::StopInstances { .. } | Self::TerminateInstances { .. })
     }
 
     /// The credential that it switches, and whether on.
@@ -408,6 +438,10 @@ impl Display for Call {
             Self::ModifyInstanceAttribute { instance, attribute, protect } => {
                 write!(f, "{instance}: {}", attribute.set_to(*protect))
             }
+            Self::LiftStopProtection { instance } => write!(f, "{instance}: DisableApiStop false, to stop it"),
+            Self::StopInstances { instance } => write!(f, "{instance}: what is in memory is lost"),
+            Self::StartInstances { instance } => write!(f, "{instance}"),
+            Self::TerminateInstances { instance } => write!(f, "{instance}: for good"),
             Self::CreateTags { resource, tags } | Self::DeleteTags { resource, tags } => {
                 write!(f, "{resource}: {}", keys(tags))
             }

@@ -27,6 +27,8 @@ pub enum Class {
     Terminal,
     /// A call that AWS cannot recognise when repeated may have happened: look before repeating it.
     Unknown,
+    /// What destroys waits for evidence: nothing was sent.
+    Awaiting,
     /// We do not lead, or no longer hold what the call needs: nothing was sent.
     Fenced,
 }
@@ -41,6 +43,7 @@ impl Class {
             Self::NotFound => "NotFound",
             Self::Terminal => "AwsRefused",
             Self::Unknown => "OutcomeUnknown",
+            Self::Awaiting => "AwaitingEvidence",
             Self::Fenced => "NotLeading",
         }
     }
@@ -51,7 +54,7 @@ impl Class {
         Duration::from_secs(match self {
             Self::Transient | Self::Fenced => 1,
             Self::Unknown => 5,
-            Self::NotFound | Self::Terminal => 30,
+            Self::NotFound | Self::Terminal | Self::Awaiting => 30,
             Self::Denied => 60,
         })
     }

@@ -18,6 +18,8 @@ pub struct Instance {
     pub interfaces: Vec<String>,
     /// Whether it is a Spot instance.
     pub spot: bool,
+    /// Its type, e.g. `t3.small`.
+    pub kind: String,
     /// Whether its root device is an EBS volume; else it cannot be stopped.
     pub ebs_root: bool,
     /// Its EBS volumes.
@@ -27,10 +29,16 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// Whether nothing can be done to it any more.
+    /// Whether it will never run again: nothing of it can be changed, or given back.
     #[must_use]
     pub fn is_ended(&self) -> bool {
-        ["shutting-down", "terminated"].contains(&self.state.as_str())
+        self.is_terminated() || self.state == "shutting-down"
+    }
+
+    /// Whether it runs no more, for good. One that is still shutting down may have traffic for minutes: that is cut to the end.
+    #[must_use]
+    pub fn is_terminated(&self) -> bool {
+        self.state == "terminated"
     }
 }
 

@@ -37,6 +37,7 @@ pub struct RegionReader {
     balancers: Balancers,
     pub(super) limiter: Arc<RateLimiter>,
     instances: Batcher<String, Instance, AwsError>,
+    instance_types: Batcher<String, bool, AwsError>,
     interfaces: Batcher<String, Vec<Interface>, AwsError>,
     our_groups: Batcher<(), Vec<Group>, AwsError>,
     snapshots: Batcher<String, Snapshot, AwsError>,
@@ -60,6 +61,7 @@ impl RegionReader {
         let groups = ("autoscaling", "DescribeAutoScalingGroups", autoscaling::GROUPS);
         Self {
             instances: batcher(&client, &limiter, "DescribeInstances", ec2::fetch_instances),
+            instance_types: batcher(&client, &limiter, "DescribeInstanceTypes", ec2::fetch_instance_types),
             interfaces: batcher(&client, &limiter, "DescribeNetworkInterfaces", ec2::fetch_interfaces),
             our_groups: batcher(&client, &limiter, "DescribeSecurityGroups", ec2::fetch_our_groups),
             snapshots: batcher(&client, &limiter, "DescribeSnapshots", ec2::fetch_snapshots),

@@ -5,7 +5,11 @@ use k8s_openapi::jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 
+use super::wanted::name_of;
 use crate::aws::Principal;
+
+/// Under this key it is noted that an instance was seen to end; of no action.
+pub const ENDED: &str = "instance/ended";
 
 /// One resource to contain or to release: its record, and the clock.
 #[derive(Clone, Debug)]
@@ -80,6 +84,24 @@ impl Case {
     #[must_use]
     pub fn has_record_of(&self, action: &str) -> bool {
         self.records_of(action).next().is_some()
+    }
+
+    /// Whether a holder asks for an action.
+    #[must_use]
+    pub fn asks(&self, action: &str) -> bool {
+        self.holders.iter().flat_map(|h| &h.actions).any(|a| name_of(a) == action)
+    }
+
+    /// Whether an action is to be in force: a holder asks for it, or it is on record from when one did.
+    #[must_use]
+    pub fn wants(&self, action: &str) -> bool {
+        self.asks(action) || self.has_record_of(action)
+    }
+
+    /// Whether it is on record that the instance was seen to end: AWS shows it for about an hour more.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.original.contains_key(ENDED)
     }
 
     /// The sub-resources recorded for an action: keys are `action/sub-resource`.

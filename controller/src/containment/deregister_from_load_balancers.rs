@@ -67,8 +67,8 @@ impl Action for LoadBalancers {
 
     fn contain(case: &Case, _: &Empty, look: &Look) -> Plan {
         let Some(instance) = &look.instance else { return super::isolate_network::not_seen(case) };
-        if instance.state == "terminated" {
-            return Plan::done(ActionState::InForce, "the instance is terminated: load balancers let it go by themselves");
+        if instance.is_terminated() {
+            return Plan::ended(case, "the instance is terminated: load balancers let it go by themselves");
         }
         let mut plan = Plan::default();
         record(&mut plan, case, instance, look);
@@ -79,7 +79,7 @@ impl Action for LoadBalancers {
     }
 
     fn release(case: &Case, look: &Look) -> Plan {
-        if look.instance.as_ref().is_none_or(|i| i.state == "terminated") {
+        if look.instance.as_ref().is_none_or(Instance::is_ended) {
             return Plan::done(ActionState::Released, "the instance no longer exists");
         }
         let mut back = Back::default();

@@ -60,8 +60,8 @@ impl Action for AutoScaling {
 
     fn contain(case: &Case, params: &DetachFromAutoScaling, look: &Look) -> Plan {
         let Some(instance) = &look.instance else { return super::isolate_network::not_seen(case) };
-        if instance.state == "terminated" {
-            return Plan::done(ActionState::InForce, "the instance is terminated: nothing is left to detach");
+        if instance.is_ended() {
+            return Plan::ended(case, "the instance is terminated: nothing is left to detach");
         }
         let mut plan = Plan::default();
         record(&mut plan, case, instance, look.membership.as_ref());
@@ -77,7 +77,7 @@ impl Action for AutoScaling {
 
     fn release(case: &Case, look: &Look) -> Plan {
         let Some(original) = case.recorded::<Original>(Self::NAME) else { return release_unknown(case) };
-        if look.instance.as_ref().is_none_or(|i| i.state == "terminated") {
+        if look.instance.as_ref().is_none_or(Instance::is_ended) {
             return Plan::done(ActionState::Released, "the instance no longer exists");
         }
         let rejoins = case.release.rejoin_auto_scaling;
@@ -149,6 +149,16 @@ fn place(state: &str) -> Place {
         s if s.starts_with("Warmed") => Place::Warm,
         _ => Place::In,
     }
+}
+
+/// Whether it is on its way out of its group.
+pub(super) fn is_leaving(now: &Membership) -> bool {
+    place(&now.state) == Place::Leaving
+}
+
+/// Whether it is in its group, out of service: AWS takes nothing out from there.
+pub(super) fn is_standing_by(now: &Membership) -> bool {
+    matches!(place(&now.state), Place::Standby | Place::Ending)
 }
 
 /// Whether it was in service, or on the way there: what Standby or a warm pool held is not put into service by a release.

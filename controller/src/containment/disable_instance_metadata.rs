@@ -41,7 +41,7 @@ impl Action for Metadata {
     fn contain(case: &Case, _: &Empty, look: &Look) -> Plan {
         let Some(instance) = look else { return super::isolate_network::not_seen(case) };
         if instance.is_ended() {
-            return Plan::done(ActionState::InForce, "the instance is terminated: it has no metadata service");
+            return Plan::ended(case, "the instance is terminated: it has no metadata service");
         }
         let (mut plan, known) = (Plan::default(), case.original.contains_key(Self::NAME));
         if !known && (case.is_unknown(Self::NAME) || is_marked_before(case, &instance.tags)) {

@@ -93,6 +93,11 @@ pub fn no_addresses() -> ContainAction {
     ContainAction { remove_public_addresses: Some(firebreak_crds::Empty {}), ..ContainAction::default() }
 }
 
+/// `stopInstance` or `terminateInstance`.
+pub fn end(name: &str) -> ContainAction {
+    serde_json::from_value(serde_json::json!({ name: {} })).unwrap()
+}
+
 pub fn isolate(sever: firebreak_crds::SeverTrackedConnections) -> ContainAction {
     let isolate_network = Some(firebreak_crds::IsolateNetwork { sever_tracked_connections: sever });
     ContainAction { isolate_network, ..ContainAction::default() }

@@ -61,8 +61,8 @@ impl Action for Isolation {
 
     fn contain(case: &Case, params: &IsolateNetwork, look: &Look) -> Plan {
         let Some(instance) = &look.instance else { return not_seen(case) };
-        if instance.state == "terminated" {
-            return Plan::done(ActionState::InForce, "the instance is terminated: nothing is left to isolate");
+        if instance.is_terminated() {
+            return Plan::ended(case, "the instance is terminated: nothing is left to isolate");
         }
         let mut plan = Plan::default();
         prepare(&mut plan, look);
@@ -237,8 +237,11 @@ fn unknown<'a>(case: &'a Case, look: &'a Look) -> impl Iterator<Item = &'a Inter
     look.own().filter(move |i| look.touched(i) && case.recorded::<Original>(&key(&i.id)).is_none())
 }
 
-/// The target cannot be found.
+/// The target cannot be found, unless it is known to have ended.
 pub(super) fn not_seen(case: &Case) -> Plan {
+    if case.has_ended() {
+        return Plan::done(ActionState::InForce, "the instance is terminated, and AWS shows it no more");
+    }
     let (region, id) = case.instance();
     let what = format!("AWS shows no instance {id} in {region}: check the id, the region and the account");
     Plan::done(ActionState::Failed, what)
@@ -310,7 +313,8 @@ fn judge(plan: &mut Plan, case: &Case, look: &Look) {
     let converted = case.conversions.iter().filter(|c| c.state == ConversionState::Closed).count();
     let unknown: Vec<&str> = unknown(case, look).map(|i| i.id.as_str()).collect();
     let open = look.own().filter(|i| !look.isolated(i)).map(|i| format!("{} is in [{}]", i.id, i.groups.join(", ")));
-    let shown = look.instance.iter().flat_map(|i| &i.interfaces);
+    let ending = look.instance.as_ref().is_some_and(Instance::is_ended); // then its interfaces go, one after the other
+    let shown = look.instance.iter().filter(|_| !ending).flat_map(|i| &i.interfaces);
     let unseen: Vec<&str> = shown.filter(|id| look.interface(id).is_none()).map(String::as_str).collect();
     let said = [
         (!unseen.is_empty()).then(|| format!("{} cannot be looked at yet", unseen.join(", "))),
@@ -322,12 +326,13 @@ fn judge(plan: &mut Plan, case: &Case, look: &Look) {
             format!("{} carried Firebreak's groups before this record began: the original is not known", unknown.join(", "))
         }),
         (total == 0).then(|| "AWS shows no network interface of the instance".to_owned()),
+        ending.then(|| "the instance is ending".to_owned()),
     ];
     if !unknown.is_empty() {
         plan.unknown(case, Isolation::NAME);
     }
     plan.verdict.state = match plan.is_done() {
-        _ if total == 0 => ActionState::Failed,
+        _ if total == 0 && !ending => ActionState::Failed,
         true if managed.is_empty() && isolated == total && unseen.is_empty() => ActionState::InForce,
         true => ActionState::Failed,
         false => ActionState::InProgress,

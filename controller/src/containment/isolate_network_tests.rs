@@ -134,10 +134,33 @@ fn what_cannot_be_isolated_is_said() {
 }
 
 #[test]
-fn a_terminated_instance_is_contained() {
+fn a_terminated_instance_is_contained_and_stays_so_when_aws_has_forgotten_it() {
     let mut look = look(vec![]);
     look.instance.as_mut().unwrap().state = "terminated".into();
-    assert_eq!(Isolation::contain(&case(), &params(Auto), &look).verdict.state, ActionState::InForce);
+    let plan = Isolation::contain(&case(), &params(Auto), &look);
+    assert_eq!(plan.verdict.state, ActionState::InForce);
+    assert_eq!(plan.record.keys().collect::<Vec<_>>(), ["instance/ended"]);
+    look.instance = None;
+    let noted = example::recorded(case(), "instance/ended", &"now");
+    let plan = Isolation::contain(&noted, &params(Auto), &look);
+    assert!(plan.is_done() && plan.verdict.state == ActionState::InForce, "{plan:?}");
+    assert_eq!(Isolation::contain(&case(), &params(Auto), &look).verdict.state, ActionState::Failed, "absent is not ended");
+}
+
+#[test]
+fn an_instance_that_is_ending_is_cut_and_may_lose_its_interfaces() {
+    let ending = |interfaces, shown: &[&str]| {
+        let mut look = look(interfaces);
+        let instance = look.instance.as_mut().unwrap();
+        (instance.state, instance.interfaces) = ("shutting-down".into(), shown.iter().map(|id| (*id).to_owned()).collect());
+        look
+    };
+    let open = Isolation::contain(&recorded(), &params(Never), &ending(vec![interface("eni-1", &["sg-web"])], &["eni-1"]));
+    assert!(open.calls.len() == 1 && open.verdict.state == ActionState::InProgress, "{open:?}");
+    for look in [ending(vec![], &["eni-1"]), ending(vec![interface("eni-1", &[ISOLATION])], &["eni-1", "eni-2"])] {
+        let plan = Isolation::contain(&recorded(), &params(Never), &look);
+        assert!(plan.is_done() && plan.verdict.state == ActionState::InForce, "{plan:?}");
+    }
 }
 
 /// What, a public address, route tables, original groups, and the window that follows.

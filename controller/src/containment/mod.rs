@@ -14,6 +14,7 @@ mod detach_from_auto_scaling;
 mod disable_instance_metadata;
 mod document;
 mod drive;
+mod ending;
 mod isolate_network;
 mod ledger;
 mod plan;
@@ -23,7 +24,9 @@ mod remove_public_addresses;
 mod residual;
 mod revoke_sessions;
 mod seal_trust_policy;
+mod stop_instance;
 mod tag_resource;
+mod terminate_instance;
 mod wanted;
 
 pub use case::{Case, merge_release};
@@ -32,7 +35,7 @@ pub use ledger::{Ledger, LedgerError};
 #[cfg(test)]
 pub use plan::Verdict;
 pub use residual::{Residual, all as residuals};
-pub use wanted::{Wanted, digest, grow, holds_digest, name_of, wanted};
+pub use wanted::{DESTRUCTIVE, Wanted, digest, grow, holds_digest, name_of, wanted};
 
 pub use isolate_network::prepare_group;
 pub use tag_resource::{INCIDENT as INCIDENT_TAG, NAME as TAG_RESOURCE};

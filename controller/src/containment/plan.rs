@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::case::{Case, unknown_key};
+use super::case::{Case, ENDED, unknown_key};
 use crate::aws::Call;
 
 /// The record has room for 256 entries; some are kept for what every action must note.
@@ -59,6 +59,16 @@ impl Plan {
     /// A plan that does nothing more.
     pub fn done(state: ActionState, message: impl Into<String>) -> Self {
         Self { verdict: Verdict::new(state, message), ..Self::default() }
+    }
+
+    /// Nothing is left to contain of an instance that has ended. That is noted, since AWS forgets such an instance: absent alone
+    /// is not ended.
+    pub fn ended(case: &Case, message: impl Into<String>) -> Self {
+        let mut plan = Self::done(ActionState::InForce, message);
+        if !case.has_ended() {
+            plan.record(ENDED, &case.now);
+        }
+        plan
     }
 
     /// Whether there is nothing to do.

@@ -9,6 +9,7 @@ mod balancing;
 mod console;
 mod credentials;
 mod deny_all;
+mod ending;
 mod merge;
 mod metadata;
 mod network;

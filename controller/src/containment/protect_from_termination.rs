@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::case::Case;
 use super::drive::Action;
 use super::plan::{Plan, RECORDS};
+use super::stop_instance::{LIFTED, Stop};
 use super::tag_resource::is_marked_before;
 use crate::aws::{AwsError, Call, Instance, InstanceAttribute, InstanceProtection, Outcome, Session};
 
@@ -51,9 +52,11 @@ impl Action for Protection {
     fn contain(case: &Case, _: &Empty, look: &Look) -> Plan {
         let Some(instance) = &look.instance else { return super::isolate_network::not_seen(case) };
         if instance.is_ended() {
-            return Plan::done(ActionState::InForce, "the instance is terminated: nothing is left to protect");
+            return Plan::ended(case, "the instance is terminated: nothing is left to protect");
         }
-        let Some(shown) = look.shown() else { return not_yet() };
+        let Some(mut shown) = look.shown() else { return not_yet() };
+        let stops = case.wants(Stop::NAME);
+        shown.retain(|name, _| !(stops && name == STOP)); // it would stop our own call: stopInstance has it in hand
         let mut plan = Plan::default();
         if case.is_unknown(Self::NAME) || (!case.has_record_of(Self::NAME) && is_marked_before(case, &instance.tags)) {
             plan.unknown(case, Self::NAME);
@@ -65,7 +68,7 @@ impl Action for Protection {
         plan.verdict.drift = open.iter().map(|name| format!("{name} was unprotected")).collect();
         plan.calls = calls(instance, &open, true);
         plan.settle(ActionState::InForce);
-        plan.verdict.message = message(instance, &shown, plan.verdict.unknown);
+        plan.verdict.message = message(instance, &shown, stops, plan.verdict.unknown);
         plan
     }
 
@@ -75,7 +78,8 @@ impl Action for Protection {
         };
         let Some(shown) = look.shown() else { return not_yet() };
         let (mut back, mut again, mut said, mut conflict) = (Vec::new(), Vec::new(), Vec::new(), false);
-        for name in case.records_of(Self::NAME) {
+        let by_stop = case.original.contains_key(LIFTED); // stopInstance gives it back
+        for name in case.records_of(Self::NAME).filter(|name| !(by_stop && *name == STOP)) {
             let Some(original) = case.recorded::<Original>(&key(name)) else { continue };
             match (shown.get(name), case.decision) {
                 (None, _) => said.push(format!("{name}: is not attached any more")),
@@ -167,6 +171,11 @@ fn calls(instance: &Instance, names: &[&str], protect: bool) -> Vec<Call> {
     names.iter().filter_map(attribute).chain(volumes).map(call).collect()
 }
 
+/// Whether stop protection was on before this action set it; None where it did not.
+pub(super) fn stop_was_protected(case: &Case) -> Option<bool> {
+    case.recorded::<Original>(&key(STOP)).map(|original| original.protected)
+}
+
 fn taken_away(name: &str) -> String {
     format!(
         "{name}: was protected before containment and is not now: spec.release.onConflict decides (KeepTheirs or RestoreOriginal)"
@@ -174,10 +183,11 @@ fn taken_away(name: &str) -> String {
 }
 
 /// How it stands, and what this cannot prevent.
-fn message(instance: &Instance, shown: &BTreeMap<String, bool>, unknown: bool) -> String {
+fn message(instance: &Instance, shown: &BTreeMap<String, bool>, stops: bool, unknown: bool) -> String {
     let group = instance.tags.get("aws:autoscaling:groupName");
     let said = [
         Some(protected(shown)),
+        stops.then(|| "no stop protection, since stopInstance stops it".into()),
         instance.spot.then(|| "a Spot instance has no termination or stop protection: it can be ended all the same".into()),
         (!instance.ebs_root).then(|| "its root is instance store: a shutdown from within ends it".into()),
         group.map(|group| format!("Auto Scaling group {group} can terminate it all the same")),

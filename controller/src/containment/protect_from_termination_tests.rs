@@ -118,6 +118,24 @@ fn a_protection_from_before_that_somebody_took_away_is_a_conflict() {
 }
 
 #[test]
+fn stop_protection_is_left_to_what_stops_the_instance() {
+    let (mut case, look) = contained(&unprotected());
+    case.holders = vec![example::holder("1", "inc-1", vec![example::protect(), example::end("stopInstance")])];
+    let mut lifted = look.clone();
+    lifted.protection.as_mut().unwrap().disable_api_stop = false;
+    for look in [&look, &lifted] {
+        let plan = Protection::contain(&case, &Empty {}, look);
+        assert!(plan.is_done() && plan.verdict.state == ActionState::InForce, "{plan:?}");
+        assert!(plan.verdict.drift.is_empty() && plan.verdict.message.contains("no stop protection"), "{plan:?}");
+    }
+    let gives_back = |case: &Case, look| Protection::release(case, look).calls.contains(&set(DisableApiStop, false));
+    assert!(gives_back(&case, &look), "nothing was lifted");
+    let case = example::recorded(case, LIFTED, &serde_json::json!({ "protected": false }));
+    assert!(!gives_back(&case, &look), "stopInstance gives it back");
+    assert_eq!(stop_was_protected(&case), Some(false));
+}
+
+#[test]
 fn a_volume_that_is_gone_holds_no_release_up() {
     let (case, mut look) = contained(&unprotected());
     look.instance.as_mut().unwrap().volumes.remove(0);
@@ -161,7 +179,7 @@ fn an_instance_that_is_gone_has_nothing_to_protect_or_to_give_back() {
         let mut look = contained.clone();
         look.instance = instance.map(|s| Instance { state: s.into(), ..contained.instance.clone().unwrap() });
         let plan = Protection::contain(&case, &Empty {}, &look);
-        assert!(plan.is_done() && plan.verdict.state == state, "{}", plan.verdict.message);
+        assert!(plan.calls.is_empty() && plan.verdict.state == state, "{}", plan.verdict.message);
         assert_eq!(Protection::release(&case, &look).verdict.state, ActionState::Released);
     }
     let blind = Look { protection: None, ..contained };

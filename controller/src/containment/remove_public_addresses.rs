@@ -71,8 +71,8 @@ impl Action for Addresses {
 
     fn contain(case: &Case, _: &Empty, look: &Look) -> Plan {
         let Some(instance) = &look.instance else { return super::isolate_network::not_seen(case) };
-        if instance.state == "terminated" {
-            return Plan::done(ActionState::InForce, "the instance is terminated: it has no addresses");
+        if instance.is_terminated() {
+            return Plan::ended(case, "the instance is terminated: it has no addresses");
         }
         let mut plan = Plan::default();
         if case.is_unknown(Self::NAME) || (!case.has_record_of(Self::NAME) && is_marked_before(case, &instance.tags)) {
@@ -212,6 +212,7 @@ fn judge(plan: &mut Plan, look: &Look, instance: &Instance) {
         look.interfaces.iter().filter(|i| i.managed && !i.addresses.is_empty()).map(|i| i.id.as_str()).collect();
     let unseen: Vec<&str> =
         instance.interfaces.iter().filter(|id| look.interface(id).is_none()).map(String::as_str).collect();
+    let unseen = if instance.is_ended() { Vec::new() } else { unseen }; // its interfaces go, one after the other
     let ipv6: usize = look.interfaces.iter().map(|i| i.ipv6).sum();
     let without = look.interfaces.iter().filter(|i| i.addresses.is_empty()).count();
     let said = [

@@ -257,3 +257,11 @@ fn an_instance_or_an_interface_that_is_gone_holds_no_release_up() {
     let (_, _, end) = settle(case, fewer, Addresses::release);
     assert!(end.verdict.state == ActionState::Released && end.verdict.message.contains("eni-1: no longer exists"));
 }
+
+#[test]
+fn an_instance_that_is_ending_may_lose_its_interfaces() {
+    let (case, mut look) = contained(&public());
+    look.instance.as_mut().unwrap().state = "shutting-down".into();
+    look.interfaces.pop();
+    assert_eq!(contain(&case, &look).verdict.state, ActionState::InForce);
+}

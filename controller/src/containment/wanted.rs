@@ -19,7 +19,9 @@ use super::remove_console_access::ConsoleAccess;
 use super::remove_public_addresses::Addresses;
 use super::revoke_sessions::Sessions;
 use super::seal_trust_policy::Seal;
+use super::stop_instance::Stop;
 use super::tag_resource::TagResource;
+use super::terminate_instance::Terminate;
 use crate::aws::{AwsError, Session};
 
 /// The one list: per action the variant, its implementation, and its field in `ContainAction`.
@@ -107,6 +109,8 @@ actions! {
     RemovePublicAddresses: Addresses, remove_public_addresses;
     DetachFromAutoScaling: AutoScaling, detach_from_auto_scaling;
     DeregisterFromLoadBalancers: LoadBalancers, deregister_from_load_balancers;
+    StopInstance: Stop, stop_instance;
+    TerminateInstance: Terminate, terminate_instance;
     DenyAll: DenyAll, deny_all;
     DeactivateAccessKeys: AccessKeys, deactivate_access_keys;
     DeactivateSshKeys: SshKeys, deactivate_ssh_keys;
@@ -116,6 +120,9 @@ actions! {
     RevokeSessions: Sessions, revoke_sessions;
     SealTrustPolicy: Seal, seal_trust_policy;
 }
+
+/// What destroys evidence: memory, or everything. It waits for all evidence, and goes after all else.
+pub const DESTRUCTIVE: [&str; 2] = [Stop::NAME, Terminate::NAME];
 
 /// The actions of all holders, merged; and those on record that no holder asks for any more, since nothing is given back
 /// before the last lets go.

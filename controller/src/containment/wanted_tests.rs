@@ -2,7 +2,7 @@ use SeverTrackedConnections::{Always, Auto, Never};
 use firebreak_crds::{ContainAction, IsolateNetwork, SeverTrackedConnections};
 
 use super::*;
-use crate::containment::example::{self, deny_all, isolate, keys_off, metadata_off, no_addresses, protect};
+use crate::containment::example::{self, deny_all, end, isolate, keys_off, metadata_off, no_addresses, protect};
 
 fn names(wanted: &[Wanted]) -> Vec<&'static str> {
     wanted.iter().map(Wanted::name).collect()
@@ -28,6 +28,8 @@ fn what_is_on_record_stays_wanted_though_nobody_asks_for_it() {
         (vec!["deactivateAccessKeys/AKIA1"], vec!["deactivateAccessKeys"]),
         (vec!["isolateNetwork/unknown", "denyAll/unknown"], vec!["isolateNetwork", "denyAll"]),
         (vec!["tagResource"], vec![]),
+        (vec!["instance/ended"], vec![]),
+        (vec!["stopInstance", "stopInstance/disableApiStop"], vec!["stopInstance"]),
         (vec![], vec![]),
     ] {
         let keys: Vec<String> = keys.into_iter().map(str::to_owned).collect();
@@ -71,6 +73,8 @@ fn every_action_has_the_name_that_the_policy_gives_it() {
         (protect(), "protectFromTermination"),
         (metadata_off(), "disableInstanceMetadata"),
         (no_addresses(), "removePublicAddresses"),
+        (end("stopInstance"), "stopInstance"),
+        (end("terminateInstance"), "terminateInstance"),
         (deny_all(), "denyAll"),
         (keys_off(), "deactivateAccessKeys"),
     ] {

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::aws::{AwsError, Class, Guard, Session};
 use crate::clock;
-use crate::containment::{Ledger, LedgerError, Pass, Report, Stage, Wanted, wanted};
+use crate::containment::{DESTRUCTIVE, Ledger, LedgerError, Pass, Report, Stage, Wanted, wanted};
 use crate::memory::{Memo, next_sweep};
 use crate::stores::Stores;
 
@@ -108,7 +108,7 @@ impl Turn<'_> {
         Ok(terminating_crds(&self.ctx.client).await?.is_empty())
     }
 
-    /// All actions side by side, or in the stages of a release; the mark last, when the others are through.
+    /// All actions, or in the stages of a release; the mark last, when the others are through.
     async fn carry_out(&self, quarantine: Quarantine, releasing: bool) -> (Vec<Report>, Quarantine) {
         let wanted = wanted(&quarantine.spec.holders, quarantine.spec.original.iter().flat_map(|o| o.keys()));
         let mark = mark(&quarantine, releasing);
@@ -118,9 +118,9 @@ impl Turn<'_> {
         };
         let (name, uid, suspended) = (quarantine.name_any(), self.uid.clone(), quarantine.spec.suspend);
         let ledger = Ledger::new(self.api.clone(), quarantine);
-        let guard = if releasing { Guard::StillToRelease { name, uid } } else { Guard::Narrowing };
+        let guard = if releasing { Guard::StillToRelease { name, uid } } else { Guard::StillHeld { name, uid } };
         let pass = Pass { session: &session, actor: &self.ctx.actor, ledger: &ledger, releasing, suspended, guard };
-        let mut reports = if releasing { give_back(&wanted, &pass).await } else { side_by_side(&wanted, &pass).await };
+        let mut reports = if releasing { give_back(&wanted, &pass).await } else { contain(&wanted, &pass).await };
         let through = reports
             .iter()
             .all(|r| r.seen && r.verdict.state != ActionState::InProgress && r.verdict.state != ActionState::Conflict);
@@ -211,6 +211,27 @@ async fn give_back(wanted: &[Wanted], pass: &Pass<'_>) -> Vec<Report> {
     reports
 }
 
+/// All but what destroys, side by side; then that, one after the other, once what the others change is on record.
+async fn contain(wanted: &[Wanted], pass: &Pass<'_>) -> Vec<Report> {
+    let destroys = |action: &&Wanted| DESTRUCTIVE.contains(&action.name());
+    let mut reports = side_by_side(wanted.iter().filter(|a| !destroys(a)), pass).await;
+    for action in wanted.iter().filter(destroys) {
+        let report = match unrecorded(&pass.ledger.latest().await, &reports) {
+            None => Box::pin(action.run(pass)).await,
+            Some(other) => Report::waits(action.name(), other),
+        };
+        reports.push(report);
+    }
+    reports
+}
+
+/// The first of the actions that changed nothing yet, since nothing could be recorded: what it would record must not be destroyed.
+fn unrecorded<'r>(quarantine: &Quarantine, reports: &'r [Report]) -> Option<&'r Report> {
+    let of = |r: &Report, key: &String| key.split('/').next() == Some(r.name);
+    let recorded = |r: &Report| quarantine.spec.original.iter().flat_map(|o| o.keys()).any(|key| of(r, key));
+    reports.iter().find(|r| r.ledger.is_some() || !(r.seen || recorded(r)))
+}
+
 /// The mark is put once, and taken away at release.
 fn mark(quarantine: &Quarantine, releasing: bool) -> Option<Wanted> {
     let actions = quarantine.status.iter().flat_map(|s| &s.actions);
@@ -227,5 +248,36 @@ fn retry_after(report: &Report, suspended: bool) -> Option<Duration> {
         (Some(error), _) => Some(error.class.retry_after()),
         _ if suspended => None,
         _ => (report.verdict.state == ActionState::InProgress).then_some(Duration::from_secs(1)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use firebreak_crds::Text;
+
+    use super::*;
+    use crate::containment::example;
+
+    #[test]
+    fn what_destroys_waits_until_what_the_others_change_is_on_record() {
+        let error = AwsError { class: Class::Denied, operation: "o".into(), code: "c".into(), message: "m".into() };
+        let unseen = Report::unseen("isolateNetwork", error.clone());
+        let seen = Report { seen: true, ..unseen.clone() };
+        let unstored = Report { ledger: Some(LedgerError::Refused("no".into())), ..seen.clone() };
+        let fresh = example::quarantine(example::instance(), vec![]);
+        let mut known = fresh.clone();
+        known.spec.original.get_or_insert_default().insert("isolateNetwork/eni-1".into(), Text("{}".into()));
+        for (what, quarantine, report, waits) in [
+            ("looked at, whatever came of it", &fresh, seen, false),
+            ("not looked at, nothing on record", &fresh, unseen.clone(), true),
+            ("not looked at, on record from before", &known, unseen, false),
+            ("what is new could not be stored", &known, unstored, true),
+        ] {
+            let reports = [report];
+            let other = unrecorded(quarantine, &reports);
+            assert_eq!(other.is_some(), waits, "{what}");
+            let waiting = other.map(|other| Report::waits("stopInstance", other));
+            assert!(waiting.is_none_or(|w| w.error.as_ref() == Some(&error) && !w.is_released()), "{what}");
+        }
     }
 }

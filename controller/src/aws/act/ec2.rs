@@ -62,6 +62,19 @@ pub(super) async fn send(ec2: &Client, call: &Call) -> Result<Outcome, AwsError>
         Call::ModifyInstanceAttribute { instance, attribute, protect } => {
             sent!(aws_sdk_ec2, call, set_attribute(ec2, instance, attribute, *protect))?;
         }
+        Call::LiftStopProtection { instance } => {
+            let request = set_attribute(ec2, instance, &InstanceAttribute::DisableApiStop, false);
+            sent!(aws_sdk_ec2, call, request)?;
+        }
+        Call::StopInstances { instance } => {
+            sent!(aws_sdk_ec2, call, ec2.stop_instances().instance_ids(instance).skip_os_shutdown(true))?;
+        }
+        Call::StartInstances { instance } => {
+            sent!(aws_sdk_ec2, call, ec2.start_instances().instance_ids(instance))?;
+        }
+        Call::TerminateInstances { instance } => {
+            sent!(aws_sdk_ec2, call, ec2.terminate_instances().instance_ids(instance).skip_os_shutdown(true))?;
+        }
         Call::CreateTags { resource, tags } => {
             sent!(aws_sdk_ec2, call, ec2.create_tags().resources(resource).set_tags(Some(tag_list(tags))))?;
         }

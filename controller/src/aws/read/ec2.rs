@@ -35,13 +35,40 @@ impl Session {
         else {
             return Ok(None);
         };
-        let on = |attribute: Option<ec2::AttributeBooleanValue>| attribute.and_then(|a| a.value).unwrap_or_default();
         let behavior = shutdown.instance_initiated_shutdown_behavior.and_then(|b| b.value);
         Ok(Some(InstanceProtection {
-            disable_api_termination: on(termination.disable_api_termination),
-            disable_api_stop: on(stop.disable_api_stop),
+            disable_api_termination: is_on(termination.disable_api_termination),
+            disable_api_stop: is_on(stop.disable_api_stop),
             shutdown_stops: behavior.as_deref() == Some(shutdown_behavior(true)),
         }))
+    }
+
+    /// Whether AWS refuses to stop the instance; None where it shows no such instance.
+    pub async fn stop_protection(&self, region: &str, id: &str) -> Read<Option<bool>> {
+        let shown = self.instance_attribute(region, id, ec2::InstanceAttributeName::DisableApiStop).await;
+        Ok(absent(shown)?.map(|shown| is_on(shown.disable_api_stop)))
+    }
+
+    /// Whether AWS refuses to terminate the instance; None where it shows no such instance.
+    pub async fn termination_protection(&self, region: &str, id: &str) -> Read<Option<bool>> {
+        let shown = self.instance_attribute(region, id, ec2::InstanceAttributeName::DisableApiTermination).await;
+        Ok(absent(shown)?.map(|shown| is_on(shown.disable_api_termination)))
+    }
+
+    /// Whether instances of a type have disks of their host; None where AWS shows no such type. Whether an instance uses them
+    /// AWS does not show.
+    pub async fn has_instance_store(&self, region: &str, instance_type: &str) -> Read<Option<bool>> {
+        let reader = &self.region(region)?.instance_types;
+        self.measured("ec2:DescribeInstanceTypes", reader.get(instance_type.to_owned())).await
+    }
+
+    /// Whether the instance's Spot request outlives it, so that AWS lets it be stopped.
+    pub async fn has_persistent_spot_request(&self, region: &str, id: &str) -> Read<bool> {
+        let request = self.ec2(region)?.describe_spot_instance_requests();
+        let request = request.filters(filter("instance-id", vec![id.to_owned()]));
+        let read = async { request.send().await.map_err(|e| error("ec2:DescribeSpotInstanceRequests", &e)) };
+        let found = self.measured("ec2:DescribeSpotInstanceRequests", read).await?;
+        Ok(found.spot_instance_requests().iter().any(|r| r.r#type == Some(ec2::SpotInstanceType::Persistent)))
     }
 
     /// AWS shows these one by one only.
@@ -137,6 +164,10 @@ impl Session {
     }
 }
 
+fn is_on(attribute: Option<ec2::AttributeBooleanValue>) -> bool {
+    attribute.and_then(|a| a.value).unwrap_or_default()
+}
+
 fn filter(name: &str, values: Vec<String>) -> Filter {
     Filter::builder().name(name).set_values(Some(values)).build()
 }
@@ -150,6 +181,14 @@ async fn describe_instances(ec2: &aws_sdk_ec2::Client, by: &str, values: Vec<Str
     let pages = ec2.describe_instances().filters(filter(by, values)).max_results(PAGE).into_paginator().items().send();
     let found: Vec<_> = pages.collect::<Result<_, _>>().await.map_err(|e| error("ec2:DescribeInstances", &e))?;
     Ok(found.into_iter().flat_map(|r| r.instances.unwrap_or_default()).map(instance).collect())
+}
+
+pub(super) async fn fetch_instance_types(ec2: aws_sdk_ec2::Client, types: Vec<String>) -> Read<HashMap<String, bool>> {
+    let request = ec2.describe_instance_types().filters(filter("instance-type", types)).max_results(100);
+    let pages = request.into_paginator().items().send();
+    let found: Vec<_> = pages.collect::<Result<_, _>>().await.map_err(|e| error("ec2:DescribeInstanceTypes", &e))?;
+    let has_store = |t: ec2::InstanceTypeInfo| Some((t.instance_type?.as_str().to_owned(), t.instance_storage_supported?));
+    Ok(found.into_iter().filter_map(has_store).collect())
 }
 
 pub(super) async fn fetch_interfaces(ec2: aws_sdk_ec2::Client, ids: Vec<String>) -> Read<HashMap<String, Vec<Interface>>> {
@@ -207,6 +246,7 @@ fn instance(i: ec2::Instance) -> Instance {
         tags: tags(i.tags),
         interfaces: i.network_interfaces.unwrap_or_default().into_iter().filter_map(|n| n.network_interface_id).collect(),
         spot: i.instance_lifecycle == Some(ec2::InstanceLifecycleType::Spot),
+        kind: i.instance_type.map(|t| t.as_str().to_owned()).unwrap_or_default(),
         ebs_root: i.root_device_type == Some(ec2::DeviceType::Ebs),
         volumes: i.block_device_mappings.unwrap_or_default().into_iter().filter_map(attached_volume).collect(),
         metadata: i.metadata_options.map(metadata_options).unwrap_or_default(),

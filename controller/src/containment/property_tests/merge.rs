@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use firebreak_crds::{
-    ContainAction, DetachFromAutoScaling, DetachMode, Empty, Holder, HolderState, IsolateNetwork, ReleasePolicy,
-    SeverTrackedConnections,
+    ContainAction, DetachFromAutoScaling, DetachMode, Empty, EndInstance, Holder, HolderState, IsolateNetwork,
+    ReleasePolicy, SeverTrackedConnections,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::ending::endings;
 use super::network::isolations;
 use super::scaling::detachments;
 use crate::containment::drive::Merge;
@@ -26,6 +27,10 @@ fn detaches(p: &DetachFromAutoScaling) -> bool {
     p.mode == DetachMode::Detach
 }
 
+fn loses(p: EndInstance) -> bool {
+    p.acknowledge_instance_store_loss
+}
+
 fn action() -> impl Strategy<Value = ContainAction> {
     prop_oneof![
         isolations().prop_map(|p| ContainAction { isolate_network: Some(p), ..ContainAction::default() }),
@@ -34,6 +39,8 @@ fn action() -> impl Strategy<Value = ContainAction> {
         Just(ContainAction { protect_from_termination: Some(Empty {}), ..ContainAction::default() }),
         Just(ContainAction { deregister_from_load_balancers: Some(Empty {}), ..ContainAction::default() }),
         detachments().prop_map(|p| ContainAction { detach_from_auto_scaling: Some(p), ..ContainAction::default() }),
+        endings().prop_map(|p| ContainAction { stop_instance: Some(p), ..ContainAction::default() }),
+        endings().prop_map(|p| ContainAction { terminate_instance: Some(p), ..ContainAction::default() }),
         Just(ContainAction { deny_all: Some(Empty {}), ..ContainAction::default() }),
         Just(ContainAction { deactivate_access_keys: Some(Empty {}), ..ContainAction::default() }),
     ]
@@ -52,6 +59,8 @@ fn covers(a: &[ContainAction], b: &[ContainAction]) -> bool {
     b.iter().all(|b| {
         a.iter().filter(|a| wanted::name_of(a) == wanted::name_of(b)).any(|a| {
             a.isolate_network.as_ref().map(rank) >= b.isolate_network.as_ref().map(rank)
+                && a.stop_instance.map(loses) >= b.stop_instance.map(loses)
+                && a.terminate_instance.map(loses) >= b.terminate_instance.map(loses)
                 && a.detach_from_auto_scaling.as_ref().map(detaches) >= b.detach_from_auto_scaling.as_ref().map(detaches)
         })
     })
@@ -65,6 +74,14 @@ proptest! {
         prop_assert_eq!(merge(&merge(&a, &b), &c), merge(&a, &merge(&b, &c)));
         prop_assert!(rank(&merge(&a, &b)) >= rank(&a).max(rank(&b)));
         prop_assert_eq!(merge(&a, &a), a);
+    }
+
+    #[test]
+    fn what_one_holder_acknowledges_is_acknowledged(a in endings(), b in endings(), c in endings()) {
+        prop_assert_eq!(a.merge(&b), b.merge(&a));
+        prop_assert_eq!(a.merge(&b).merge(&c), a.merge(&b.merge(&c)));
+        prop_assert!(loses(a.merge(&b)) >= (loses(a) || loses(b)));
+        prop_assert_eq!(EndInstance::kept().merge(&a), a, "kept is the weakest");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use firebreak_crds::{ActionState, OnConflict};
 
 use super::{Addresses, Elastic, Look, Original, is_assigned, originals, surfaced_key, take_away};
-use crate::aws::{Call, ElasticAddress, Interface};
+use crate::aws::{Call, ElasticAddress, Instance, Interface};
 use crate::containment::case::Case;
 use crate::containment::drive::Action as _;
 use crate::containment::plan::Plan;
@@ -23,7 +23,7 @@ struct Way {
 
 pub(super) fn plan(case: &Case, look: &Look) -> Plan {
     let mut way = Way::default();
-    if look.instance.as_ref().is_none_or(|i| i.state == "terminated") {
+    if look.instance.as_ref().is_none_or(Instance::is_ended) {
         return Plan::done(ActionState::Released, "the instance no longer exists: its Elastic IPs stay allocated, and free");
     }
     for (id, original) in originals(case) {

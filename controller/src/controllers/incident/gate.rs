@@ -13,13 +13,11 @@ use kube::{Api, ResourceExt};
 use super::approval::{self, Asked};
 use super::resolve::{Refusal, Resolved, Target};
 use super::{Notes, evidence, holds};
+use crate::containment::DESTRUCTIVE;
 use crate::controllers::evidence::is_complete;
 use crate::controllers::{Ctx, Error, kube};
 use crate::stores::Stores;
 
-/// What destroys evidence: memory, or everything.
-// No action of these names is there yet: whoever adds one finds the gate in place.
-const DESTRUCTIVE: [&str; 2] = ["stopInstance", "terminateInstance"];
 /// The reason of what waits for evidence.
 pub const AWAITING_EVIDENCE: &str = "AwaitingEvidence";
 

@@ -3,7 +3,7 @@ use firebreak_crds::{EvidenceAction, EvidenceSpec, EvidenceStatus, IncidentRef, 
 
 use super::*;
 use crate::conditions::Conditions;
-use crate::containment::example::{self, deny_all, isolate};
+use crate::containment::example::{self, end, isolate};
 use crate::controllers::incident::approval::tests::{incident, target};
 
 /// Snapshots that an Incident asked for.
@@ -69,23 +69,23 @@ fn what_destroys_nothing_waits_for_no_evidence() {
     assert_eq!((resolved.actions.len(), resolved.waiting.len()), (1, 0));
 }
 
-/// As if isolation were destructive: the actions here are none.
 #[test]
 fn what_is_destructive_waits_while_anything_is_missing_unless_it_is_held() {
-    let held = [isolate(SeverTrackedConnections::Auto)];
+    let asked = || [end("stopInstance"), end("terminateInstance")];
+    let held = asked();
     for (what, held, missing, goes, waits) in [
-        ("nothing is missing", &[][..], vec![], 2, 0),
+        ("nothing is missing", &[][..], vec![], 3, 0),
         ("evidence is missing", &[], vec!["snapshots: 2 of 3".to_owned()], 1, 1),
-        ("held already", &held, vec!["snapshots: 2 of 3".to_owned()], 2, 0),
+        ("held already", &held, vec!["snapshots: 2 of 3".to_owned()], 3, 0),
     ] {
         let mut target = instance(1);
-        target.resolved.as_mut().unwrap().actions.push(deny_all());
-        keep(&["isolateNetwork"], &mut target, held, |_| missing.clone());
+        target.resolved.as_mut().unwrap().actions.extend(asked());
+        keep(&DESTRUCTIVE, &mut target, held, |_| missing.clone());
         let Resolved { actions, waiting, .. } = target.resolved.unwrap();
         assert_eq!((actions.len(), waiting.len()), (goes, waits), "{what}");
-        assert!(actions.contains(&deny_all()), "{what}");
+        assert!(actions.contains(&isolate(SeverTrackedConnections::Auto)), "{what}");
         for waits in waiting {
-            let expected = "isolateNetwork waits until all evidence is complete: snapshots: 2 of 3";
+            let expected = "stopInstance, terminateInstance waits until all evidence is complete: snapshots: 2 of 3";
             assert_eq!((waits.reason, waits.message.as_str()), (AWAITING_EVIDENCE, expected), "{what}");
         }
     }
