@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use anyhow::ensure;
-use firebreak_crds::{ConversionState, HolderState, Quarantine};
+use anyhow::{Context, ensure};
+use firebreak_crds::{ConversionState, Evidence, HolderState, Quarantine, is_true};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
 use kube::{Api, Client};
@@ -30,6 +30,10 @@ enum Needs {
     OpenWindow(String),
     /// That nobody holds the Quarantine of this user, or of the instance with this interface or target group.
     Release(String),
+    /// That nobody holds it, or that a holder stops it: its stop protection goes.
+    StopOrRelease(String),
+    /// That a holder of the Quarantine of this instance asks for this action, and all evidence of it is complete.
+    Decided(&'static str, String),
     /// It is never right.
     Never(&'static str),
 }
@@ -86,18 +90,21 @@ impl Judge {
         let judged = self.0.judged.lock().unwrap();
         let wrong: Vec<_> = judged.iter().filter(|j| j.wrong.is_some()).collect();
         assert!(wrong.is_empty(), "{wrong:#?}");
-        judged.iter().filter(|j| matches!(j.needs, Some(Needs::OpenWindow(_) | Needs::Release(_)))).count()
+        judged
+            .iter()
+            .filter(|j| matches!(j.needs, Some(Needs::OpenWindow(_) | Needs::Release(_) | Needs::StopOrRelease(_))))
+            .count()
     }
 }
 
 impl Bench {
     /// The record is read at once, beside all else: a little later it may say something else.
     async fn judge(&self, call: Call) {
-        let (quarantines, groups) = tokio::join!(self.quarantines(), self.groups());
+        let (quarantines, evidence, groups) = tokio::join!(self.quarantines(), self.evidence(), self.groups());
         let (needs, wrong) = match groups {
             Ok(groups) => {
                 let needs = needs(&call, &groups, Timestamp::now());
-                let wrong = meets(&needs, quarantines).err();
+                let wrong = meets(&needs, quarantines, evidence).err();
                 (Some(needs), wrong)
             }
             Err(blind) => (None, Some(blind)),
@@ -110,6 +117,11 @@ impl Bench {
         let Kube(client) = self.kube.get_or_try_init(|| self.client()).await?;
         let all = Api::<Quarantine>::all(client.clone()).list(&ListParams::default()).await?;
         Ok(all.items.into_iter().filter(|q| q.spec.resource.account_id == self.aws.account).collect())
+    }
+
+    async fn evidence(&self) -> anyhow::Result<Vec<Evidence>> {
+        let Kube(client) = self.kube.get_or_try_init(|| self.client()).await?;
+        Ok(Api::<Evidence>::all(client.clone()).list(&ListParams::default()).await?.items)
     }
 
     async fn client(&self) -> anyhow::Result<Kube> {
@@ -126,7 +138,11 @@ impl Bench {
 }
 
 /// Whether the record, if it is needed, allows the call.
-fn meets(needs: &Needs, quarantines: anyhow::Result<Vec<Quarantine>>) -> anyhow::Result<()> {
+fn meets(
+    needs: &Needs,
+    quarantines: anyhow::Result<Vec<Quarantine>>,
+    evidence: anyhow::Result<Vec<Evidence>>,
+) -> anyhow::Result<()> {
     match needs {
         Needs::Nothing => {}
         Needs::Never(why) => anyhow::bail!("{why}"),
@@ -139,6 +155,21 @@ fn meets(needs: &Needs, quarantines: anyhow::Result<Vec<Quarantine>>) -> anyhow:
             let quarantines = quarantines?;
             let let_go = quarantines.iter().any(|q| is_of(q, what) && is_let_go(q));
             ensure!(let_go, "{what} is held: {quarantines:#?}");
+        }
+        Needs::StopOrRelease(instance) => {
+            let quarantines = quarantines?;
+            let right = |q: &Quarantine| is_let_go(q) || asks(q, "stopInstance");
+            ensure!(quarantines.iter().any(|q| is_of(q, instance) && right(q)), "nobody stops it: {quarantines:#?}");
+        }
+        Needs::Decided(action, instance) => {
+            let quarantines = quarantines?;
+            let held = quarantines.iter().find(|q| q.spec.resource.id == *instance && asks(q, action));
+            let held = held.with_context(|| format!("nobody asks for {action}: {quarantines:#?}"))?;
+            ensure!(held.spec.original.iter().flatten().any(|(key, _)| key == action), "not on record: {held:#?}");
+            let of_it = evidence?.into_iter().filter(|e| e.spec.resource.arn() == held.spec.resource.arn());
+            let ready = |e: &Evidence| e.status.as_ref().is_some_and(|s| is_true(&s.conditions, "Ready"));
+            let open: Vec<Evidence> = of_it.filter(|e| !ready(e)).collect();
+            ensure!(open.is_empty(), "evidence is not complete: {open:#?}");
         }
     }
     Ok(())
@@ -156,6 +187,12 @@ fn is_of(quarantine: &Quarantine, what: &str) -> bool {
         actions.iter().any(|action| keys.contains_key(&format!("{action}/{what}")))
     };
     quarantine.spec.resource.id == what || quarantine.spec.original.as_ref().is_some_and(recorded)
+}
+
+/// Whether a holder asks for an action.
+fn asks(quarantine: &Quarantine, action: &str) -> bool {
+    let asked = |a| serde_json::to_value(a).is_ok_and(|a: serde_json::Value| a.get(action).is_some());
+    quarantine.spec.holders.iter().flat_map(|h| &h.actions).any(asked)
 }
 
 /// Nobody holds it; and a Retained hold ends only when somebody deletes the Quarantine.
@@ -177,6 +214,13 @@ fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Need
         }
         "AssociateAddress" => Needs::Never("may take an address away from somebody"),
         "ModifyInstanceAttribute" => protection(call),
+        "StopInstances" | "TerminateInstances" if param("SkipOsShutdown") != "true" => {
+            Needs::Never("lets its own scripts run")
+        }
+        "StopInstances" | "TerminateInstances" if call.params.contains_key("InstanceId.2") => Needs::Never("more than one"),
+        "StopInstances" => Needs::Decided("stopInstance", param("InstanceId.1").to_owned()),
+        "TerminateInstances" => Needs::Decided("terminateInstance", param("InstanceId.1").to_owned()),
+        "StartInstances" => Needs::Release(param("InstanceId.1").to_owned()),
         "ModifyInstanceMetadataOptions" => match param("HttpEndpoint") {
             "disabled" if !call.params.contains_key("HttpTokens") => Needs::Nothing,
             "enabled" => Needs::Release(param("InstanceId").to_owned()),
@@ -282,12 +326,16 @@ fn protection(call: &Call) -> Needs {
         key if key.starts_with("BlockDeviceMapping.") && key.ends_with(".Ebs.DeleteOnTermination") => Some(value == "false"),
         _ => None,
     };
+    let instance = || call.params.get("InstanceId").cloned().unwrap_or_default();
     let said = |key: &str| ["InstanceId", "Version"].contains(&key) || key.ends_with(".DeviceName");
     let values: Vec<_> = call.params.iter().filter(|(key, _)| !said(key)).map(keeps).collect();
     match values.iter().copied().collect::<Option<Vec<bool>>>() {
         Some(values) if values.is_empty() => Needs::Never("sets nothing"),
         Some(values) if values.iter().all(|keeps| *keeps) => Needs::Nothing,
-        Some(_) => Needs::Release(call.params.get("InstanceId").cloned().unwrap_or_default()),
+        Some(_) if call.params.get("DisableApiStop.Value").is_some_and(|on| on == "false") && values.len() == 1 => {
+            Needs::StopOrRelease(instance())
+        }
+        Some(_) => Needs::Release(instance()),
         None => Needs::Never("sets an attribute that is none of ours"),
     }
 }
@@ -353,11 +401,23 @@ mod tests {
             ])
         };
         assert_eq!(set(&[("DisableApiTermination.Value", "true")]), Needs::Nothing);
-        assert_eq!(set(&[("DisableApiStop.Value", "false")]), Needs::Release("i-1".into()));
+        assert_eq!(set(&[("DisableApiTermination.Value", "false")]), Needs::Release("i-1".into()));
+        assert_eq!(set(&[("DisableApiStop.Value", "false")]), Needs::StopOrRelease("i-1".into()));
         assert_eq!(set(&[("InstanceInitiatedShutdownBehavior.Value", "stop")]), Needs::Nothing);
         assert_eq!(set(&[("InstanceInitiatedShutdownBehavior.Value", "terminate")]), Needs::Release("i-1".into()));
         assert_eq!((volume("false"), volume("true")), (Needs::Nothing, Needs::Release("i-1".into())));
         assert!(matches!(set(&[("UserData.Value", "x")]), Needs::Never(_)) && matches!(set(&[]), Needs::Never(_)));
+    }
+
+    #[test]
+    fn an_instance_is_ended_only_where_it_is_decided_and_runs_again_only_after_a_release() {
+        let end = |action, params: &[(&str, &str)]| judged(action, &[&[("InstanceId.1", "i-1")], params].concat());
+        for (action, name) in [("StopInstances", "stopInstance"), ("TerminateInstances", "terminateInstance")] {
+            assert_eq!(end(action, &[("SkipOsShutdown", "true")]), Needs::Decided(name, "i-1".into()));
+            assert!(matches!(end(action, &[]), Needs::Never(_)), "{action}");
+            assert!(matches!(end(action, &[("SkipOsShutdown", "true"), ("InstanceId.2", "i-2")]), Needs::Never(_)));
+        }
+        assert_eq!(end("StartInstances", &[]), Needs::Release("i-1".into()));
     }
 
     #[test]
@@ -457,7 +517,7 @@ mod tests {
 
     #[test]
     fn what_is_not_on_the_list_is_wrong() {
-        assert!(matches!(judged("TerminateInstances", &[]), Needs::Never(_)));
+        assert!(matches!(judged("RebootInstances", &[]), Needs::Never(_)));
         assert!(matches!(judged("DeleteTags", &[("Tag.1.Key", "Name")]), Needs::Never(_)));
         assert_eq!(judged("TagUser", &[("Tags.member.1.Key", "firebreak.dev/incident")]), Needs::Nothing);
     }

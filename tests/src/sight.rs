@@ -211,6 +211,12 @@ pub async fn instance(aws: &Aws, id: &str) -> anyhow::Result<aws_sdk_ec2::types:
     found.ok_or_else(|| anyhow::anyhow!("no instance {id}"))
 }
 
+/// The state of an instance: `running`, `stopped`, `terminated`, ...
+pub async fn state(aws: &Aws, id: &str) -> anyhow::Result<String> {
+    let state = instance(aws, id).await?.state.and_then(|s| s.name);
+    Ok(state.map(|name| name.as_str().to_owned()).unwrap_or_default())
+}
+
 /// The private address and the allocation of each public address of each interface; an empty allocation where AWS assigned it.
 pub async fn public_addresses(
     aws: &Aws,

@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 use crate::ground_up::{Guard, world};
 
 /// The tests' own user, who declares the Incidents.
-const ADMIN: &str = "admin";
+pub const ADMIN: &str = "admin";
 /// The group whose approval the policy asks for.
 const LEADS: &str = "leads";
 /// Whoever is in it may approve, as far as RBAC is asked.
-const APPROVERS: &str = "approvers";
+pub const APPROVERS: &str = "approvers";
 
 /// A world whose policy lets nobody switch access keys off, or do `more`, alone; and people who may approve.
 async fn two_people(approvals: Value) -> (World<'static>, Guard) {
@@ -24,6 +24,12 @@ async fn two_people(approvals: Value) -> (World<'static>, Guard) {
     let mut policy = standard_policy();
     policy["approvals"] = approvals;
     world.plane.apply(&world.policy("standard", policy).to_string()).await.unwrap();
+    let_approve(&world).await;
+    (world, guard)
+}
+
+/// Lets the group `APPROVERS` approve, as far as RBAC is asked.
+pub async fn let_approve(world: &World<'_>) {
     let binding = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "RoleBinding",
@@ -32,7 +38,6 @@ async fn two_people(approvals: Value) -> (World<'static>, Guard) {
         "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": APPROVERS }],
     });
     world.plane.apply(&binding.to_string()).await.unwrap();
-    (world, guard)
 }
 
 fn of_the_leads() -> Value {
@@ -44,7 +49,7 @@ fn asked(incident: &Incident) -> ApprovalStatus {
 }
 
 /// The Approval that the Incident's condition asks for, in somebody's name.
-async fn blank(world: &World<'_>, by: &str) -> Value {
+pub async fn blank(world: &World<'_>, by: &str) -> Value {
     let (reason, message) = world.said("inc", "Approved").await;
     assert_eq!(reason, "AwaitingApproval", "{message}");
     let command = message.split_once(&format!("kubectl create -n {} -f - <<< '", world.namespace)).expect("a command").1;
@@ -60,7 +65,7 @@ async fn refused(world: &World<'_>, user: &str, groups: &[&str], approval: &Valu
 }
 
 /// The admission policy's own copy of an Incident may be a moment late.
-async fn approve(world: &World<'_>, user: &str, groups: &[&str], approval: &Value) {
+pub async fn approve(world: &World<'_>, user: &str, groups: &[&str], approval: &Value) {
     let created = async || world.plane.create_as(user, groups, &approval.to_string()).await;
     eventually(&format!("{user} approves"), SOON, created).await;
 }

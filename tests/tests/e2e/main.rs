@@ -11,6 +11,7 @@ mod conversion;
 mod credentials;
 mod denied;
 mod drift;
+mod ending;
 mod examples;
 mod ground;
 mod ground_up;
