@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use tracing::error;
 use tracing_subscriber::EnvFilter;
 
+use crate::containment::Keys;
 use crate::{aws, backup, inventory, run};
 
 /// Contains AWS resources as declared by Incidents in Kubernetes.
@@ -34,6 +36,9 @@ enum Command {
         /// The name of the `AwsAccount`.
         #[arg(long)]
         account: String,
+        /// The keys that the controller has: with them it is told whether the copies of records in tags are to be believed.
+        #[arg(long, env = "FIREBREAK_MAC_KEY_FILE")]
+        mac_key_file: Option<PathBuf>,
     },
 }
 
@@ -46,6 +51,9 @@ pub struct RunArgs {
     /// How often everything that is contained is looked at, e.g. 30s or 2m.
     #[arg(long, env = "FIREBREAK_DRIFT_INTERVAL", default_value = "30s", value_parser = duration)]
     pub drift_interval: Duration,
+    /// A file with keys, one a line, outside the AWS accounts: the first signs the copies of records in tags, all verify.
+    #[arg(long, env = "FIREBREAK_MAC_KEY_FILE")]
+    pub mac_key_file: Option<PathBuf>,
     /// How log lines look.
     #[arg(long, env = "FIREBREAK_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
@@ -77,9 +85,10 @@ pub fn main() -> ExitCode {
         },
         Command::Export => once(async { backup::export(&run::client().await?, std::io::stdout()).await }),
         Command::Import => once(async { backup::import(&run::client().await?, std::io::stdin(), std::io::stdout()).await }),
-        Command::Inventory { account } => {
-            once(async move { inventory::print(&run::client().await?, &account, std::io::stdout()).await })
-        }
+        Command::Inventory { account, mac_key_file } => once(async move {
+            let keys = Keys::read(mac_key_file.as_deref()).await;
+            inventory::print(&run::client().await?, &account, &keys, std::io::stdout()).await
+        }),
     }
 }
 

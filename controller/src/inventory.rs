@@ -3,11 +3,13 @@
 use std::io::Write;
 
 use anyhow::Context;
-use firebreak_crds::AwsAccount;
-use kube::{Api, Client};
+use firebreak_crds::{AwsAccount, NameRef, Resource, ResourceKind};
+use kube::{Api, Client, ResourceExt};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::aws::{Accounts, Session};
+use crate::aws::{Accounts, Instance, Marked, Session};
+use crate::containment::{Keys, SecondCopy, is_of_copy};
 use crate::metrics::Metrics;
 
 /// One resource that carries a mark.
@@ -25,17 +27,15 @@ pub struct Found {
 ///
 /// # Errors
 /// When the AwsAccount does not exist, or AWS cannot be read: then nothing is printed, since a part would look like all.
-pub async fn print(client: &Client, account: &str, mut to: impl Write) -> anyhow::Result<()> {
+pub async fn print(client: &Client, account: &str, keys: &Keys, mut to: impl Write) -> anyhow::Result<()> {
     let account =
         Api::<AwsAccount>::all(client.clone()).get(account).await.with_context(|| format!("AwsAccount {account}"))?;
     let session = Accounts::load(Arc::new(Metrics::new())).await.session(&account).await?;
-    let principals = session.marked_principals().await?.into_iter();
-    let mut found: Vec<Found> = principals
-        .flat_map(|m| m.marks.into_iter().map(move |mark| (m.principal.clone(), mark)))
-        .map(|(resource, mark)| Found { region: "global".into(), resource, mark })
-        .collect();
+    let look = Look { session: &session, keys, account: account.name_any() };
+    let principals = session.marked_principals().await?;
+    let mut found: Vec<Found> = principals.iter().flat_map(|m| look.principal(m)).collect();
     for region in &account.spec.regions {
-        found.extend(marked(&session, region).await?);
+        found.extend(look.region(region).await?);
     }
     found.sort();
     writeln!(to, "{:12}  {:40}  MARK", "REGION", "RESOURCE")?;
@@ -45,14 +45,61 @@ pub async fn print(client: &Client, account: &str, mut to: impl Write) -> anyhow
     Ok(())
 }
 
-async fn marked(session: &Session, region: &str) -> anyhow::Result<Vec<Found>> {
+/// A look at one account.
+struct Look<'a> {
+    session: &'a Session,
+    keys: &'a Keys,
+    account: String,
+}
+
+impl Look<'_> {
+    fn principal(&self, marked: &Marked) -> Vec<Found> {
+        let (kind, word) = marked.principal.either((ResourceKind::IamUser, "user"), (ResourceKind::IamRole, "role"));
+        let resource = self.resource(kind, None, marked.principal.name());
+        let tags = self.tags(&resource, &marked.id, &marked.tags);
+        let found = |mark| Found { region: "global".into(), resource: format!("{word} {}", marked.principal), mark };
+        marked.policies.iter().cloned().chain(tags).map(found).collect()
+    }
+
+    async fn region(&self, region: &str) -> anyhow::Result<Vec<Found>> {
+        let instances = self.session.instances_tagged(region, crate::containment::INCIDENT_TAG).await?;
+        let found = |i: &Instance| {
+            let resource = self.resource(ResourceKind::Ec2Instance, Some(region.to_owned()), &i.id);
+            let name = format!("instance {}", i.id);
+            let found = |mark| Found { region: region.to_owned(), resource: name.clone(), mark };
+            self.tags(&resource, &i.id, &i.tags).into_iter().map(found).collect::<Vec<_>>()
+        };
+        let groups = in_groups(self.session, region).await?;
+        Ok(instances.iter().flat_map(found).chain(groups).collect())
+    }
+
+    fn resource(&self, kind: ResourceKind, region: Option<String>, id: &str) -> Resource {
+        let account_ref = NameRef { name: self.account.clone() };
+        Resource { kind, account_ref, account_id: self.session.account_id.clone(), region, id: id.to_owned() }
+    }
+
+    /// A line for each tag, and one for the copy of the record.
+    fn tags(&self, resource: &Resource, unique: &str, tags: &BTreeMap<String, String>) -> Vec<String> {
+        let ours = tags.iter().filter(|(key, _)| key.starts_with("firebreak.dev/"));
+        let (copy, marks): (Vec<_>, Vec<_>) = ours.partition(|(key, _)| is_of_copy(key));
+        let mut lines: Vec<String> = marks.iter().map(|(key, value)| format!("tag {key}={value}")).collect();
+        if !copy.is_empty() {
+            let read = SecondCopy::from_tags(tags, resource, unique, self.keys);
+            let what = read.map_or_else(|why| format!("NOT VALID: {why}"), |copy| valid(&copy));
+            lines.push(format!("copy of the original in {} tags: {what}", copy.len()));
+        }
+        lines
+    }
+}
+
+fn valid(copy: &SecondCopy) -> String {
+    let incidents: Vec<&str> = copy.incidents.values().map(String::as_str).collect();
+    format!("valid, of {} entries, since {} for {}", copy.original.len(), copy.since, incidents.join(", "))
+}
+
+async fn in_groups(session: &Session, region: &str) -> anyhow::Result<Vec<Found>> {
     let found = |resource: String, mark: String| Found { region: region.to_owned(), resource, mark };
-    let instances = session.instances_tagged(region, crate::containment::INCIDENT_TAG).await?;
-    let mark = |tags: &std::collections::BTreeMap<String, String>| {
-        let incident = tags.get(crate::containment::INCIDENT_TAG).cloned().unwrap_or_default();
-        format!("tag {}={incident}", crate::containment::INCIDENT_TAG)
-    };
-    let mut all: Vec<Found> = instances.iter().map(|i| found(format!("instance {}", i.id), mark(&i.tags))).collect();
+    let mut all = Vec::new();
     let groups = session.our_groups(region).await?;
     all.extend(groups.iter().map(|g| found(format!("security group {}", g.id), format!("{} of {}", g.name, g.vpc))));
     let ids: Vec<String> = groups.iter().map(|g| g.id.clone()).collect();

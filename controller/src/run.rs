@@ -1,5 +1,6 @@
 //! Wiring: connects, watches, and runs the four controllers until told to stop.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use tracing::{debug, info, warn};
 
 use crate::aws::{Accounts, Actor, own_instance};
 use crate::cli::RunArgs;
+use crate::containment::Keys;
 use crate::controllers::{Ctx, Error, account, evidence, incident, quarantine, terminating_crds};
 use crate::events::Events;
 use crate::http::{self, Readiness};
@@ -53,7 +55,9 @@ pub async fn run(args: RunArgs) -> Result<(), Fatal> {
         memory: Memory::default(),
         own_instance,
         drift_interval: args.drift_interval,
+        mac_key_file: args.mac_key_file.clone(),
     });
+    tell_of_keys(args.mac_key_file.as_deref()).await;
     let listener = TcpListener::bind(args.http_addr).await?;
     info!(http = %listener.local_addr()?, drift_interval = ?args.drift_interval, "firebreak-controller {}", env!("CARGO_PKG_VERSION"));
     let readiness = Arc::new(Ready { stores: stores.clone(), client, claim: claim.clone() });
@@ -79,6 +83,12 @@ pub async fn client() -> anyhow::Result<Client> {
     let mut config = Config::infer().await?;
     config.default_retry = false;
     Ok(Client::try_from(config)?)
+}
+
+async fn tell_of_keys(file: Option<&Path>) {
+    if let Some(problem) = Keys::read(file).await.problem() {
+        warn!(problem, "records are not copied to AWS: if this cluster is lost, nobody knows what was there before");
+    }
 }
 
 fn identity() -> String {

@@ -61,7 +61,7 @@ pub struct QuarantineSpec {
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["interfaceId".into()]))]
     pub conversions: Vec<Conversion>,
-    /// How a release conflict is resolved. A person writes this.
+    /// How a release conflict is resolved, and what was there before where that is not known. A person writes this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<ReleaseDecision>,
     /// No writes to AWS for this resource. A person writes this.
@@ -134,11 +134,17 @@ pub enum ConversionState {
 }
 
 /// How a person resolves a release that conflicts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReleaseDecision {
     /// What happens to a field that shows neither what Firebreak put there nor the original.
-    pub on_conflict: OnConflict,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_conflict: Option<OnConflict>,
+    /// What was there before, where the record does not know it: keys and JSON as in `spec.original`. What is on record
+    /// wins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxProperties" = 256))]
+    pub original: Option<BTreeMap<String, Text>>,
 }
 
 /// What happens to a field in conflict.
@@ -170,6 +176,10 @@ pub struct QuarantineStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub observed_holds: Option<String>,
+    /// SHA-256 of what the copy of the original in the resource's tags was made of; absent before one was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub observed_copy: Option<String>,
     /// Each action, as read back from AWS.
     #[serde(default)]
     #[schemars(length(max = 32))]
@@ -229,6 +239,6 @@ pub enum ActionState {
     Failed,
     /// Given back, and read back so.
     Released,
-    /// A person decides: see `spec.release.onConflict`.
+    /// A person decides: see `spec.release`.
     Conflict,
 }

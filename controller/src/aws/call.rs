@@ -506,6 +506,13 @@ pub fn shutdown_behavior(protect: bool) -> &'static str {
     if protect { "stop" } else { "terminate" }
 }
 
+/// The keys, and numbered ones once.
 fn keys(tags: &BTreeMap<String, String>) -> String {
-    tags.keys().cloned().collect::<Vec<_>>().join(", ")
+    let name = |key: &String| match key.trim_end_matches(|c: char| c.is_ascii_digit()) {
+        numbered if numbered.len() < key.len() && numbered.ends_with('-') => format!("{numbered}*"),
+        _ => key.clone(),
+    };
+    let mut names: Vec<String> = tags.keys().map(name).collect();
+    names.dedup();
+    names.join(", ")
 }

@@ -18,8 +18,8 @@ pub use error::{AwsError, Class};
 pub use model::AttachedVolume;
 pub use model::{
     ClassicBalancer, Credential, ElasticAddress, Group, Identity, Instance, InstanceProtection, Interface, LoginProfile,
-    Membership, MetadataOptions, Principal, PublicAddress, Registration, RouteTable, Rule, ScalingGroup, Snapshot, Target,
-    TargetGroup, User,
+    Marked, Membership, MetadataOptions, Principal, PublicAddress, Registration, RouteTable, Rule, ScalingGroup, Snapshot,
+    Target, TargetGroup, User,
 };
 pub use own_instance::own_instance;
 pub use permissions::iam_policy;

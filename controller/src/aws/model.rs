@@ -418,12 +418,16 @@ pub struct Credential {
 }
 
 /// A user or role with what Firebreak put on it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Marked {
-    /// `user NAME` or `role NAME`.
-    pub principal: String,
-    /// The policies and tags, in words.
-    pub marks: Vec<String>,
+    /// Who.
+    pub principal: Principal,
+    /// AWS's unique id.
+    pub id: String,
+    /// The policies, in words.
+    pub policies: Vec<String>,
+    /// The tags.
+    pub tags: BTreeMap<String, String>,
 }
 
 /// That an IAM user has a console password.

@@ -3,8 +3,10 @@
 use firebreak_crds::{Conversion, ConversionState, Holder, OnConflict, Quarantine, ReleasePolicy, Resource};
 use k8s_openapi::jiff::Timestamp;
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::adopt::Adopted;
+use super::given;
 use super::wanted::name_of;
 use crate::aws::Principal;
 
@@ -16,8 +18,14 @@ pub const ENDED: &str = "instance/ended";
 pub struct Case {
     /// The resource.
     pub resource: Resource,
-    /// The recorded originals, as JSON text.
+    /// The originals, as JSON text: the recorded ones, and beside them what a person gave in `spec.release.original`.
     pub original: BTreeMap<String, String>,
+    /// The keys of those that are on record.
+    pub stored: BTreeSet<String>,
+    /// The actions of which the original became known after it was noted that it is not.
+    pub resolved: BTreeSet<String>,
+    /// The copy that the record was adopted from, where it was.
+    pub adopted: Option<Adopted>,
     /// The conversion windows.
     pub conversions: Vec<Conversion>,
     /// What a person decided about conflicts.
@@ -26,7 +34,7 @@ pub struct Case {
     pub release: ReleasePolicy,
     /// Who holds it.
     pub holders: Vec<Holder>,
-    /// When the containment began.
+    /// When the containment began; where it was adopted, in the cluster that was lost.
     pub since: Timestamp,
     /// `namespace/name` of the first Incident that held.
     pub incident: String,
@@ -42,14 +50,26 @@ impl Case {
     pub fn of(quarantine: &Quarantine, partition: &str, now: Timestamp) -> Self {
         let spec = &quarantine.spec;
         let texts = spec.original.iter().flatten().map(|(k, v)| (k.clone(), v.0.clone()));
+        let mut original: BTreeMap<String, String> = texts.collect();
+        let (stored, adopted) = (original.keys().cloned().collect(), Adopted::of(quarantine));
+        let given = given::originals(quarantine);
+        let resolved = given.keys().map(|key| action_of(key).to_owned());
+        let resolved = resolved.chain(adopted.iter().flat_map(|a| a.actions.clone())).collect();
+        for (key, text) in given {
+            original.entry(key).or_insert(text);
+        }
+        let made = quarantine.metadata.creation_timestamp.as_ref().map_or(now, |t| t.0);
         Self {
             resource: spec.resource.clone(),
-            original: texts.collect(),
+            original,
+            stored,
+            resolved,
+            since: adopted.as_ref().map_or(made, |a| a.since.min(made)),
+            adopted,
             conversions: spec.conversions.clone(),
-            decision: spec.release.as_ref().map(|r| r.on_conflict),
+            decision: spec.release.as_ref().and_then(|r| r.on_conflict),
             release: merge_release(spec.holders.iter().map(|h| &h.release).chain(&spec.let_go)).unwrap_or_default(),
             holders: spec.holders.clone(),
-            since: quarantine.metadata.creation_timestamp.as_ref().map_or(now, |t| t.0),
             incident: spec.holders.first().map(|h| format!("{}/{}", h.namespace, h.name)).unwrap_or_default(),
             partition: partition.to_owned(),
             now,
@@ -74,9 +94,16 @@ impl Case {
         self.original.get(key).and_then(|text| serde_json::from_str(text).ok())
     }
 
-    /// Whether it is on record that an action's original is not known: that outlives the look that showed it.
+    /// Whether it is on record that an action's original is not known, which outlives the look that showed it, and nobody said
+    /// it since.
     #[must_use]
     pub fn is_unknown(&self, action: &str) -> bool {
+        self.is_noted_unknown(action) && !self.resolved.contains(action)
+    }
+
+    /// Whether it is on record that an action's original was not known, whatever was said since.
+    #[must_use]
+    pub fn is_noted_unknown(&self, action: &str) -> bool {
         self.original.contains_key(&unknown_key(action))
     }
 
@@ -128,6 +155,12 @@ pub fn merge_release<'a>(all: impl Iterator<Item = &'a ReleasePolicy>) -> Option
         reactivate_credentials: a.reactivate_credentials && b.reactivate_credentials,
         rejoin_auto_scaling: a.rejoin_auto_scaling && b.rejoin_auto_scaling,
     })
+}
+
+/// The action that a key of the record is of.
+#[must_use]
+pub fn action_of(key: &str) -> &str {
+    key.split('/').next().unwrap_or(key)
 }
 
 /// Under this key it is noted that what was there before is not known. So a release looks at the action too, and asks a person

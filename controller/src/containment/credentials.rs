@@ -5,6 +5,7 @@
 //! back that were active before and were not made during the containment. What somebody switched on since the last look goes
 //! off before the release ends: with the deny gone, it would be a way in.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 
 use firebreak_crds::{ActionState, Empty, OnConflict, ReleasePolicy};
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::case::Case;
 use super::drive::Action;
+use super::given::{no_such_key, reads};
 use super::plan::Plan;
 use crate::aws::{AwsError, Call, Credential, Outcome, Session, User};
 
@@ -48,6 +50,18 @@ impl<C: Credentials> Action for C {
     const NAME: &'static str = C::ACTION;
     type Params = Empty;
     type Look = Look;
+
+    fn tags(look: &Look) -> Option<&BTreeMap<String, String>> {
+        look.user.as_ref().map(|u| &u.tags)
+    }
+
+    fn check(sub: &str, text: &str) -> Result<(), String> {
+        match sub {
+            "" => reads::<Empty>(text), // that none was active
+            "unknown" => no_such_key(),
+            _ => reads::<Original>(text),
+        }
+    }
 
     async fn look(aws: &Session, case: &Case, _: Option<&Empty>) -> Result<Look, AwsError> {
         let name = &case.resource.id;
@@ -109,10 +123,11 @@ impl<C: Credentials> Action for C {
 }
 
 /// Records a credential once, when it is first seen. Not one that was made during the containment: it was never the owner's,
-/// and an attacker who makes keys all day must not fill the record.
+/// and an attacker who makes keys all day must not fill the record. And none once the record was adopted: what it does not name
+/// was ours to switch off, or somebody's while nobody looked.
 fn record<C: Credentials>(plan: &mut Plan, case: &Case, one: &Credential) {
     let key = record_key::<C>(one);
-    if !case.original.contains_key(&key) && !made_during_containment(case, one) {
+    if !case.original.contains_key(&key) && !made_during_containment(case, one) && case.adopted.is_none() {
         plan.record(key, &Original { active: one.active });
     }
 }

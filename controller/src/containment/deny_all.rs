@@ -5,12 +5,15 @@
 
 mod boundary;
 
+use std::collections::BTreeMap;
+
 use firebreak_crds::{ActionState, Empty, OnConflict};
 use serde::{Deserialize, Serialize};
 
 use super::case::Case;
 use super::document::{equal, put};
 use super::drive::{Action, Stage};
+use super::given::{no_such_key, reads};
 use super::plan::Plan;
 use super::residual;
 use super::tag_resource::is_marked_before;
@@ -48,6 +51,18 @@ impl Action for DenyAll {
     const STAGE: Stage = Stage::Access;
     type Params = Empty;
     type Look = Look;
+
+    fn tags(look: &Look) -> Option<&BTreeMap<String, String>> {
+        look.identity.as_ref().map(|i| &i.tags)
+    }
+
+    fn check(sub: &str, text: &str) -> Result<(), String> {
+        match sub {
+            "" => reads::<Original>(text),
+            "boundary" => boundary::check(text),
+            _ => no_such_key(),
+        }
+    }
 
     async fn look(aws: &Session, case: &Case, params: Option<&Empty>) -> Result<Look, AwsError> {
         let (principal, residual) = (case.principal(), residual::recorded(case).map(|r| r.policy));
@@ -253,7 +268,7 @@ pub(super) fn made_again(case: &Case, was: &str, is: &str) -> String {
     format!("{} was deleted and made again ({was} is now {is})", case.resource)
 }
 
-fn aws_deny_all(case: &Case) -> String {
+pub(super) fn aws_deny_all(case: &Case) -> String {
     format!("arn:{}:iam::aws:policy/AWSDenyAll", case.partition)
 }
 

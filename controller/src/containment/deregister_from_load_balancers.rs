@@ -5,7 +5,7 @@
 //! look records where it was registered; what somebody registers later goes too, and is none that comes back.
 //! <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_DeregisterTargets.html>
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use firebreak_crds::{ActionState, Empty, OnConflict};
 use futures::future::try_join_all;
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::case::Case;
 use super::drive::{Action, Stage};
+use super::given::{no_such_key, reads};
 use super::plan::Plan;
 use super::tag_resource::is_marked_before;
 use crate::aws::{AwsError, Call, ClassicBalancer, Instance, Outcome, Registration, Session, Target, TargetGroup};
@@ -50,6 +51,18 @@ impl Action for LoadBalancers {
     const STAGE: Stage = Stage::Service;
     type Params = Empty;
     type Look = Look;
+
+    fn tags(look: &Look) -> Option<&BTreeMap<String, String>> {
+        look.instance.as_ref().map(|i| &i.tags)
+    }
+
+    fn check(sub: &str, text: &str) -> Result<(), String> {
+        match sub {
+            "" => reads::<Empty>(text), // that it was registered nowhere else
+            place if is_place(place) => reads::<Original>(text),
+            _ => no_such_key(),
+        }
+    }
 
     async fn look(aws: &Session, case: &Case, _: Option<&Empty>) -> Result<Look, AwsError> {
         let (region, id) = case.instance();
@@ -176,7 +189,11 @@ fn key(place: &str) -> String {
 
 /// What it was registered with: ARNs of target groups, and names of classic load balancers.
 fn places(case: &Case) -> impl Iterator<Item = &str> {
-    case.records_of(LoadBalancers::NAME).filter(|place| place.starts_with("arn:") || place.starts_with(CLASSIC))
+    case.records_of(LoadBalancers::NAME).filter(|place| is_place(place))
+}
+
+fn is_place(sub: &str) -> bool {
+    sub.starts_with("arn:") || sub.starts_with(CLASSIC)
 }
 
 /// `web` of `arn:aws:elasticloadbalancing:eu-west-1:111122223333:targetgroup/web/0123456789abcdef`.

@@ -6,11 +6,14 @@
 //! holder's policy says so, since it raises the desired capacity.
 //! <https://docs.aws.amazon.com/autoscaling/ec2/userguide/ec2-auto-scaling-detach-attach-instances.html>
 
+use std::collections::BTreeMap;
+
 use firebreak_crds::{ActionState, DetachFromAutoScaling, DetachMode, OnConflict};
 use serde::{Deserialize, Serialize};
 
 use super::case::Case;
 use super::drive::{Action, Merge, Stage};
+use super::given::{no_such_key, reads};
 use super::plan::Plan;
 use super::tag_resource::is_marked_before;
 use crate::aws::{AwsError, Call, Instance, Membership, Outcome, ScalingGroup, Session};
@@ -43,6 +46,17 @@ impl Action for AutoScaling {
     const STAGE: Stage = Stage::Service;
     type Params = DetachFromAutoScaling;
     type Look = Look;
+
+    fn tags(look: &Look) -> Option<&BTreeMap<String, String>> {
+        look.instance.as_ref().map(|i| &i.tags)
+    }
+
+    fn check(sub: &str, text: &str) -> Result<(), String> {
+        match sub {
+            "" => reads::<Original>(text),
+            _ => no_such_key(),
+        }
+    }
 
     async fn look(aws: &Session, case: &Case, params: Option<&DetachFromAutoScaling>) -> Result<Look, AwsError> {
         let (region, id) = case.instance();

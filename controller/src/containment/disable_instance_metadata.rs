@@ -4,11 +4,14 @@
 //! all the same: an endpoint that comes back must not be weaker than the one that went.
 //! <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ModifyInstanceMetadataOptions.html>
 
+use std::collections::BTreeMap;
+
 use firebreak_crds::{ActionState, Empty, OnConflict};
 use serde::{Deserialize, Serialize};
 
 use super::case::Case;
 use super::drive::Action;
+use super::given::{no_such_key, reads};
 use super::plan::{Plan, Verdict};
 use super::tag_resource::is_marked_before;
 use crate::aws::{AwsError, Call, Instance, MetadataOptions, Outcome, Session};
@@ -32,6 +35,17 @@ impl Action for Metadata {
     const NAME: &'static str = "disableInstanceMetadata";
     type Params = Empty;
     type Look = Look;
+
+    fn tags(look: &Look) -> Option<&BTreeMap<String, String>> {
+        look.as_ref().map(|i| &i.tags)
+    }
+
+    fn check(sub: &str, text: &str) -> Result<(), String> {
+        match sub {
+            "" => reads::<Original>(text),
+            _ => no_such_key(),
+        }
+    }
 
     async fn look(aws: &Session, case: &Case, _: Option<&Empty>) -> Result<Look, AwsError> {
         let (region, id) = case.instance();

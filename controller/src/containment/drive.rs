@@ -11,6 +11,7 @@ use firebreak_crds::{ActionState, Conversion, Empty, Text};
 use futures::future::join_all;
 use k8s_openapi::jiff::Timestamp;
 
+use super::adopt::{Adopting, Adoption};
 use super::case::Case;
 use super::ledger::{Ledger, LedgerError};
 use super::plan::{Plan, Verdict};
@@ -69,6 +70,13 @@ pub trait Action {
     /// What it observes.
     type Look: Send + Sync;
 
+    /// The resource's tags, as the look shows them.
+    fn tags(look: &Self::Look) -> Option<&BTreeMap<String, String>>;
+    /// Whether a text is what the action records under one of its keys; `sub` is what comes after its name.
+    ///
+    /// # Errors
+    /// Why it is not.
+    fn check(sub: &str, text: &str) -> Result<(), String>;
     /// Reads AWS. `params` is None when releasing.
     fn look(
         aws: &Session,
@@ -93,6 +101,8 @@ pub struct Pass<'a> {
     pub actor: &'a Actor,
     /// The record.
     pub ledger: &'a Ledger,
+    /// Where the record may come from, if there is none yet.
+    pub adoption: &'a Adoption,
     /// Contain, or give back.
     pub releasing: bool,
     /// Looks and reports only.
@@ -153,6 +163,14 @@ struct Running<'a, A: Action> {
 impl<A: Action> Running<'_, A> {
     async fn go(&mut self) -> Result<(), AwsError> {
         let (mut look, mut fresh, mut confirmed, mut waited) = (self.look().await?, true, false, false);
+        match self.adopted(&look).await? {
+            Adopting::Nothing => {}
+            Adopting::Done => look = self.look().await?, // what is read depends on what is recorded
+            Adopting::NotStored(error) => {
+                self.report.ledger = Some(error);
+                return Ok(());
+            }
+        }
         for _ in 0..STEPS {
             let plan = self.plan(&look).await;
             if fresh && !waited && plan.calls.iter().any(|c| self.accepted.contains(c)) {
@@ -183,6 +201,15 @@ impl<A: Action> Running<'_, A> {
             fresh = false;
         }
         Ok(())
+    }
+
+    /// What becomes of the copy of a record that the look shows, before anything else is recorded.
+    async fn adopted(&self, look: &A::Look) -> Result<Adopting, AwsError> {
+        let Pass { session, ledger, adoption, suspended, .. } = self.pass;
+        match A::tags(look) {
+            Some(tags) if !suspended => adoption.consider(session, ledger, tags).await,
+            _ => Ok(Adopting::Nothing),
+        }
     }
 
     async fn look(&self) -> Result<A::Look, AwsError> {
@@ -317,6 +344,7 @@ pub async fn dry_run<A: Action>(aws: &Session, case: &Case, params: &A::Params) 
 
 fn note(case: &mut Case, plan: &Plan) {
     let texts: BTreeMap<String, Text> = plan.record.iter().map(|(k, v)| (k.clone(), Text(v.to_string()))).collect();
+    case.stored.extend(texts.keys().cloned());
     case.original.extend(texts.into_iter().map(|(k, v)| (k, v.0)));
     for (interface, state) in &plan.conversions {
         case.conversions.retain(|c| c.interface_id != *interface);

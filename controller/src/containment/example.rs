@@ -1,6 +1,6 @@
 //! For unit tests: an instance and a user to contain.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use firebreak_crds::{
     ContainAction, Holder, HolderState, NameRef, Quarantine, QuarantineSpec, ReleasePolicy, Resource, ResourceKind,
@@ -37,6 +37,9 @@ pub fn case(resource: Resource) -> Case {
     Case {
         resource,
         original: BTreeMap::new(),
+        stored: BTreeSet::new(),
+        resolved: BTreeSet::new(),
+        adopted: None,
         conversions: Vec::new(),
         decision: None,
         release: ReleasePolicy::default(),
@@ -51,6 +54,7 @@ pub fn case(resource: Resource) -> Case {
 /// The case with one more record.
 pub fn recorded(mut case: Case, key: &str, value: &impl Serialize) -> Case {
     case.original.insert(key.into(), serde_json::to_string(value).unwrap());
+    case.stored.insert(key.into());
     case
 }
 

@@ -6,7 +6,7 @@
 
 mod conversion;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use firebreak_crds::{ActionState, ConversionState, IsolateNetwork, OnConflict, SeverTrackedConnections};
 
@@ -16,6 +16,7 @@ pub(in crate::containment) use self::conversion::Paths;
 use self::conversion::{close, convert, paths, undecided};
 use super::case::Case;
 use super::drive::{Action, Merge, Stage};
+use super::given::{no_such_key, reads};
 use super::plan::{Plan, RECORDS};
 use crate::aws::{AwsError, Call, Change, Group, GroupRole, Instance, Interface, Outcome, Rule, Session};
 
@@ -44,6 +45,17 @@ impl Action for Isolation {
     const STAGE: Stage = Stage::Access;
     type Params = IsolateNetwork;
     type Look = Look;
+
+    fn tags(look: &Look) -> Option<&BTreeMap<String, String>> {
+        look.instance.as_ref().map(|i| &i.tags)
+    }
+
+    fn check(sub: &str, text: &str) -> Result<(), String> {
+        match sub {
+            eni if eni.starts_with("eni-") => reads::<Original>(text),
+            _ => no_such_key(),
+        }
+    }
 
     async fn look(aws: &Session, case: &Case, params: Option<&IsolateNetwork>) -> Result<Look, AwsError> {
         let (region, id) = case.instance();

@@ -2,6 +2,7 @@
 //!
 //! `ACTIONS` below is the one list. Adding an action touches its own file, the policy type in `crds/`, and this list.
 
+mod adopt;
 mod case;
 mod credentials;
 mod deactivate_access_keys;
@@ -15,6 +16,7 @@ mod disable_instance_metadata;
 mod document;
 mod drive;
 mod ending;
+mod given;
 mod isolate_network;
 mod ledger;
 mod plan;
@@ -24,17 +26,21 @@ mod remove_public_addresses;
 mod residual;
 mod revoke_sessions;
 mod seal_trust_policy;
+mod second_copy;
 mod stop_instance;
 mod tag_resource;
 mod terminate_instance;
 mod wanted;
 
+pub use adopt::{Adopted, Adoption};
 pub use case::{Case, merge_release};
 pub use drive::{DryRun, Pass, Report, Stage};
+pub use given::problems as problems_of_given;
 pub use ledger::{Ledger, LedgerError};
 #[cfg(test)]
 pub use plan::Verdict;
 pub use residual::{Residual, all as residuals};
+pub use second_copy::{Keys, SecondCopy, is_of_copy};
 pub use wanted::{DESTRUCTIVE, Wanted, digest, grow, holds_digest, name_of, wanted};
 
 pub use isolate_network::prepare_group;

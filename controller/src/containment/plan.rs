@@ -94,7 +94,7 @@ impl Plan {
     /// Says that the original of something is not known, and notes it once.
     pub fn unknown(&mut self, case: &Case, action: &str) {
         self.verdict.unknown = true;
-        if !case.is_unknown(action) {
+        if !case.is_noted_unknown(action) {
             self.record(unknown_key(action), &case.now);
         }
     }

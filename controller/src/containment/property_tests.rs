@@ -123,7 +123,7 @@ impl<A: Simulated> Simulation<A> {
     }
 
     fn decide(&mut self, decision: Option<OnConflict>) {
-        self.quarantine.spec.release = decision.map(|on_conflict| ReleaseDecision { on_conflict });
+        self.quarantine.spec.release = decision.map(|_| ReleaseDecision { on_conflict: decision, original: None });
     }
 
     /// Plays the script to its end, over as many passes as it takes. The last one may be cut short.

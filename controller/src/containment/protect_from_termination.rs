@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::case::Case;
 use super::drive::Action;
+use super::given::{no_such_key, reads};
 use super::plan::{Plan, RECORDS};
 use super::stop_instance::{LIFTED, Stop};
 use super::tag_resource::is_marked_before;
@@ -42,6 +43,18 @@ impl Action for Protection {
     const NAME: &'static str = "protectFromTermination";
     type Params = Empty;
     type Look = Look;
+
+    fn tags(look: &Look) -> Option<&BTreeMap<String, String>> {
+        look.instance.as_ref().map(|i| &i.tags)
+    }
+
+    fn check(sub: &str, text: &str) -> Result<(), String> {
+        match sub {
+            TERMINATION | STOP | SHUTDOWN => reads::<Original>(text),
+            volume if volume.starts_with(VOLUME) => reads::<Original>(text),
+            _ => no_such_key(),
+        }
+    }
 
     async fn look(aws: &Session, case: &Case, _: Option<&Empty>) -> Result<Look, AwsError> {
         let (region, id) = case.instance();

@@ -4,12 +4,15 @@
 //! and the release say that the user needs a new one. Console sessions that are open live on: `denyAll` denies those.
 //! <https://docs.aws.amazon.com/IAM/latest/APIReference/API_DeleteLoginProfile.html>
 
+use std::collections::BTreeMap;
+
 use firebreak_crds::{ActionState, Empty, OnConflict};
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::case::Case;
 use super::drive::Action;
+use super::given::{no_such_key, reads};
 use super::plan::Plan;
 use super::tag_resource::is_marked_before;
 use crate::aws::{AwsError, Call, LoginProfile, Outcome, Session, User};
@@ -36,6 +39,17 @@ impl Action for ConsoleAccess {
     const NAME: &'static str = "removeConsoleAccess";
     type Params = Empty;
     type Look = Look;
+
+    fn tags(look: &Look) -> Option<&BTreeMap<String, String>> {
+        look.user.as_ref().map(|u| &u.tags)
+    }
+
+    fn check(sub: &str, text: &str) -> Result<(), String> {
+        match sub {
+            "" => reads::<Original>(text),
+            _ => no_such_key(),
+        }
+    }
 
     async fn look(aws: &Session, case: &Case, _: Option<&Empty>) -> Result<Look, AwsError> {
         let name = &case.resource.id;

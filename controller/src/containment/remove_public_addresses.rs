@@ -7,11 +7,14 @@
 
 mod giving_back;
 
+use std::collections::BTreeMap;
+
 use firebreak_crds::{ActionState, Empty};
 use serde::{Deserialize, Serialize};
 
 use super::case::Case;
 use super::drive::{Action, Stage};
+use super::given::{no_such_key, reads};
 use super::plan::{Plan, RECORDS};
 use super::tag_resource::is_marked_before;
 use crate::aws::{AwsError, Call, ElasticAddress, Instance, Interface, Outcome, PublicAddress, Session};
@@ -53,6 +56,18 @@ impl Action for Addresses {
     const STAGE: Stage = Stage::Access;
     type Params = Empty;
     type Look = Look;
+
+    fn tags(look: &Look) -> Option<&BTreeMap<String, String>> {
+        look.instance.as_ref().map(|i| &i.tags)
+    }
+
+    fn check(sub: &str, text: &str) -> Result<(), String> {
+        match sub.split_once('/') {
+            None if sub.starts_with("eni-") => reads::<Original>(text),
+            Some((_, "assigned")) => reads::<bool>(text),
+            _ => no_such_key(),
+        }
+    }
 
     async fn look(aws: &Session, case: &Case, params: Option<&Empty>) -> Result<Look, AwsError> {
         let (region, id) = case.instance();

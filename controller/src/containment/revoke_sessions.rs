@@ -6,6 +6,8 @@
 //! it is contained again after a release began: the responder means the sessions of now. At release the same deny stays under another name until the last such session has expired.
 //! <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_revoke-sessions.html>
 
+use std::collections::BTreeMap;
+
 use firebreak_crds::{ActionState, Empty, HolderState, OnConflict};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -14,6 +16,7 @@ use super::case::Case;
 use super::deny_all::{managed, no_principal};
 use super::document::{equal, put};
 use super::drive::Action;
+use super::given::no_such_key;
 use super::plan::Plan;
 use super::residual::{self, Residual};
 use crate::aws::{AwsError, Call, Identity, Outcome, Session};
@@ -51,6 +54,15 @@ impl Action for Sessions {
     const NAME: &'static str = "revokeSessions";
     type Params = Empty;
     type Look = Look;
+
+    fn tags(look: &Look) -> Option<&BTreeMap<String, String>> {
+        look.role.as_ref().map(|r| &r.tags)
+    }
+
+    /// The cutoffs are ours: there is nothing of the owner's to know.
+    fn check(_: &str, _: &str) -> Result<(), String> {
+        no_such_key()
+    }
 
     async fn look(aws: &Session, case: &Case, _: Option<&Empty>) -> Result<Look, AwsError> {
         let (principal, residual) = (case.principal(), cutoffs(case).pop().map(|c| c.deny.policy));

@@ -14,6 +14,7 @@ use super::case::Case;
 use super::deny_all::{made_again, managed, no_principal};
 use super::document::{compact, equal, principals};
 use super::drive::{Action, Stage};
+use super::given::{no_such_key, reads};
 use super::plan::Plan;
 use crate::aws::{AwsError, Call, Identity, Outcome, Principal, SEALED_TRUST, Session};
 
@@ -45,6 +46,17 @@ impl Action for Seal {
     const STAGE: Stage = Stage::Access;
     type Params = Empty;
     type Look = Look;
+
+    fn tags(look: &Look) -> Option<&BTreeMap<String, String>> {
+        look.role.as_ref().map(|r| &r.tags)
+    }
+
+    fn check(sub: &str, text: &str) -> Result<(), String> {
+        match sub {
+            "" => reads::<Original>(text),
+            _ => no_such_key(),
+        }
+    }
 
     async fn look(aws: &Session, case: &Case, _: Option<&Empty>) -> Result<Look, AwsError> {
         let role = aws.identity(&case.principal()).await?;

@@ -5,6 +5,8 @@
 //! exactly. A release starts it first, isolated as it is: access comes back when it runs. Without the instance's own shutdown scripts, which may be the attacker's.
 //! <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Stop_Start.html>
 
+use std::collections::BTreeMap;
+
 use firebreak_crds::{ActionState, EndInstance, OnConflict};
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +14,7 @@ use super::case::Case;
 use super::drive::Action;
 pub use super::ending::Look;
 use super::ending::{in_a_group, loses_data};
+use super::given::{no_such_key, reads};
 use super::plan::{Plan, Verdict};
 use super::protect_from_termination::stop_was_protected;
 use super::tag_resource::is_marked_before;
@@ -39,6 +42,18 @@ impl Action for Stop {
     const NAME: &'static str = "stopInstance";
     type Params = EndInstance;
     type Look = Look;
+
+    fn tags(look: &Look) -> Option<&BTreeMap<String, String>> {
+        look.instance.as_ref().map(|i| &i.tags)
+    }
+
+    fn check(sub: &str, text: &str) -> Result<(), String> {
+        match sub {
+            "" => reads::<Original>(text),
+            "disableApiStop" => reads::<Protected>(text),
+            _ => no_such_key(),
+        }
+    }
 
     async fn look(aws: &Session, case: &Case, params: Option<&EndInstance>) -> Result<Look, AwsError> {
         let (region, id) = case.instance();

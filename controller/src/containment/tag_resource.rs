@@ -1,31 +1,42 @@
-//! `tagResource`: a contained resource says so in AWS, for whoever looks there: which incident, and since when.
+//! `tagResource`: a contained resource says so in AWS, for whoever looks there: which incident, and since when. And it carries a
+//! copy of the record, from which a new cluster goes on (`second_copy.rs`).
 //!
-//! A mark, not a protection: whoever is in the account can write tags. It is put after the actions that cut, is not kept
-//! against changes, and does not count for `Contained`.
+//! Marks, not a protection: whoever is in the account can write tags. They are put after the actions that cut, are not kept
+//! against changes, and do not count for `Contained`. Nor does a copy that cannot be made: the status says why.
 
 use std::collections::BTreeMap;
 
-use firebreak_crds::{ActionState, Empty, ResourceKind};
+use firebreak_crds::{ActionState, ResourceKind};
 use serde::{Deserialize, Serialize};
 
 use super::case::Case;
-use super::drive::Action;
+use super::drive::{Action, Merge};
+use super::given::no_such_key;
 use super::plan::Plan;
+use super::second_copy::{Keys, SecondCopy, is_of_copy, room};
 use crate::aws::{AwsError, Call, Outcome, Session};
 
 /// The action's name.
 pub const NAME: &str = "tagResource";
 /// The tag that names the Incident.
 pub const INCIDENT: &str = "firebreak.dev/incident";
-const SINCE: &str = "firebreak.dev/since";
+pub(super) const SINCE: &str = "firebreak.dev/since";
 
 /// The action.
 pub struct TagResource;
 
-/// What is observed: the resource's tags; None where there is no such resource.
-pub type Look = Option<BTreeMap<String, String>>;
+/// What is observed; None where there is no such resource.
+pub type Look = Option<Tagged>;
 
-/// What is recorded: the tags of these names that were there before.
+/// A resource's tags.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tagged {
+    /// AWS's unique id of the resource.
+    pub(super) unique: String,
+    pub(super) tags: BTreeMap<String, String>,
+}
+
+/// What is recorded: the tags of these names that were there before. None of a copy's: what was there was nobody's.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Original {
     tags: BTreeMap<String, String>,
@@ -39,36 +50,67 @@ fn is_marked(tags: &BTreeMap<String, String>) -> bool {
 /// Whether a resource carries a mark that this record knows nothing of: somebody contained it before.
 #[must_use]
 pub fn is_marked_before(case: &Case, tags: &BTreeMap<String, String>) -> bool {
-    is_marked(tags) && !case.has_record_of(NAME)
+    is_marked(tags) && !case.original.contains_key(NAME)
+}
+
+impl Merge for Keys {
+    fn merge(&self, _: &Self) -> Self {
+        self.clone()
+    }
+
+    fn kept() -> Self {
+        Self::default()
+    }
 }
 
 impl Action for TagResource {
     const NAME: &'static str = NAME;
-    type Params = Empty;
+    type Params = Keys;
     type Look = Look;
 
-    async fn look(aws: &Session, case: &Case, _: Option<&Empty>) -> Result<Look, AwsError> {
-        let Some(region) = case.resource.region.as_deref() else {
-            return Ok(aws.identity(&case.principal()).await?.map(|i| i.tags));
-        };
-        Ok(aws.instance(region, &case.resource.id).await?.map(|i| i.tags))
+    fn tags(look: &Look) -> Option<&BTreeMap<String, String>> {
+        look.as_ref().map(|l| &l.tags)
     }
 
-    fn contain(case: &Case, _: &Empty, look: &Look) -> Plan {
-        let Some(tags) = look else { return Plan::done(ActionState::Failed, "the resource cannot be seen") };
+    fn check(_: &str, _: &str) -> Result<(), String> {
+        no_such_key()
+    }
+
+    async fn look(aws: &Session, case: &Case, _: Option<&Keys>) -> Result<Look, AwsError> {
+        let Some(region) = case.resource.region.as_deref() else {
+            let identity = aws.identity(&case.principal()).await?;
+            return Ok(identity.map(|i| Tagged { unique: i.id, tags: i.tags }));
+        };
+        Ok(aws.instance(region, &case.resource.id).await?.map(|i| Tagged { unique: i.id, tags: i.tags }))
+    }
+
+    fn contain(case: &Case, keys: &Keys, look: &Look) -> Plan {
+        let Some(now) = look else { return Plan::done(ActionState::Failed, "the resource cannot be seen") };
+        if is_marked_before(case, &now.tags) {
+            // Whatever copy is there may be the only one that there is of the true original.
+            return Plan::done(ActionState::InForce, "it carried Firebreak's marks before this record began: they stay");
+        }
         let mut plan = Plan::default();
-        if !case.has_record_of(NAME) && !is_marked(tags) {
-            plan.record(NAME, &Original { tags: ours(tags) });
+        if !case.original.contains_key(NAME) {
+            plan.record(NAME, &Original { tags: marks_of(&now.tags) });
+            return plan; // with it, the record is whole
         }
-        if !is_marked(tags) {
-            plan.calls.push(put(case, marks(case)));
-        }
+        let (copy, said) = copy(case, keys, now);
+        let mut missing = if is_marked(&now.tags) { BTreeMap::new() } else { marks(case) };
+        let stale = |key: &String| copy.as_ref().is_some_and(|copy| is_of_copy(key) && !copy.contains_key(key));
+        let stale: BTreeMap<_, _> = now.tags.iter().filter(|(k, _)| stale(k)).map(own).collect();
+        missing.extend(copy.iter().flatten().filter(|(k, v)| now.tags.get(*k) != Some(v)).map(own));
+        plan.calls.extend((!missing.is_empty()).then(|| put(case, missing)));
+        plan.calls.extend((!stale.is_empty()).then(|| delete(case, stale)));
         plan.settle(ActionState::InForce);
+        plan.verdict.message = said;
         plan
     }
 
     fn release(case: &Case, look: &Look) -> Plan {
-        let Some(tags) = look else { return Plan::done(ActionState::Released, "the resource no longer exists") };
+        let Some(Tagged { tags, .. }) = look else {
+            return Plan::done(ActionState::Released, "the resource no longer exists");
+        };
         let mut plan = Plan::default();
         let original = case.recorded::<Original>(NAME).unwrap_or_default().tags;
         let now = ours(tags);
@@ -82,7 +124,7 @@ impl Action for TagResource {
     }
 
     fn after(look: &mut Look, call: &Call, _: &Outcome) {
-        let Some(now) = look else { return };
+        let Some(Tagged { tags: now, .. }) = look else { return };
         match call {
             Call::CreateTags { tags, .. } | Call::TagPrincipal { tags, .. } => now.extend(tags.clone()),
             Call::DeleteTags { tags, .. } | Call::UntagPrincipal { tags, .. } => now.retain(|k, _| !tags.contains_key(k)),
@@ -91,8 +133,33 @@ impl Action for TagResource {
     }
 }
 
+/// The tags of the copy as they should be, none where it does not fit, None where they are left as they are; and what to say.
+fn copy(case: &Case, keys: &Keys, now: &Tagged) -> (Option<BTreeMap<String, String>>, String) {
+    if let Some(problem) = keys.problem() {
+        return (None, format!("no copy of the original is kept in its tags: {problem}"));
+    }
+    let copy = SecondCopy::of(case).tags(&case.resource, &now.unique, keys).unwrap_or_default();
+    let (needed, room) = (copy.len(), room(&now.tags, &[INCIDENT, SINCE]));
+    if needed > room {
+        let said =
+            format!("no copy of the original is kept in its tags: it takes {needed} of them, and there is room for {room}");
+        return (Some(BTreeMap::new()), said); // an older one would speak of less than is on record
+    }
+    (Some(copy), format!("a copy of the original is kept in {needed} of its tags"))
+}
+
+fn own((key, value): (&String, &String)) -> (String, String) {
+    (key.clone(), value.clone())
+}
+
+/// All that is ours.
 fn ours(tags: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    tags.iter().filter(|(k, _)| [INCIDENT, SINCE].contains(&k.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect()
+    let copy = tags.iter().filter(|(k, _)| is_of_copy(k)).map(own);
+    marks_of(tags).into_iter().chain(copy).collect()
+}
+
+fn marks_of(tags: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    tags.iter().filter(|(k, _)| [INCIDENT, SINCE].contains(&k.as_str())).map(own).collect()
 }
 
 fn marks(case: &Case) -> BTreeMap<String, String> {

@@ -5,6 +5,8 @@
 //! while anything speaks against it: termination protection is nothing that this action takes away.
 //! <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/terminating-instances.html>
 
+use std::collections::BTreeMap;
+
 use firebreak_crds::{ActionState, EndInstance};
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +14,7 @@ use super::case::Case;
 use super::drive::Action;
 pub use super::ending::Look;
 use super::ending::{in_a_group, loses_data};
+use super::given::no_such_key;
 use super::plan::{Plan, Verdict};
 use super::protect_from_termination::Protection;
 use crate::aws::{AwsError, Call, Instance, Outcome, Session};
@@ -29,6 +32,15 @@ impl Action for Terminate {
     const NAME: &'static str = "terminateInstance";
     type Params = EndInstance;
     type Look = Look;
+
+    fn tags(look: &Look) -> Option<&BTreeMap<String, String>> {
+        look.instance.as_ref().map(|i| &i.tags)
+    }
+
+    /// Nothing gives it back.
+    fn check(_: &str, _: &str) -> Result<(), String> {
+        no_such_key()
+    }
 
     async fn look(aws: &Session, case: &Case, params: Option<&EndInstance>) -> Result<Look, AwsError> {
         let (region, id) = case.instance();

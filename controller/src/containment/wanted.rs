@@ -1,9 +1,10 @@
 //! What is wanted of a resource: the actions of all its holders, merged; and how a hold may change.
 
-use firebreak_crds::{ContainAction, Empty, Holder, Resource};
+use firebreak_crds::{ContainAction, Holder, Resource};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use super::case::action_of;
 use super::deactivate_access_keys::AccessKeys;
 use super::deactivate_service_credentials::ServiceCredentials;
 use super::deactivate_signing_certificates::SigningCertificates;
@@ -19,6 +20,7 @@ use super::remove_console_access::ConsoleAccess;
 use super::remove_public_addresses::Addresses;
 use super::revoke_sessions::Sessions;
 use super::seal_trust_policy::Seal;
+use super::second_copy::Keys;
 use super::stop_instance::Stop;
 use super::tag_resource::TagResource;
 use super::terminate_instance::Terminate;
@@ -32,8 +34,8 @@ macro_rules! actions {
         #[allow(missing_docs)] // each has a file of its own
         pub enum Wanted {
             $($variant(<$action as Action>::Params),)*
-            /// Of any resource; always last.
-            TagResource(Empty),
+            /// Of any resource; always last. With the keys that sign the copy of the record.
+            TagResource(Keys),
         }
 
         impl Wanted {
@@ -91,6 +93,18 @@ macro_rules! actions {
             })*
         }
 
+        /// Whether a text is what an action records under this key.
+        ///
+        /// # Errors
+        /// Why it is not, in words for whoever wrote it.
+        pub fn check_original(key: &str, text: &str) -> Result<(), String> {
+            let (name, sub) = key.split_once('/').unwrap_or((key, ""));
+            $(if name == <$action>::NAME {
+                return <$action>::check(sub, text);
+            })*
+            Err("there is no action of this name".into())
+        }
+
         /// The name of the one action that an item has.
         #[must_use]
         pub fn name_of(action: &ContainAction) -> &'static str {
@@ -129,7 +143,7 @@ pub const DESTRUCTIVE: [&str; 2] = [Stop::NAME, Terminate::NAME];
 #[must_use]
 pub fn wanted<'a>(holders: &'a [Holder], recorded: impl Iterator<Item = &'a String>) -> Vec<Wanted> {
     let mut sum = holders.iter().flat_map(|h| &h.actions).fold(ContainAction::default(), |sum, a| merge(&sum, a));
-    recorded.filter_map(|key| key.split('/').next()).for_each(|name| keep(&mut sum, name));
+    recorded.for_each(|key| keep(&mut sum, action_of(key)));
     all_of(sum)
 }
 

@@ -5,6 +5,7 @@ pub mod evidence;
 pub mod incident;
 pub mod quarantine;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +47,8 @@ pub struct Ctx {
     pub own_instance: Option<String>,
     /// How often everything that is contained is looked at.
     pub drift_interval: Duration,
+    /// The file with the keys that sign copies of records. Read anew for each pass: a Secret changes under a running process.
+    pub mac_key_file: Option<PathBuf>,
 }
 
 /// Why a reconcile could not end. What AWS says is no error here: it goes into conditions.

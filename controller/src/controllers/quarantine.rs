@@ -14,13 +14,15 @@ use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use tracing::warn;
 
-use self::report::Seen;
+use self::report::{CopySeen, Seen};
 use super::{
     Ctx, Error, is_abandoned, kube, reconcile_requested, set_finalizer, terminating_crds, to_be_released, write_status,
 };
 use crate::aws::{AwsError, Class, Guard, Session};
 use crate::clock;
-use crate::containment::{DESTRUCTIVE, Ledger, LedgerError, Pass, Report, Stage, Wanted, wanted};
+use crate::containment::{
+    Adopted, Adoption, Case, DESTRUCTIVE, Keys, Ledger, LedgerError, Pass, Report, SecondCopy, Stage, Wanted, wanted,
+};
 use crate::memory::{Memo, next_sweep};
 use crate::stores::Stores;
 
@@ -75,13 +77,17 @@ impl Turn<'_> {
         let before = self.ctx.memory.of(&self.uid);
         let lags = self.ctx.memory.lags(&self.uid);
         let suspended = quarantine.spec.suspend;
-        let (reports, quarantine) = Box::pin(self.carry_out(quarantine, releasing)).await;
+        let Carried { reports, quarantine, copy, adopted } = Box::pin(self.carry_out(quarantine, releasing)).await;
+        if let Some(adopted) = adopted {
+            report::publish_adopted(&self.ctx.events, &quarantine, &adopted).await;
+            return Err(Error::Changed(quarantine.name_any())); // there may be more to carry out than this pass knew of
+        }
         if reports.iter().any(|r| r.ledger == Some(LedgerError::Changed)) {
             return Err(Error::Changed(quarantine.name_any()));
         }
         let memo = self.remember(&quarantine, &reports, before);
         let unseen_for = memo.seen.elapsed();
-        let seen = Seen { releasing, suspended, lags, interval: self.ctx.drift_interval, unseen_for, reports };
+        let seen = Seen { releasing, suspended, lags, interval: self.ctx.drift_interval, unseen_for, reports, copy };
         let acted = quarantine.clone();
         let quarantine = self.tell(quarantine, &seen).await?;
         if releasing && seen.released() {
@@ -109,26 +115,30 @@ impl Turn<'_> {
     }
 
     /// All actions, or in the stages of a release; the mark last, when the others are through.
-    async fn carry_out(&self, quarantine: Quarantine, releasing: bool) -> (Vec<Report>, Quarantine) {
+    async fn carry_out(&self, quarantine: Quarantine, releasing: bool) -> Carried {
         let wanted = wanted(&quarantine.spec.holders, quarantine.spec.original.iter().flat_map(|o| o.keys()));
-        let mark = mark(&quarantine, releasing);
         let session = match self.session().await {
             Ok(session) => session,
-            Err(error) => return (wanted.iter().map(|w| Report::unseen(w.name(), error.clone())).collect(), quarantine),
+            Err(error) => return Carried::blind(&wanted, &error, quarantine),
         };
+        let keys = Keys::read(self.ctx.mac_key_file.as_deref()).await;
         let (name, uid, suspended) = (quarantine.name_any(), self.uid.clone(), quarantine.spec.suspend);
-        let ledger = Ledger::new(self.api.clone(), quarantine);
+        let (ledger, adoption) = (Ledger::new(self.api.clone(), quarantine), Adoption::new(keys.clone()));
         let guard = if releasing { Guard::StillToRelease { name, uid } } else { Guard::StillHeld { name, uid } };
-        let pass = Pass { session: &session, actor: &self.ctx.actor, ledger: &ledger, releasing, suspended, guard };
+        let (actor, session, records) = (&self.ctx.actor, &*session, &ledger);
+        let pass = Pass { session, actor, ledger: records, adoption: &adoption, releasing, suspended, guard };
         let mut reports = if releasing { give_back(&wanted, &pass).await } else { contain(&wanted, &pass).await };
         let through = reports
             .iter()
             .all(|r| r.seen && r.verdict.state != ActionState::InProgress && r.verdict.state != ActionState::Conflict);
         let all = reports.len() == wanted.len() && !wanted.is_empty();
+        let digest = async || copy_digest(&ledger.latest().await, &session.partition, &keys);
+        let mark = mark(&ledger.latest().await, releasing, digest().await.as_ref(), &keys);
         if let (true, true, Some(mark)) = (through, all, mark) {
             reports.push(Box::pin(mark.run(&pass)).await);
         }
-        (reports, ledger.latest().await)
+        let copy = CopySeen { digest: digest().await, refused: adoption.refused().map(str::to_owned) };
+        Carried { reports, quarantine: ledger.latest().await, copy, adopted: adoption.done().cloned() }
     }
 
     async fn session(&self) -> Result<Arc<Session>, AwsError> {
@@ -232,11 +242,34 @@ fn unrecorded<'r>(quarantine: &Quarantine, reports: &'r [Report]) -> Option<&'r 
     reports.iter().find(|r| r.ledger.is_some() || !(r.seen || recorded(r)))
 }
 
-/// The mark is put once, and taken away at release.
-fn mark(quarantine: &Quarantine, releasing: bool) -> Option<Wanted> {
-    let actions = quarantine.status.iter().flat_map(|s| &s.actions);
-    let there = actions.into_iter().any(|a| a.name == crate::containment::TAG_RESOURCE && a.state == ActionState::InForce);
-    (releasing || !there).then_some(Wanted::TagResource(firebreak_crds::Empty {}))
+/// What came of one pass.
+struct Carried {
+    reports: Vec<Report>,
+    quarantine: Quarantine,
+    copy: CopySeen,
+    /// The record that the pass found in tags.
+    adopted: Option<Adopted>,
+}
+
+impl Carried {
+    /// AWS could not be reached at all.
+    fn blind(wanted: &[Wanted], error: &AwsError, quarantine: Quarantine) -> Self {
+        let reports = wanted.iter().map(|w| Report::unseen(w.name(), error.clone())).collect();
+        Self { reports, quarantine, copy: CopySeen::default(), adopted: None }
+    }
+}
+
+/// The marks and the copy are put once, and again where the copy is to be another; at release they are taken away.
+fn mark(quarantine: &Quarantine, releasing: bool, digest: Option<&String>, keys: &Keys) -> Option<Wanted> {
+    let status = quarantine.status.as_ref();
+    let mut actions = status.iter().flat_map(|s| &s.actions);
+    let there = actions.any(|a| a.name == crate::containment::TAG_RESOURCE && a.state == ActionState::InForce);
+    let same = status.is_some_and(|s| s.observed_copy.as_ref() == digest);
+    (releasing || !there || !same).then(|| Wanted::TagResource(keys.clone()))
+}
+
+fn copy_digest(quarantine: &Quarantine, partition: &str, keys: &Keys) -> Option<String> {
+    SecondCopy::of(&Case::of(quarantine, partition, clock::now())).digest(keys)
 }
 
 /// When an action that is not through is tried again.

@@ -1,10 +1,12 @@
 //! What carries Firebreak's marks, found without knowing what to look for.
 
+use std::collections::BTreeMap;
+
 use aws_sdk_iam::operation::get_account_authorization_details::GetAccountAuthorizationDetailsOutput;
 use aws_sdk_iam::types::{AttachedPermissionsBoundary, AttachedPolicy, EntityType, PolicyDetail, Tag};
 
 use super::{Read, error};
-use crate::aws::model::Marked;
+use crate::aws::model::{Marked, Principal};
 use crate::aws::session::Session;
 
 impl Session {
@@ -23,21 +25,24 @@ impl Session {
 
 fn marked(page: &GetAccountAuthorizationDetailsOutput) -> Vec<Marked> {
     let users = page.user_detail_list().iter().map(|u| Marked {
-        principal: format!("user {}", u.user_name().unwrap_or_default()),
-        marks: marks(u.user_policy_list(), u.attached_managed_policies(), u.permissions_boundary(), u.tags()),
+        principal: Principal::User(u.user_name().unwrap_or_default().to_owned()),
+        id: u.user_id().unwrap_or_default().to_owned(),
+        policies: policies(u.user_policy_list(), u.attached_managed_policies(), u.permissions_boundary()),
+        tags: our_tags(u.tags()),
     });
     let roles = page.role_detail_list().iter().map(|r| Marked {
-        principal: format!("role {}", r.role_name().unwrap_or_default()),
-        marks: marks(r.role_policy_list(), r.attached_managed_policies(), r.permissions_boundary(), r.tags()),
+        principal: Principal::Role(r.role_name().unwrap_or_default().to_owned()),
+        id: r.role_id().unwrap_or_default().to_owned(),
+        policies: policies(r.role_policy_list(), r.attached_managed_policies(), r.permissions_boundary()),
+        tags: our_tags(r.tags()),
     });
-    users.chain(roles).filter(|m| !m.marks.is_empty()).collect()
+    users.chain(roles).filter(|m| !m.policies.is_empty() || !m.tags.is_empty()).collect()
 }
 
-fn marks(
+fn policies(
     inline: &[PolicyDetail],
     attached: &[AttachedPolicy],
     boundary: Option<&AttachedPermissionsBoundary>,
-    tags: &[Tag],
 ) -> Vec<String> {
     let deny_all = |arn: Option<&str>| arn.is_some_and(|a| a.ends_with(":aws:policy/AWSDenyAll"));
     let inline = inline.iter().filter_map(|p| p.policy_name()).filter(|n| n.starts_with("firebreak-"));
@@ -45,7 +50,10 @@ fn marks(
     marks.extend(attached.iter().filter(|p| deny_all(p.policy_arn())).map(|_| "attached AWSDenyAll".to_owned()));
     let bounded = boundary.is_some_and(|b| deny_all(b.permissions_boundary_arn()));
     marks.extend(bounded.then(|| "boundary AWSDenyAll".to_owned()));
-    let tags = tags.iter().filter(|t| t.key().starts_with("firebreak.dev/"));
-    marks.extend(tags.map(|t| format!("tag {}={}", t.key(), t.value())));
     marks
+}
+
+fn our_tags(tags: &[Tag]) -> BTreeMap<String, String> {
+    let ours = tags.iter().filter(|t| t.key().starts_with("firebreak.dev/"));
+    ours.map(|t| (t.key().to_owned(), t.value().to_owned())).collect()
 }

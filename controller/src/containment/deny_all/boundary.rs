@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::aws_deny_all;
 use crate::aws::{AwsError, Call, Identity, Session};
 use crate::containment::case::Case;
+use crate::containment::drive::Action as _;
+use crate::containment::given::reads;
 use crate::containment::plan::Plan;
 
 /// A key of its own: what an earlier version recorded knows nothing of boundaries.
@@ -23,11 +25,24 @@ pub(super) fn in_force(case: &Case, identity: &Identity) -> bool {
     identity.boundary.as_ref() == Some(&aws_deny_all(case))
 }
 
+/// Whether a text is what is recorded.
+///
+/// # Errors
+/// Why it is not.
+pub(super) fn check(text: &str) -> Result<(), String> {
+    reads::<Original>(text)
+}
+
+/// Whether the deny was there before this record began: then its boundary is not the owner's.
+fn found_denied(case: &Case) -> bool {
+    case.is_noted_unknown(super::DenyAll::NAME) || case.adopted.is_some()
+}
+
 /// Where the rest of the original is not known, the boundary that is there is recorded all the same: putting another in its
 /// place would lose it.
 pub(super) fn contain(plan: &mut Plan, case: &Case, identity: &Identity) {
     let there = in_force(case, identity);
-    let ours_for_all_we_know = there && plan.verdict.unknown;
+    let ours_for_all_we_know = there && (plan.verdict.unknown || found_denied(case));
     if !case.original.contains_key(KEY) && !ours_for_all_we_know {
         plan.record(KEY, &Original { arn: identity.boundary.clone() });
     }
@@ -65,7 +80,10 @@ pub(super) fn lift(plan: &mut Plan, case: &Case, identity: &Identity, gone: bool
 
 /// What a person must decide about the boundary.
 pub(super) fn conflict(case: &Case, identity: &Identity, gone: bool) -> Option<String> {
-    let original = case.recorded::<Original>(KEY)?.arn;
+    let Some(Original { arn: original }) = case.recorded::<Original>(KEY) else {
+        let lost = "the permissions boundary AWSDenyAll was there before this record began, and what was there before it is not known (KeepTheirs leaves it, spec.release.original gives denyAll/boundary)";
+        return (in_force(case, identity) && found_denied(case)).then(|| lost.to_owned());
+    };
     if gone {
         let was = named(original.as_ref());
         return Some(format!(

@@ -4,7 +4,7 @@ use super::resolve::{Resolved, Target};
 use super::{evidence, holds};
 use crate::clock;
 use crate::conditions::bounded;
-use crate::containment::{Case, DryRun, Wanted, digest, wanted};
+use crate::containment::{Case, DryRun, Keys, Wanted, digest, wanted};
 use crate::controllers::Ctx;
 use crate::stores::Stores;
 use firebreak_crds::{Incident, Plan, PlanTarget, Quarantine, quarantine_name};
@@ -38,7 +38,7 @@ async fn target(ctx: &Ctx, incident: &Incident, target: &Resolved) -> (usize, Pl
         Ok(session) => {
             let quarantine = as_if_held(ctx, incident, target);
             let case = Case::of(&quarantine, &session.partition, clock::now());
-            let wanted = actions(&quarantine);
+            let wanted = actions(&quarantine, Keys::read(ctx.mac_key_file.as_deref()).await);
             for run in futures::future::join_all(wanted.iter().map(|w| w.dry_run(&session, &case))).await {
                 match run {
                     Ok(DryRun { calls: more, problem }) => {
@@ -70,10 +70,10 @@ fn as_if_held(ctx: &Ctx, incident: &Incident, target: &Resolved) -> Quarantine {
 }
 
 /// All that is wanted of it then; the mark comes last.
-fn actions(quarantine: &Quarantine) -> Vec<Wanted> {
+fn actions(quarantine: &Quarantine, keys: Keys) -> Vec<Wanted> {
     let mut wanted = wanted(&quarantine.spec.holders, quarantine.spec.original.iter().flat_map(|o| o.keys()));
     if !wanted.is_empty() {
-        wanted.push(Wanted::TagResource(firebreak_crds::Empty {}));
+        wanted.push(Wanted::TagResource(keys));
     }
     wanted
 }

@@ -11,7 +11,7 @@ use k8s_openapi::jiff::Timestamp;
 use crate::aws::Class;
 use crate::clock;
 use crate::conditions::{Conditions, bounded};
-use crate::containment::{LedgerError, Report, TAG_RESOURCE, holds_digest};
+use crate::containment::{Adopted, LedgerError, Report, TAG_RESOURCE, holds_digest, problems_of_given};
 use crate::controllers::reconcile_requested;
 use crate::events::{self, Events};
 
@@ -36,6 +36,17 @@ pub struct Seen {
     pub unseen_for: Duration,
     /// One per action.
     pub reports: Vec<Report>,
+    /// The copy of the record in the resource's tags.
+    pub copy: CopySeen,
+}
+
+/// What a pass saw of the copy of the record.
+#[derive(Clone, Debug, Default)]
+pub struct CopySeen {
+    /// What is to be copied, in short.
+    pub digest: Option<String>,
+    /// Why one that is there was not believed.
+    pub refused: Option<String>,
 }
 
 impl Seen {
@@ -83,6 +94,7 @@ pub fn status(quarantine: &Quarantine, seen: &Seen, now: Timestamp) -> Quarantin
         conditions: Vec::new(),
         last_handled_reconcile_at: reconcile_requested(quarantine),
         observed_holds,
+        observed_copy: if marked(seen) { seen.copy.digest.clone() } else { previous.observed_copy },
         actions,
         drift_count: previous.drift_count + i64::try_from(repaired).unwrap_or_default(),
         in_force_since,
@@ -98,6 +110,12 @@ fn observed_holds(quarantine: &Quarantine, seen: &Seen) -> Option<String> {
         return Some(holds_digest(&quarantine.spec.holders));
     }
     quarantine.status.as_ref().and_then(|s| s.observed_holds.clone())
+}
+
+/// Whether the marks and the copy are as this pass would have them.
+fn marked(seen: &Seen) -> bool {
+    let mark = seen.reports.iter().find(|r| r.name == TAG_RESOURCE);
+    mark.is_some_and(|r| r.seen && r.verdict.state == ActionState::InForce)
 }
 
 fn actions(quarantine: &Quarantine, seen: &Seen, now: Timestamp) -> Vec<ActionStatus> {
@@ -151,7 +169,7 @@ fn conditions(
     let mut c = Conditions::new(&previous, quarantine.metadata.generation, now);
     let settled = status.in_force_since.as_ref().is_some_and(|since| clock::since(since.0, now) >= SETTLED);
     let (contained, reason) = contained(seen, status, settled);
-    let said = said(&status.actions);
+    let said = said(quarantine, &status.actions);
     c.set(CONTAINED, contained, reason, &*said);
     match (drift.is_empty(), settled) {
         (false, _) if seen.drifted(quarantine).all(|r| r.wrote) => {
@@ -205,8 +223,9 @@ fn reported(seen: &Seen) -> impl Iterator<Item = &Report> {
     seen.reports.iter().filter(|r| r.name != TAG_RESOURCE)
 }
 
-fn said(actions: &[ActionStatus]) -> String {
-    let lines = lines(counted(actions).map(|a| (a.name.as_str(), a.message.as_str())));
+fn said(quarantine: &Quarantine, actions: &[ActionStatus]) -> String {
+    let mut lines = lines(counted(actions).map(|a| (a.name.as_str(), a.message.as_str())));
+    lines.extend(Adopted::of(quarantine).map(|adopted| adopted.to_string()));
     if lines.is_empty() && counted(actions).next().is_none() {
         return "no holder's policy has an action for this kind of resource".into();
     }
@@ -231,9 +250,15 @@ fn ready(c: &mut Conditions<'_>, quarantine: &Quarantine, seen: &Seen, contained
     let problem = first_problem(seen);
     let problems: Vec<(&str, String)> = reported(seen).filter_map(|r| Some((r.name, problem_text(r)?))).collect();
     let errors = lines(problems.iter().map(|(name, text)| (*name, text.as_str())));
-    let message = if errors.is_empty() { said.to_owned() } else { errors.join("; ") };
+    let said_of_errors = errors.into_iter().chain(way_out(quarantine, seen, problem)).collect::<Vec<_>>();
+    let message = if said_of_errors.is_empty() { said.to_owned() } else { said_of_errors.join("; ") };
+    let given = problems_of_given(quarantine);
     match problem {
         _ if blocked => stalled(c, "DeletionBlocked", &deletion_blocked(quarantine)),
+        _ if !given.is_empty() => {
+            let message = [given.join("; "), message].into_iter().filter(|m| !m.is_empty()).collect::<Vec<_>>();
+            stalled(c, "InvalidOriginal", &message.join("; "));
+        }
         None if quarantine.spec.suspend && contained != "True" => {
             stalled(c, "Suspended", &format!("{message}; {SUSPENDED}"));
         }
@@ -250,6 +275,16 @@ fn ready(c: &mut Conditions<'_>, quarantine: &Quarantine, seen: &Seen, contained
             c.set(RECONCILING, "True", reason, message);
         }
     }
+}
+
+/// What a person can do about an original that is not known.
+fn way_out(quarantine: &Quarantine, seen: &Seen, problem: Option<&str>) -> Vec<String> {
+    let noted = quarantine.spec.original.iter().flat_map(|o| o.keys()).any(|key| key.ends_with("/unknown"));
+    if !noted || !matches!(problem, Some("OriginalUnknown" | "ReleaseConflict")) {
+        return Vec::new();
+    }
+    let say = "what was there can be said in spec.release.original, as docs/adoption.md shows".to_owned();
+    seen.copy.refused.iter().cloned().chain([say]).collect()
 }
 
 fn problem_text(report: &Report) -> Option<String> {
@@ -284,6 +319,14 @@ fn deletion_blocked(quarantine: &Quarantine) -> String {
         return "a CustomResourceDefinition of Firebreak is being deleted: that is no decision to release, so the resource stays contained; export what you need, then annotate with firebreak.dev/abandon: <uid> to let this object go without touching AWS".into();
     }
     format!("deleted, but held by {}: set mode: Release there. The resource stays contained", holding.join(", "))
+}
+
+/// Says on the Quarantine, and on each holder's Incident, where its record is from.
+pub async fn publish_adopted(events: &Events, quarantine: &Quarantine, adopted: &Adopted) {
+    let resource = &quarantine.spec.resource;
+    for object in std::iter::once(events::reference(quarantine)).chain(quarantine.spec.holders.iter().map(events::holder)) {
+        events.normal(&object, "Adopted", format!("{resource}: {adopted}")).await;
+    }
 }
 
 /// What people see with `kubectl describe`, on the Quarantine and on each holder's Incident.

@@ -38,6 +38,7 @@ fn seen(reports: Vec<Report>) -> Seen {
         interval: Duration::from_secs(30),
         unseen_for: Duration::ZERO,
         reports,
+        copy: CopySeen::default(),
     }
 }
 
@@ -310,7 +311,8 @@ fn actions_that_say_the_same_say_it_once() {
 fn the_status_names_the_generation_and_answers_a_request() {
     let mut quarantine = held();
     quarantine.metadata.generation = Some(7);
-    quarantine.spec.release = Some(firebreak_crds::ReleaseDecision { on_conflict: OnConflict::KeepTheirs });
+    quarantine.spec.release =
+        Some(firebreak_crds::ReleaseDecision { on_conflict: Some(OnConflict::KeepTheirs), original: None });
     let asked = [(firebreak_crds::RECONCILE_REQUESTED.to_owned(), "now".to_owned())];
     quarantine.metadata.annotations = Some(asked.into());
     let status = status(&quarantine, &in_force(), at(0));
@@ -326,4 +328,51 @@ fn an_action_keeps_the_time_since_when_it_stands_where_it_stands() {
     let failed = after(&quarantine, &seen(vec![failing(Class::Denied)]), at(90));
     assert_eq!((action(&failed).since, action(&failed).state), (clock::time(at(90)), ActionState::Failed));
     assert_eq!(failed.status.unwrap().actions.len(), 2, "what this pass did not touch stays listed");
+}
+
+#[test]
+fn what_the_copy_was_made_of_is_kept_once_the_mark_is_in_force() {
+    let copy = |digest: &str| CopySeen { digest: Some(digest.into()), refused: None };
+    let with = |mark, digest| Seen { copy: copy(digest), ..seen(vec![report("denyAll", ActionState::InForce), mark]) };
+    let mark = |state| report(TAG_RESOURCE, state);
+    let observed = |q: &Quarantine| q.status.as_ref().unwrap().observed_copy.clone().unwrap_or_default();
+    let failed = after(&held(), &with(mark(ActionState::Failed), "a"), at(0));
+    assert_eq!(observed(&failed), "");
+    let copied = after(&failed, &with(mark(ActionState::InForce), "a"), at(1));
+    assert_eq!(observed(&copied), "a");
+    let grown = Seen { copy: copy("b"), ..in_force() };
+    assert_eq!(observed(&after(&copied, &grown, at(2))), "a", "the copy is still of what was");
+}
+
+#[test]
+fn an_original_that_cannot_be_read_is_a_dead_end_that_names_its_field() {
+    let mut quarantine = held();
+    let original = Some([("denyAll".to_owned(), firebreak_crds::Text("{".into()))].into());
+    quarantine.spec.release = Some(firebreak_crds::ReleaseDecision { on_conflict: None, original });
+    let next = after(&quarantine, &in_force(), at(0));
+    assert_eq!((says(&next, STALLED), says(&next, CONTAINED)), ("True InvalidOriginal".into(), "True Enforcing".into()));
+    let message = &condition(&next, STALLED).unwrap().message;
+    assert!(message.starts_with(r#"spec.release.original["denyAll"]: "#), "{message}");
+}
+
+#[test]
+fn an_unknown_original_says_why_the_copy_was_not_believed_and_what_a_person_can_do() {
+    let mut quarantine = held();
+    quarantine.spec.original = Some([("denyAll/unknown".to_owned(), firebreak_crds::Text("0".into()))].into());
+    let mut lost = report("denyAll", ActionState::InForce);
+    lost.verdict.unknown = true;
+    let copy = CopySeen { digest: None, refused: Some("its MAC is wrong".into()) };
+    let next = after(&quarantine, &Seen { copy, ..seen(vec![lost]) }, at(0));
+    let message = &condition(&next, STALLED).unwrap().message;
+    assert!(message.contains("its MAC is wrong") && message.contains("spec.release.original"), "{message}");
+}
+
+#[test]
+fn an_adopted_original_says_where_it_is_from() {
+    let mut quarantine = held();
+    let adopted = r#"{"since":"2026-03-01T12:00:00Z","incidents":["security/inc-1"],"actions":["denyAll"]}"#;
+    quarantine.spec.original = Some([("copy/adopted".to_owned(), firebreak_crds::Text(adopted.into()))].into());
+    let next = after(&quarantine, &in_force(), at(0));
+    let message = &condition(&next, CONTAINED).unwrap().message;
+    assert!(message.contains("adopted from its tags") && message.contains("security/inc-1"), "{message}");
 }
