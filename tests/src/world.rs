@@ -1,7 +1,7 @@
 //! Firebreak installed on a plane by its chart, and a world of its own for each test: a namespace, an AWS account behind a
 //! proxy, a scene in it, an `AwsAccount` and a `ContainmentPolicy`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -39,7 +39,17 @@ pub async fn controller(plane: &Plane, binary: impl AsRef<Path>, drift_interval:
     let kubeconfig = plane.service_account_kubeconfig(NAMESPACE, "firebreak").await?;
     let controller = ControllerProcess::new(binary, &kubeconfig).arg("run").arg("--http-addr=127.0.0.1:0");
     let controller = controller.arg(&format!("--drift-interval={drift_interval}"));
+    let controller = controller.arg(&format!("--mac-key-file={}", mac_keys(plane).await?.display()));
     Ok(controller.env("POD_NAMESPACE", NAMESPACE).env("POD_NAME", "firebreak-0"))
+}
+
+/// The key that the chart made, in a file, as the Deployment mounts it.
+pub async fn mac_keys(plane: &Plane) -> anyhow::Result<PathBuf> {
+    let template = "go-template={{.data.keys | base64decode}}";
+    let key = plane.kubectl(&["get", "secret", "firebreak-mac-key", "--namespace", NAMESPACE, "-o", template]).await?;
+    let file = plane.folder().join("mac-keys");
+    std::fs::write(&file, key)?;
+    Ok(file)
 }
 
 /// What one test has for itself.

@@ -25,6 +25,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- default (include "firebreak.fullname" .) .Values.serviceAccount.name }}
 {{- end }}
 
+{{- /* The Secret with the MAC keys; empty where there is none. */}}
+{{- define "firebreak.macKeySecret" -}}
+{{- $made := ternary (printf "%s-mac-key" (include "firebreak.fullname" .)) "" .Values.macKey.generate }}
+{{- default $made .Values.macKey.existingSecret }}
+{{- end }}
+
 {{- /* The match condition of every admission policy: the rules are for everyone but the controller. */}}
 {{- define "firebreak.notTheController" -}}
 - name: not-the-controller
