@@ -186,7 +186,9 @@ fn is_of(quarantine: &Quarantine, what: &str) -> bool {
         let actions = ["isolateNetwork", "removePublicAddresses", "deregisterFromLoadBalancers"];
         actions.iter().any(|action| keys.contains_key(&format!("{action}/{what}")))
     };
-    quarantine.spec.resource.id == what || quarantine.spec.original.as_ref().is_some_and(recorded)
+    let spec = &quarantine.spec;
+    let given = spec.release.as_ref().and_then(|r| r.original.as_ref()); // by a person
+    spec.resource.id == what || spec.original.as_ref().is_some_and(recorded) || given.is_some_and(recorded)
 }
 
 /// Whether a holder asks for an action.

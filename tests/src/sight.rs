@@ -182,6 +182,12 @@ pub async fn marks(aws: &Aws, resource: &str) -> anyhow::Result<BTreeMap<String,
     Ok(tags.filter(|(k, _)| k.starts_with("firebreak.dev/")).collect())
 }
 
+/// All tags of the scene's user.
+pub async fn user_tags(aws: &Aws) -> anyhow::Result<BTreeMap<String, String>> {
+    let answer = aws.iam.list_user_tags().user_name(USER).send().await?;
+    Ok(answer.tags.into_iter().map(|t| (t.key, t.value)).collect())
+}
+
 /// What keeps an instance and its volumes: each attribute, and `DeleteOnTermination` of each volume, as AWS shows them.
 pub async fn protection(aws: &Aws, id: &str) -> anyhow::Result<BTreeMap<String, String>> {
     use aws_sdk_ec2::types::InstanceAttributeName as Name;

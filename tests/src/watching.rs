@@ -125,6 +125,25 @@ impl World<'_> {
         crate::eventually::gone(&self.incidents(), name, SOON).await;
     }
 
+    /// Every object of Firebreak about this account is lost, as with a cluster; AWS is not touched. Account and policies are there
+    /// again as after `kubectl apply`.
+    pub async fn lose(&self) {
+        for incident in self.incidents().list(&ListParams::default()).await.unwrap().items {
+            merge(&self.incidents(), &incident.name_any(), json!({ "spec": { "deletionPolicy": "Retain" } })).await.unwrap();
+            self.delete_incident(&incident.name_any()).await;
+        }
+        for quarantine in self.quarantines().await {
+            let (api, name) = (self.all_quarantines(), quarantine.name_any());
+            let abandon = json!({ "metadata": { "annotations": { ABANDON: quarantine.uid() } } });
+            merge(&api, &name, abandon).await.unwrap();
+            api.delete(&name, &DeleteParams::default()).await.unwrap();
+            crate::eventually::gone(&api, &name, SOON).await;
+        }
+        for piece in self.evidence().await {
+            remove(&Api::<Evidence>::all(self.kube.clone()), &piece).await.unwrap();
+        }
+    }
+
     /// Asks for a look now at everything of this account, as a person does who has mended something.
     pub async fn look_now(&self) {
         let asked = json!({ "metadata": { "annotations": { RECONCILE_REQUESTED: Timestamp::now().to_string() } } });

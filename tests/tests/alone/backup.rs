@@ -3,12 +3,13 @@
 use std::path::Path;
 use std::process::Stdio;
 
+use anyhow::ensure;
 use firebreak_crds::{Evidence, Quarantine};
 use firebreak_tests::eventually::{eventually, gone};
 use firebreak_tests::plane::{ControllerManager, Plane};
 use firebreak_tests::scene::USER;
 use firebreak_tests::sight;
-use firebreak_tests::world::{NAMESPACE, SOON, World};
+use firebreak_tests::world::{NAMESPACE, SOON, World, mac_keys};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
@@ -90,14 +91,29 @@ async fn what_was_exported_and_lost_is_imported_and_given_back() {
 async fn the_inventory_lists_what_carries_a_mark_though_no_object_knows_of_it() {
     let Apart { plane, mut controller, place: _place } = apart(ControllerManager::Absent, "1s").await;
     let (world, ..) = contained(&plane).await;
-    controller.stop().unwrap();
-    let list = command(&plane, &["inventory", "--account", &world.account_name()], "").await;
     let instance = &world.scene.instances[0];
+    eventually("both carry a copy", SOON, async || {
+        let (instance, user) = (sight::marks(&world.aws, &instance.id).await?, sight::user_tags(&world.aws).await?);
+        ensure!(
+            [&instance, &user].iter().all(|tags| tags.contains_key("firebreak.dev/original-0")),
+            "{instance:?} {user:?}"
+        );
+        Ok(())
+    })
+    .await;
+    controller.stop().unwrap();
+    let keys = mac_keys(&plane).await.unwrap();
+    let inventory = ["inventory", "--account", &world.account_name(), "--mac-key-file", keys.to_str().unwrap()];
+    let list = command(&plane, &inventory, "").await;
+    let blind = command(&plane, &inventory[..3], "").await;
+    assert!(blind.contains("NOT VALID") && blind.contains("was given no MAC key"), "{blind}");
     for (resource, mark) in [
         (format!("instance {}", instance.id), "firebreak.dev/incident=".to_owned()),
         (format!("interface {}", instance.interfaces[0]), "in firebreak-isolation".to_owned()),
         (format!("user {USER}"), "policy firebreak-deny-all".to_owned()),
         (format!("user {USER}"), "attached AWSDenyAll".to_owned()),
+        (format!("instance {}", instance.id), "tags: valid".to_owned()),
+        (format!("user {USER}"), format!("for {}/inc", world.namespace)),
         ("security group ".to_owned(), format!("firebreak-isolation of {}", world.scene.vpc)),
     ] {
         assert!(list.lines().any(|l| l.contains(&resource) && l.contains(&mark)), "no {resource} {mark}: {list}");

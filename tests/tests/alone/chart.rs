@@ -11,7 +11,7 @@ use firebreak_tests::eventually::{eventually, gone};
 use firebreak_tests::plane::{ControllerManager, Plane};
 use firebreak_tests::scene::USER;
 use firebreak_tests::tools;
-use firebreak_tests::world::{CONTROLLER_USER, NAMESPACE, SOON, World};
+use firebreak_tests::world::{CONTROLLER_USER, NAMESPACE, SOON, World, mac_keys};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::authorization::v1::{SelfSubjectRulesReview, SelfSubjectRulesReviewSpec};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
@@ -48,15 +48,20 @@ fn count(manifests: &str, kind: &str) -> usize {
 fn each_variant_of_the_chart_has_what_it_says() {
     let all = template(&[]);
     assert_eq!(count(&all, "CustomResourceDefinition"), 6);
-    assert_eq!(all.matches("helm.sh/resource-policy: keep").count(), 6);
+    let kept = |manifests: &str| manifests.matches("helm.sh/resource-policy: keep").count();
+    assert_eq!(kept(&all), 7, "the CRDs and the MAC key");
     assert_eq!((count(&all, "ValidatingAdmissionPolicy"), count(&all, "ValidatingAdmissionPolicyBinding")), (5, 5));
     assert_eq!((count(&all, "Deployment"), count(&all, "ServiceAccount"), count(&all, "Service")), (1, 1, 0));
 
     assert_eq!(count(&template(&["crds.enabled=false"]), "CustomResourceDefinition"), 0);
-    assert!(!template(&["crds.keep=false"]).contains("helm.sh/resource-policy"));
+    assert_eq!(kept(&template(&["crds.keep=false"])), 1, "what stays contained needs its key");
     assert_eq!(count(&template(&["admission.enabled=false"]), "ValidatingAdmissionPolicy"), 0);
     assert_eq!(count(&template(&["metricsService.enabled=true"]), "Service"), 1);
     assert_eq!(count(&template(&["rbac.aggregate=false"]), "ClusterRole"), 1);
+    assert!(count(&all, "Secret") == 1 && all.contains("secretName: firebreak-mac-key"));
+    let (ours, none) = (template(&["macKey.existingSecret=ours"]), template(&["macKey.generate=false"]));
+    assert!(count(&ours, "Secret") == 0 && ours.contains("secretName: ours") && ours.contains("--mac-key-file="));
+    assert!(count(&none, "Secret") == 0 && !none.contains("mac-key"), "a controller without a key runs all the same");
     let account = ["serviceAccount.create=false", "serviceAccount.name=ours"];
     assert_eq!(count(&template(&account), "ServiceAccount"), 0);
     assert!(template(&account).contains("system:serviceaccount:firebreak-system:ours"), "the admission policies trust it");
@@ -76,9 +81,14 @@ async fn it_installs_and_upgrades_and_its_pods_pass_restricted_pod_security() {
     let kube = plane.client().await;
     let enforce = Patch::Merge(json!({ "metadata": { "labels": { "pod-security.kubernetes.io/enforce": "restricted" } } }));
     Api::<Namespace>::all(kube.clone()).patch(NAMESPACE, &PatchParams::default(), &enforce).await.unwrap();
+    let key = async || std::fs::read_to_string(mac_keys(&plane).await.unwrap()).unwrap();
+    let made = key().await;
+    assert_eq!(made.len(), 64);
     let values = "driftInterval=7s,metricsService.enabled=true,priorityClassName=";
     let upgrade = ["upgrade", "firebreak", &chart(), "--namespace", NAMESPACE, "--set", values];
     plane.helm(&upgrade).await.unwrap();
+
+    assert_eq!(key().await, made, "an upgrade keeps the key: with another no copy could be believed");
 
     let deployment = Api::<Deployment>::namespaced(kube.clone(), NAMESPACE).get("firebreak").await.unwrap();
     let manifest = serde_json::to_string(&deployment.spec).unwrap();

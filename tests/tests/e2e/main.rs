@@ -3,6 +3,7 @@
 
 mod addresses;
 mod admission;
+mod adoption;
 mod answers;
 mod approvals;
 mod balancers;

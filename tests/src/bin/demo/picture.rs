@@ -21,7 +21,9 @@ pub async fn take(aws: &Aws, scene: &Scene) -> anyhow::Result<Picture> {
         let cell = of_it.map(|id| names.get(id).unwrap_or(id).clone()).collect();
         rows.push((format!("groups of interface {nth}"), cell));
     }
-    rows.push(("tags of the instance".into(), sight::marks(aws, &instance.id).await?.into_keys().collect()));
+    let mut tags: Vec<String> = sight::marks(aws, &instance.id).await?.into_keys().map(one_of_a_copy).collect();
+    tags.dedup();
+    rows.push(("tags of the instance".into(), tags));
     rows.push(("snapshots".into(), vec![sight::snapshots(aws).await?.len().to_string()]));
     for (key, status) in sight::keys(aws).await? {
         rows.push((format!("key ...{}", &key[key.len().saturating_sub(6)..]), vec![status]));
@@ -30,6 +32,11 @@ pub async fn take(aws: &Aws, scene: &Scene) -> anyhow::Result<Picture> {
     rows.push(("user's attached policies".into(), sight::attached_policies(aws).await?));
     rows.push(("user's permissions boundary".into(), sight::boundary(aws).await?.into_iter().collect()));
     Ok(rows)
+}
+
+/// The copy of the original takes several tags.
+fn one_of_a_copy(tag: String) -> String {
+    if tag.starts_with("firebreak.dev/original-") { "firebreak.dev/original-*".into() } else { tag }
 }
 
 async fn group_names(aws: &Aws) -> anyhow::Result<BTreeMap<String, String>> {
