@@ -16,6 +16,7 @@ use crate::apart::{Apart, prepared};
 
 const DENIED: &str = "UnauthorizedOperation";
 
+#[allow(clippy::needless_pass_by_value)] // callers write the spec in place
 fn object(kind: &str, name: &str, spec: Value) -> Value {
     json!({ "apiVersion": "firebreak.dev/v1alpha1", "kind": kind, "metadata": { "name": name }, "spec": spec })
 }
