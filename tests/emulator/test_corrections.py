@@ -325,6 +325,25 @@ class Corrections(unittest.TestCase):
         self.assertNotIn("PermissionsBoundary", self.iam.get_user(UserName="mallory")["User"])
         self.assert_refused("NoSuchEntity", self.iam.delete_user_permissions_boundary, UserName="mallory")
 
+    def test_keys_are_told_apart_by_account(self):
+        here, elsewhere = (f"{Corrections.accounts + n}" for n in (0, 1))
+        Corrections.accounts += 1
+        self.iam.create_user(UserName="mallory")
+        own = self.iam.create_access_key(UserName="mallory")["AccessKey"]["AccessKeyId"]
+        role = f"arn:aws:iam::{elsewhere}:role/test"
+        given = self.client("sts", "test", "test").assume_role(RoleArn=role, RoleSessionName="test")["Credentials"]
+        far = self.client("iam", given["AccessKeyId"], given["SecretAccessKey"], given["SessionToken"])
+        far.create_user(UserName="mallory")
+        foreign = far.create_access_key(UserName="mallory")["AccessKey"]["AccessKeyId"]
+        account = lambda key: self.client("sts", "test", "test").get_access_key_info(AccessKeyId=key)["Account"]
+        self.assertEqual([account(own), account(foreign)], [here, elsewhere])
+        used = self.iam.get_access_key_last_used
+        self.assertEqual(used(AccessKeyId=own)["UserName"], "mallory")
+        self.assert_refused("AccessDenied", used, AccessKeyId=foreign)
+        self.iam.delete_access_key(UserName="mallory", AccessKeyId=own)
+        self.assertEqual(account(own), here)
+        self.assert_refused("AccessDenied", used, AccessKeyId=own)
+
     def test_login_profiles_have_a_date_of_their_own(self):
         self.iam.create_user(UserName="mallory")
         first = self.new_password()

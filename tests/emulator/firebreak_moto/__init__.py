@@ -4,7 +4,7 @@ One module per topic, one function per correction, each with a test in ../test_c
 a method of moto's own models, so that all else in moto stays as it is. Pinned to the moto of ../requirements.txt.
 """
 
-from . import balancers, boundaries, credentials, filters, groups, instances, interfaces, paging, policies, server, snapshots
+from . import balancers, boundaries, credentials, filters, groups, instances, interfaces, keys, paging, policies, server, snapshots
 
 CORRECTIONS = [
     interfaces.groups_are_what_was_last_set,
@@ -21,6 +21,7 @@ CORRECTIONS = [
     paging.describe_calls_page,
     credentials.service_credentials_exist,
     boundaries.users_have_boundaries,
+    keys.keys_are_told_apart_by_account,
     credentials.login_profiles_have_a_date_of_their_own,
     policies.accounts_have_few_managed_policies,
     server.requests_are_atomic,
