@@ -75,7 +75,7 @@ impl Look<'_> {
 
     fn resource(&self, kind: ResourceKind, region: Option<String>, id: &str) -> Resource {
         let account_ref = NameRef { name: self.account.clone() };
-        Resource { kind, account_ref, account_id: self.session.account_id.clone(), region, id: id.to_owned() }
+        Resource { kind, account_ref, account_id: self.session.account_id.clone(), region, id: id.to_owned(), user: None }
     }
 
     /// A line for each tag, and one for the copy of the record.

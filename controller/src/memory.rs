@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use firebreak_crds::KeyUser;
+
 /// Looks after a change: AWS enforces IAM late, and an attacker undoes things within seconds.
 const LOOKS: [u64; 7] = [1, 2, 5, 10, 30, 60, 120];
 /// After a write, reads that contradict it are AWS's own lag.
@@ -29,6 +31,7 @@ pub struct Memo {
 pub struct Memory {
     memos: Mutex<HashMap<String, Memo>>,
     said: Mutex<HashMap<String, (Instant, String)>>,
+    keys: Mutex<HashMap<String, KeyUser>>,
 }
 
 impl Memory {
@@ -74,6 +77,17 @@ impl Memory {
     pub fn said(&self, quarantine: &str) -> Option<String> {
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         said.get(quarantine).filter(|(at, _)| at.elapsed() < SAID).map(|(_, message)| message.clone())
+    }
+
+    /// Remembers whose an access key is. It never becomes another's.
+    pub fn learn(&self, key: &str, user: KeyUser) {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned(), user);
+    }
+
+    /// Whose an access key is.
+    #[must_use]
+    pub fn learnt(&self, key: &str) -> Option<KeyUser> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
     }
 
     /// Forgets an object that is gone.

@@ -118,5 +118,6 @@ where
 fn account_of(target: &Target) -> Option<&String> {
     let ec2 = target.ec2_instance.as_ref().map(|t| &t.account_ref.name);
     let user = target.iam_user.as_ref().map(|t| &t.account_ref.name);
-    ec2.or(user).or_else(|| target.iam_role.as_ref().map(|t| &t.account_ref.name))
+    let role = target.iam_role.as_ref().map(|t| &t.account_ref.name);
+    ec2.or(user).or(role).or_else(|| target.access_key.as_ref().map(|t| &t.account_ref.name))
 }

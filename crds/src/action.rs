@@ -96,7 +96,7 @@ pub struct ContainAction {
     /// IAM user or role: deny every call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deny_all: Option<Empty>,
-    /// IAM user: switch off every access key.
+    /// IAM user: switch off every access key. Access key: switch off that one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deactivate_access_keys: Option<Empty>,
     /// IAM user: switch off every SSH public key.
@@ -111,7 +111,7 @@ pub struct ContainAction {
     /// IAM user: delete the console password, for good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remove_console_access: Option<Empty>,
-    /// IAM role: deny the sessions that were issued before.
+    /// IAM role, or access key: deny the sessions of the role, or of the key's user, that were issued before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoke_sessions: Option<Empty>,
     /// IAM role: let nobody assume it.

@@ -20,13 +20,16 @@ use crate::{ContainAction, DetachFromAutoScaling, Empty, EndInstance, EvidenceAc
     printcolumn(name = "EC2", type_ = "string", json_path = ".spec.ec2Instance.contain", priority = 1),
     printcolumn(name = "USER", type_ = "string", json_path = ".spec.iamUser.contain", priority = 1),
     printcolumn(name = "ROLE", type_ = "string", json_path = ".spec.iamRole.contain", priority = 1),
+    printcolumn(name = "KEY", type_ = "string", json_path = ".spec.accessKey.contain", priority = 1),
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = no_empty_section(&["ec2Instance", "iamUser", "iamRole"])
-    .message("ec2Instance, iamUser, iamRole: nothing is written beneath it; say what to do, or leave it out"))]
+#[x_kube(validation = no_empty_section(&["ec2Instance", "iamUser", "iamRole", "accessKey"])
+    .message("ec2Instance, iamUser, iamRole, accessKey: nothing is written beneath it; say what to do, or leave it out"))]
 #[x_kube(validation = approvals_are_of_actions()
     .message("approvals.actions: name only actions that this policy lists under contain, as it writes them there"))]
+#[x_kube(validation = Rule::new("!has(self.accessKey) || !has(self.accessKey.scope) || self.accessKey.scope != 'User' || has(self.iamUser)")
+    .message("accessKey.scope: with User, what iamUser lists is done to the key's user: add iamUser"))]
 pub struct ContainmentPolicySpec {
     /// What is done to an EC2 instance. Absent: nothing, and a condition on the Incident says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -37,6 +40,9 @@ pub struct ContainmentPolicySpec {
     /// What is done to an IAM role. Absent: nothing, and a condition on the Incident says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iam_role: Option<IamRolePolicy>,
+    /// What is done where a target is an access key. Absent: nothing, and a condition on the Incident says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_key: Option<AccessKeyPolicy>,
     /// What a release gives back beyond the default.
     #[serde(default)]
     pub release: ReleasePolicy,
@@ -219,6 +225,49 @@ pub struct IamRoleAction {
     pub seal_trust_policy: Option<Empty>,
 }
 
+/// How much is contained where a target is an access key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum AccessKeyScope {
+    /// That key, by the actions under `contain`. The user's other keys go on working.
+    #[default]
+    Key,
+    /// The key's user, by the actions of `iamUser`, as if the user were the target.
+    User,
+}
+
+/// What is done where a target is an access key.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(validation = Rule::new("(has(self.scope) && self.scope == 'User') != (has(self.contain) && self.contain.size() > 0)")
+    .message("accessKey.contain: list at least one action, e.g. `- deactivateAccessKeys: {}`; with scope: User list none, since those of iamUser are done"))]
+pub struct AccessKeyPolicy {
+    /// `Key` (default): that key only; `User`: its user.
+    #[serde(default)]
+    pub scope: AccessKeyScope,
+    /// Actions that contain it; each item has exactly one key, e.g. `- deactivateAccessKeys: {}`.
+    #[serde(default)]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = no_key_twice(&["deactivateAccessKeys", "revokeSessions"])
+    .message("accessKey.contain: the same key is listed twice; keep one"))]
+    pub contain: Vec<AccessKeyAction>,
+}
+
+/// One containment action on an access key.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = exactly_one(&["deactivateAccessKeys", "revokeSessions"])
+    .message("accessKey.contain: each item needs exactly one action: deactivateAccessKeys or revokeSessions (write `revokeSessions: {}`, not `revokeSessions:`)"))]
+pub struct AccessKeyAction {
+    /// Switches off this key, and no other of its user. Sessions that it has opened live on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deactivate_access_keys: Option<Empty>,
+    /// Denies every session of the key's user that was issued before the containment (and, as AWS lags, within its first two and
+    /// a half minutes), and again whenever the key was switched on: AWS does not tell which key opened a session. The user's
+    /// other keys go on working. Roles that the user assumed are not denied. Old sessions stay denied after a release until they
+    /// have expired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoke_sessions: Option<Empty>,
+}
+
 impl From<&Ec2InstanceAction> for ContainAction {
     fn from(a: &Ec2InstanceAction) -> Self {
         Self {
@@ -257,6 +306,12 @@ impl From<&IamRoleAction> for ContainAction {
             seal_trust_policy: a.seal_trust_policy,
             ..Self::default()
         }
+    }
+}
+
+impl From<&AccessKeyAction> for ContainAction {
+    fn from(a: &AccessKeyAction) -> Self {
+        Self { deactivate_access_keys: a.deactivate_access_keys, revoke_sessions: a.revoke_sessions, ..Self::default() }
     }
 }
 

@@ -110,8 +110,8 @@ pub enum DeletionPolicy {
 /// One AWS resource to contain.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = exactly_one(&["ec2Instance", "iamUser", "iamRole"])
-    .message("targets: each item needs exactly one of ec2Instance, iamUser and iamRole, with its fields beneath it"))]
+#[x_kube(validation = exactly_one(&["ec2Instance", "iamUser", "iamRole", "accessKey"])
+    .message("targets: each item needs exactly one of ec2Instance, iamUser, iamRole and accessKey, with its fields beneath it"))]
 pub struct Target {
     /// An EC2 instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -122,6 +122,9 @@ pub struct Target {
     /// An IAM role. Not one that AWS manages: service-linked roles, and those of Identity Center.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iam_role: Option<IamRoleTarget>,
+    /// An access key of an IAM user, where only that is known to have leaked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_key: Option<AccessKeyTarget>,
 }
 
 /// An EC2 instance.
@@ -158,6 +161,19 @@ pub struct IamRoleTarget {
     /// Its name, without path.
     #[schemars(length(max = 64), regex(pattern = r"^[A-Za-z0-9+=,.@_-]{1,64}$"))]
     pub role_name: String,
+}
+
+/// An access key of an IAM user.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AccessKeyTarget {
+    /// The `AwsAccount` that it is of.
+    pub account_ref: NameRef,
+    /// Its id, `AKIA...`. Firebreak asks AWS for its user.
+    #[schemars(length(max = 20), regex(pattern = r"^A[KS]IA[A-Z0-9]{16}$"))]
+    #[x_kube(validation = Rule::new("!self.startsWith('ASIA')")
+        .message("accessKeyId: ASIA... is a temporary key, of a session. AWS switches none off: CloudTrail shows whose session it is (userIdentity.arn); name that user as iamUser, or that role as iamRole"))]
+    pub access_key_id: String,
 }
 
 /// What Firebreak found and did.

@@ -29,20 +29,20 @@ pub use aws_account::{
 };
 pub use condition::{conditions, get as get_condition, is_true};
 pub use containment_policy::{
-    ApprovalPolicy, ContainmentPolicy, ContainmentPolicySpec, Ec2InstanceAction, Ec2InstanceEvidence, Ec2InstancePolicy,
-    IamRoleAction, IamRolePolicy, IamUserAction, IamUserPolicy,
+    AccessKeyAction, AccessKeyPolicy, AccessKeyScope, ApprovalPolicy, ContainmentPolicy, ContainmentPolicySpec,
+    Ec2InstanceAction, Ec2InstanceEvidence, Ec2InstancePolicy, IamRoleAction, IamRolePolicy, IamUserAction, IamUserPolicy,
 };
 pub use evidence::{CustodyEntry, Evidence, EvidenceSpec, EvidenceStatus, Request, RequestOutcome, VolumeSnapshot};
 pub use incident::{
-    ApprovalStatus, DeletionPolicy, Ec2InstanceTarget, IamRoleTarget, IamUserTarget, Incident, IncidentSpec, IncidentStatus,
-    Mode, Plan, PlanTarget, Severity, Target, TargetStatus,
+    AccessKeyTarget, ApprovalStatus, DeletionPolicy, Ec2InstanceTarget, IamRoleTarget, IamUserTarget, Incident,
+    IncidentSpec, IncidentStatus, Mode, Plan, PlanTarget, Severity, Target, TargetStatus,
 };
 pub use names::{evidence_name, quarantine_name};
 pub use quarantine::{
     ActionState, ActionStatus, Conversion, ConversionState, Holder, HolderState, OnConflict, PutBack, Quarantine,
     QuarantineSpec, QuarantineStatus, ReleaseDecision, Text,
 };
-pub use resource::{IncidentRef, NameRef, Resource, ResourceKind};
+pub use resource::{IncidentRef, KeyUser, NameRef, Resource, ResourceKind};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;

@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::Resource;
+use crate::{Resource, ResourceKind};
 
 /// The name of a resource's Quarantine: `<kind>-<account id>-<region or "global">-<id>` where that is a valid name, else a
 /// slug of it, a dot and 20 hex digits of the SHA-256 of its ARN. Readable names have no dot: so nobody can make a user
@@ -10,7 +10,11 @@ use crate::Resource;
 #[must_use]
 pub fn quarantine_name(resource: &Resource) -> String {
     let region = resource.region.as_deref().unwrap_or("global");
-    let plain = format!("{}-{}-{region}-{}", resource.slug(), resource.account_id, resource.id);
+    let id = match resource.kind {
+        ResourceKind::AccessKey => resource.id.to_ascii_lowercase(), // such ids have no small letters: none is another's
+        _ => resource.id.clone(),
+    };
+    let plain = format!("{}-{}-{region}-{id}", resource.slug(), resource.account_id);
     if is_valid(&plain) { plain } else { format!("{}.{}", slug(&plain), &hex::encode(Sha256::digest(resource.arn()))[..20]) }
 }
 
@@ -39,7 +43,7 @@ fn slug(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{NameRef, ResourceKind};
+    use crate::NameRef;
 
     fn user(name: &str) -> Resource {
         Resource {
@@ -48,6 +52,7 @@ mod tests {
             account_id: "111122223333".into(),
             region: None,
             id: name.into(),
+            user: None,
         }
     }
 
@@ -70,6 +75,8 @@ mod tests {
             quarantine_name(&instance("eu-west-1", "i-0123456789abcdef0")),
             "ec2instance-111122223333-eu-west-1-i-0123456789abcdef0"
         );
+        let key = Resource { kind: ResourceKind::AccessKey, ..user("AKIAIOSFODNN7EXAMPLE") };
+        assert_eq!(quarantine_name(&key), "accesskey-111122223333-global-akiaiosfodnn7example");
     }
 
     #[test]
@@ -90,6 +97,8 @@ mod tests {
             elsewhere,
             instance("eu-west-1", "i-0123456789abcdef0"),
             instance("eu-west-2", "i-0123456789abcdef0"),
+            Resource { kind: ResourceKind::AccessKey, ..user("AKIAIOSFODNN7EXAMPLE") },
+            user("accesskey-AKIAIOSFODNN7EXAMPLE"),
         ];
         let names: std::collections::BTreeSet<_> = all.iter().map(quarantine_name).collect();
         assert_eq!(names.len(), all.len(), "{names:?}");

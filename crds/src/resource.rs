@@ -35,6 +35,27 @@ pub enum ResourceKind {
     IamUser,
     /// An IAM role.
     IamRole,
+    /// An access key of an IAM user.
+    AccessKey,
+}
+
+impl ResourceKind {
+    /// Whether it can carry tags of its own.
+    #[must_use]
+    pub fn has_tags(self) -> bool {
+        self != Self::AccessKey
+    }
+}
+
+/// The user of an access key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub struct KeyUser {
+    /// Its name, without path.
+    #[schemars(length(min = 1, max = 128))]
+    pub name: String,
+    /// AWS's unique id, `AIDA...`: a user that was deleted and made again has another.
+    #[schemars(length(min = 1, max = 128))]
+    pub id: String,
 }
 
 /// One AWS resource.
@@ -42,6 +63,8 @@ pub enum ResourceKind {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.region) == (self.kind == 'Ec2Instance')")
     .message("region: an instance has one, a user or a role has none"))]
+#[x_kube(validation = Rule::new("has(self.user) == (self.kind == 'AccessKey')")
+    .message("user: an access key has one, nothing else has"))]
 pub struct Resource {
     /// The kind of resource.
     pub kind: ResourceKind,
@@ -54,9 +77,12 @@ pub struct Resource {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub region: Option<String>,
-    /// The instance id, or the name of the user or the role.
+    /// The instance id, the name of the user or the role, or the access key's id.
     #[schemars(length(min = 1, max = 128))]
     pub id: String,
+    /// Of an access key: the user whose it is, as AWS said before the key was held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<KeyUser>,
 }
 
 impl Resource {
@@ -71,6 +97,8 @@ impl Resource {
             }
             ResourceKind::IamUser => format!("arn:aws:iam::{account}:user/{id}"),
             ResourceKind::IamRole => format!("arn:aws:iam::{account}:role/{id}"),
+            // AWS has none for it. Its user is not part of this one: what a plan is approved by must not need AWS.
+            ResourceKind::AccessKey => format!("arn:aws:iam::{account}:access-key/{id}"),
         }
     }
 
@@ -81,6 +109,7 @@ impl Resource {
             ResourceKind::Ec2Instance => "ec2instance",
             ResourceKind::IamUser => "iamuser",
             ResourceKind::IamRole => "iamrole",
+            ResourceKind::AccessKey => "accesskey",
         }
     }
 }
@@ -91,6 +120,7 @@ impl std::fmt::Display for Resource {
             ResourceKind::Ec2Instance => write!(f, "instance {}", self.id),
             ResourceKind::IamUser => write!(f, "user {}", self.id),
             ResourceKind::IamRole => write!(f, "role {}", self.id),
+            ResourceKind::AccessKey => write!(f, "access key {}", self.id),
         }
     }
 }

@@ -32,12 +32,19 @@ fn judge_changes<K: CustomResourceExt>(cases: Vec<(Option<Value>, Value, &str)>)
     }
 }
 
+/// The access key of AWS's own documentation.
+const KEY: &str = "AKIAIOSFODNN7EXAMPLE";
+
 fn user(name: &str) -> Value {
     json!({"iamUser": {"accountRef": {"name": "prod"}, "userName": name}})
 }
 
 fn role(name: &str) -> Value {
     json!({"iamRole": {"accountRef": {"name": "prod"}, "roleName": name}})
+}
+
+fn key(id: &str) -> Value {
+    json!({"accessKey": {"accountRef": {"name": "prod"}, "accessKeyId": id}})
 }
 
 fn instance(id: &str) -> Value {
@@ -53,13 +60,20 @@ fn a_target_has_exactly_one_kind() {
     let mut both = user("mallory");
     both["ec2Instance"] = instance("i-0123456789abcdef0")["ec2Instance"].clone();
     judge::<Incident>(vec![
-        (incident("x", &[user("mallory"), instance("i-0123456789abcdef0"), role("mallory")]), ""),
-        (incident("x", &[json!({})]), "targets: each item needs exactly one of ec2Instance, iamUser and iamRole"),
+        (incident("x", &[user("mallory"), instance("i-0123456789abcdef0"), role("mallory"), key(KEY)]), ""),
+        (incident("x", &[json!({})]), "targets: each item needs exactly one of ec2Instance, iamUser, iamRole and accessKey"),
         (
             incident("x", &[user("mallory"), both]),
-            "targets: each item needs exactly one of ec2Instance, iamUser and iamRole",
+            "targets: each item needs exactly one of ec2Instance, iamUser, iamRole and accessKey",
         ),
     ]);
+}
+
+#[test]
+fn a_temporary_key_is_refused_with_where_to_look_for_whose_it_is() {
+    let temporary = KEY.replace("AKIA", "ASIA");
+    let refusal = "accessKeyId: ASIA... is a temporary key, of a session";
+    judge::<Incident>(vec![(incident("x", &[key(KEY)]), ""), (incident("x", &[key(&temporary)]), refusal)]);
 }
 
 #[test]
@@ -138,6 +152,26 @@ fn a_section_of_a_policy_says_what_to_do() {
         (json!({"iamRole": {"contain": [{"revokeSessions": {}}, {"sealTrustPolicy": {}}]}}), ""),
         (json!({"iamRole": {"contain": [{}]}}), "iamRole.contain: each item needs exactly one action"),
         (json!({"iamRole": {"contain": [{"denyAll": {}}, {"denyAll": {}}]}}), "iamRole.contain: the same key"),
+    ]);
+}
+
+#[test]
+fn an_access_key_is_contained_by_itself_or_with_its_user() {
+    let keys = |access_key: Value| json!({"accessKey": access_key});
+    let off = || json!([{"deactivateAccessKeys": {}}]);
+    let mut with_user = keys(json!({"scope": "User"}));
+    with_user["iamUser"] = json!({"contain": [{"denyAll": {}}]});
+    let list = "accessKey.contain: list at least one action";
+    judge::<ContainmentPolicy>(vec![
+        (keys(json!({"contain": [{"deactivateAccessKeys": {}}, {"revokeSessions": {}}]})), ""),
+        (keys(json!({"scope": "Key", "contain": off()})), ""),
+        (with_user, ""),
+        (keys(json!({"scope": "User"})), "accessKey.scope: with User, what iamUser lists is done to the key's user"),
+        (keys(json!({"scope": "User", "contain": off()})), list),
+        (keys(json!({"scope": "Key"})), list),
+        (keys(json!({"contain": []})), list),
+        (keys(json!({"contain": [{}]})), "accessKey.contain: each item needs exactly one action"),
+        (keys(json!({"contain": [{"revokeSessions": {}}, {"revokeSessions": {}}]})), "accessKey.contain: the same key"),
     ]);
 }
 
@@ -240,9 +274,21 @@ fn an_instance_has_a_region_and_a_user_has_none() {
         (held("IamUser", None, "mallory"), ""),
         (held("IamRole", None, "build"), ""),
         (held("Ec2Instance", Some("eu-west-1"), "i-0123456789abcdef0"), ""),
+        (held("AccessKey", None, KEY), "user: an access key has one, nothing else has"),
         (held("IamUser", Some("eu-west-1"), "mallory"), "region: an instance has one, a user or a role has none"),
         (held("Ec2Instance", None, "i-0123456789abcdef0"), "region: an instance has one, a user or a role has none"),
     ]);
+}
+
+#[test]
+fn an_access_key_has_a_user() {
+    let of = |kind| {
+        let mut resource = resource(kind, None, KEY);
+        resource["user"] = json!({"name": "mallory", "id": "AIDA1"});
+        json!({"resource": resource})
+    };
+    let refusal = "user: an access key has one, nothing else has";
+    judge::<Quarantine>(vec![(of("AccessKey"), ""), (of("IamUser"), refusal)]);
 }
 
 #[test]

@@ -34,6 +34,8 @@ enum Needs {
     StopOrRelease(String),
     /// That a holder of the Quarantine of this instance asks for this action, and all evidence of it is complete.
     Decided(&'static str, String),
+    /// That nobody keeps this access key off, neither by itself nor with all of its user.
+    KeyRelease { key: String, user: String },
     /// It is never right.
     Never(&'static str),
 }
@@ -92,7 +94,7 @@ impl Judge {
         assert!(wrong.is_empty(), "{wrong:#?}");
         judged
             .iter()
-            .filter(|j| matches!(j.needs, Some(Needs::OpenWindow(_) | Needs::Release(_) | Needs::StopOrRelease(_))))
+            .filter(|j| opens(j.needs.as_ref()))
             .count()
     }
 }
@@ -137,6 +139,11 @@ impl Bench {
     }
 }
 
+/// Whether it opens something.
+fn opens(needs: Option<&Needs>) -> bool {
+    matches!(needs, Some(Needs::OpenWindow(_) | Needs::Release(_) | Needs::StopOrRelease(_) | Needs::KeyRelease { .. }))
+}
+
 /// Whether the record, if it is needed, allows the call.
 fn meets(
     needs: &Needs,
@@ -171,6 +178,12 @@ fn meets(
             let open: Vec<Evidence> = of_it.filter(|e| !ready(e)).collect();
             ensure!(open.is_empty(), "evidence is not complete: {open:#?}");
         }
+        Needs::KeyRelease { key, user } => {
+            let quarantines = quarantines?;
+            let of_it: Vec<_> = quarantines.iter().filter(|q| is_of(q, key) || is_of(q, user)).collect();
+            let let_go = of_it.iter().any(|q| is_let_go(q)) && !of_it.iter().any(|q| keeps_keys_off(q) && !is_let_go(q));
+            ensure!(let_go, "{key} is held: {quarantines:#?}");
+        }
     }
     Ok(())
 }
@@ -195,6 +208,12 @@ fn is_of(quarantine: &Quarantine, what: &str) -> bool {
 fn asks(quarantine: &Quarantine, action: &str) -> bool {
     let asked = |a| serde_json::to_value(a).is_ok_and(|a: serde_json::Value| a.get(action).is_some());
     quarantine.spec.holders.iter().flat_map(|h| &h.actions).any(asked)
+}
+
+/// Whether a holder asks for it, or it is on record that somebody did.
+fn keeps_keys_off(quarantine: &Quarantine) -> bool {
+    let asked = quarantine.spec.holders.iter().flat_map(|h| &h.actions).any(|a| a.deactivate_access_keys.is_some());
+    asked || quarantine.spec.original.iter().flat_map(BTreeMap::keys).any(|k| k.starts_with("deactivateAccessKeys"))
 }
 
 /// Nobody holds it; and a Retained hold ends only when somebody deletes the Quarantine.
@@ -245,7 +264,10 @@ fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Need
         "RegisterTargets" => Needs::Release(param("TargetGroupArn").to_owned()),
         "RegisterInstancesWithLoadBalancer" => Needs::Release(param("Instances.member.1.InstanceId").to_owned()),
         "CreateSecurityGroup" if !param("GroupName").starts_with("firebreak-") => Needs::Never("a name that is not ours"),
-        "UpdateAccessKey" | "UpdateSSHPublicKey" | "UpdateServiceSpecificCredential" | "UpdateSigningCertificate"
+        "UpdateAccessKey" if param("Status") != "Inactive" => {
+            Needs::KeyRelease { key: param("AccessKeyId").to_owned(), user: param("UserName").to_owned() }
+        }
+        "UpdateSSHPublicKey" | "UpdateServiceSpecificCredential" | "UpdateSigningCertificate"
             if param("Status") != "Inactive" =>
         {
             Needs::Release(param("UserName").to_owned())
@@ -263,6 +285,9 @@ fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Need
             Needs::Release(principal.to_owned())
         }
         "DeleteRolePolicy" if param("PolicyName") == "firebreak-revoke-sessions" => Needs::Release(principal.to_owned()),
+        "DeleteUserPolicy" if param("PolicyName").starts_with("firebreak-revoke-sessions-") => {
+            Needs::Release(param("PolicyName").trim_start_matches("firebreak-revoke-sessions-").to_owned())
+        }
         "UpdateAssumeRolePolicy" if param("PolicyDocument").contains(r#""Allow""#) => Needs::Release(principal.to_owned()),
         "DeleteUserPolicy" | "DeleteRolePolicy" if is_expired(param("PolicyName"), now) => Needs::Nothing,
         "PutUserPolicy" | "PutRolePolicy" if !denies(param("PolicyName"), param("PolicyDocument")) => {
@@ -453,13 +478,40 @@ mod tests {
 
     #[test]
     fn a_users_credentials_go_on_only_in_a_release() {
-        for action in
-            ["UpdateAccessKey", "UpdateSSHPublicKey", "UpdateServiceSpecificCredential", "UpdateSigningCertificate"]
-        {
+        for action in ["UpdateSSHPublicKey", "UpdateServiceSpecificCredential", "UpdateSigningCertificate"] {
             let switched = |status| judged(action, &[("UserName", "m"), ("Status", status)]);
             assert_eq!((switched("Inactive"), switched("Active")), (Needs::Nothing, Needs::Release("m".into())), "{action}");
             assert_eq!(judged(action, &[("UserName", "m")]), Needs::Release("m".into()), "{action}");
         }
+    }
+
+    #[test]
+    fn an_access_key_goes_on_only_when_neither_it_nor_its_user_is_held() {
+        let switched =
+            |status| judged("UpdateAccessKey", &[("UserName", "m"), ("AccessKeyId", "AKIA1"), ("Status", status)]);
+        let on = || Needs::KeyRelease { key: "AKIA1".into(), user: "m".into() };
+        assert_eq!((switched("Inactive"), switched("Active")), (Needs::Nothing, on()));
+        let held = |id: &str, holders: serde_json::Value| -> Quarantine {
+            let resource =
+                serde_json::json!({ "kind": "IamUser", "accountRef": { "name": "a" }, "accountId": "1", "id": id });
+            let spec = serde_json::json!({ "resource": resource, "holders": holders });
+            Quarantine::new(id, serde_json::from_value(spec).unwrap())
+        };
+        let asks = serde_json::json!([{
+            "uid": "1", "namespace": "n", "name": "i", "state": "Holding", "actions": [{ "deactivateAccessKeys": {} }]
+        }]);
+        let nobody = || serde_json::json!([]);
+        for (what, quarantines, right) in [
+            ("both let go", vec![held("m", nobody()), held("AKIA1", nobody())], true),
+            ("the key is held", vec![held("m", nobody()), held("AKIA1", asks.clone())], false),
+            ("the user is held", vec![held("m", asks.clone()), held("AKIA1", nobody())], false),
+            ("another is held", vec![held("m", nobody()), held("AKIA2", asks)], true),
+            ("nobody released it", vec![], false),
+        ] {
+            assert_eq!(meets(&on(), Ok(quarantines), Ok(vec![])).is_ok(), right, "{what}");
+        }
+        let policy = ("PolicyName", "firebreak-revoke-sessions-AKIA1");
+        assert_eq!(judged("DeleteUserPolicy", &[("UserName", "m"), policy]), Needs::Release("AKIA1".into()));
     }
 
     #[test]

@@ -62,6 +62,40 @@ pub async fn boundary(aws: &Aws) -> anyhow::Result<Option<String>> {
     Ok(arn.map(|arn| arn.rsplit('/').next().unwrap_or_default().to_owned()))
 }
 
+/// All that a containment may change of the scene's user, but for its keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// The texts of its inline policies, but for the denies of old sessions
+    pub inline: BTreeMap<String, String>,
+    /// The names of the denies of old sessions
+    pub residual: Vec<String>,
+    /// Names of attached policies
+    pub attached: Vec<String>,
+    /// Its permissions boundary
+    pub boundary: Option<String>,
+    /// Its tags
+    pub tags: BTreeMap<String, String>,
+}
+
+/// The scene's user.
+pub async fn user(aws: &Aws) -> anyhow::Result<User> {
+    let mut inline = BTreeMap::new();
+    for name in inline_policies(aws).await? {
+        let policy = aws.iam.get_user_policy().user_name(USER).policy_name(&name).send().await?;
+        inline.insert(name, decoded(&policy.policy_document));
+    }
+    let residual = inline.keys().filter(|name| name.starts_with("firebreak-sessions-until-")).cloned().collect();
+    inline.retain(|name, _| !name.starts_with("firebreak-sessions-until-"));
+    let shown = aws.iam.get_user().user_name(USER).send().await?.user.and_then(|u| u.tags).unwrap_or_default();
+    Ok(User {
+        inline,
+        residual,
+        attached: attached_policies(aws).await?,
+        boundary: boundary(aws).await?,
+        tags: shown.into_iter().map(|t| (t.key, t.value)).collect(),
+    })
+}
+
 /// Whether the user is denied everything and every key is off.
 pub async fn cut_off(aws: &Aws) -> anyhow::Result<()> {
     let (keys, inline, attached) = (keys(aws).await?, inline_policies(aws).await?, attached_policies(aws).await?);

@@ -152,6 +152,16 @@ impl<'p> World<'p> {
         json!({ "iamUser": { "accountRef": { "name": self.account_name() }, "userName": USER } })
     }
 
+    /// A target item for one of the scene's access keys.
+    pub fn key_target(&self, index: usize) -> Value {
+        self.target_key(&self.scene.access_keys[index])
+    }
+
+    /// A target item for an access key.
+    pub fn target_key(&self, id: &str) -> Value {
+        json!({ "accessKey": { "accountRef": { "name": self.account_name() }, "accessKeyId": id } })
+    }
+
     /// Declares an Incident that contains an instance with these actions only, and waits for what it says of its target.
     pub async fn contain_instance(&self, name: &str, id: &str, contain: Value) {
         let policy = self.policy(name, json!({ "ec2Instance": { "contain": contain } }));

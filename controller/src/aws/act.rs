@@ -33,6 +33,8 @@ use super::model::Snapshot;
 use super::rate::Priority;
 use super::session::Session;
 use crate::clock;
+use crate::containment::keeps_keys_off;
+use crate::controllers::to_be_released;
 use crate::lease::Claim;
 
 /// What a call brought back.
@@ -119,10 +121,10 @@ impl Actor {
         let (service, operation) = call.operation().split_once(':').unwrap_or_default();
         limiter.take(service, operation, priority).await;
         if call.widens() {
-            self.still_to_release(call, guard).await?;
+            self.still_to_release(session, call, guard).await?;
         }
         if call.destroys() {
-            self.still_decided(call, guard).await?;
+            self.still_decided(session, call, guard).await?;
         }
         self.leads(call)?;
         let started = Instant::now();
@@ -140,25 +142,40 @@ impl Actor {
     }
 
     /// The hold, checked at the effect: a live read, since a cache may not know yet of an Incident that holds again.
-    async fn still_to_release(&self, call: &Call, guard: &Guard) -> Result<(), AwsError> {
+    async fn still_to_release(&self, session: &Session, call: &Call, guard: &Guard) -> Result<(), AwsError> {
         let fenced = |why: String| Err(AwsError::fenced(call.operation(), why));
         let Guard::StillToRelease { name, uid } = guard else {
             return fenced("gives access back, but no release asks for it".into());
         };
         match Api::<Quarantine>::all(self.kube.clone()).get(name).await {
             Ok(q) if q.uid().as_ref() != Some(uid) => fenced(format!("Quarantine {name} is another one now")),
-            Ok(q) if !crate::controllers::to_be_released(&q) => fenced(format!("Quarantine {name} is held again")),
-            Ok(_) => Ok(()),
+            Ok(q) if !to_be_released(&q) => fenced(format!("Quarantine {name} is held again")),
+            Ok(_) => self.held_by_no_other(session, call, name).await,
             Err(e) => fenced(format!("Quarantine {name} cannot be read: {e}")),
         }
+    }
+
+    /// An access key can be held by itself, and with its user: who releases one does not switch on what the other keeps off.
+    async fn held_by_no_other(&self, session: &Session, call: &Call, own: &str) -> Result<(), AwsError> {
+        let fenced = |why: String| Err(AwsError::fenced(call.operation(), why));
+        for name in call.held_as(&session.account_id).into_iter().filter(|name| name != own) {
+            match Api::<Quarantine>::all(self.kube.clone()).get_opt(&name).await {
+                Ok(Some(q)) if !to_be_released(&q) && keeps_keys_off(&q) => {
+                    return fenced(format!("Quarantine {name} keeps it off"));
+                }
+                Ok(_) => {}
+                Err(e) => return fenced(format!("Quarantine {name} cannot be read: {e}")),
+            }
+        }
+        Ok(())
     }
 }
 
 impl Actor {
     /// What nothing gives back is decided at the effect too: who asked for it may have let go a moment ago, and what is only
     /// asked for now may be evidence.
-    async fn still_decided(&self, call: &Call, guard: &Guard) -> Result<(), AwsError> {
-        let Guard::StillHeld { name, uid } = guard else { return self.still_to_release(call, guard).await };
+    async fn still_decided(&self, session: &Session, call: &Call, guard: &Guard) -> Result<(), AwsError> {
+        let Guard::StillHeld { name, uid } = guard else { return self.still_to_release(session, call, guard).await };
         let unknown = |e: &dyn std::fmt::Display| AwsError::fenced(call.operation(), format!("not known to be right: {e}"));
         let quarantine = Api::<Quarantine>::all(self.kube.clone()).get(name).await.map_err(|e| unknown(&e))?;
         let evidence = match call {

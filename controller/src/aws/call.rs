@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::fmt::{Display, Formatter};
 
+use firebreak_crds::{NameRef, Resource, ResourceKind, quarantine_name};
+
 use super::model::{Principal, Registration, Rule};
 
 /// What a security group of ours is for.
@@ -392,6 +394,22 @@ impl Call {
             | Self::UpdateSigningCertificate { id, active, .. } => Some((id, *active)),
             _ => None,
         }
+    }
+
+    /// The names of the Quarantines by which what it gives back can be held: an access key's own, and its user's.
+    #[must_use]
+    pub fn held_as(&self, account_id: &str) -> Vec<String> {
+        let Self::UpdateAccessKey { user, id, active: true } = self else { return Vec::new() };
+        let named = |kind, id: &String| Resource {
+            kind,
+            account_ref: NameRef { name: String::new() }, // no part of the name
+            account_id: account_id.to_owned(),
+            region: None,
+            id: id.clone(),
+            user: None,
+        };
+        let held = [named(ResourceKind::AccessKey, id), named(ResourceKind::IamUser, user)];
+        held.iter().map(quarantine_name).collect()
     }
 
     /// Whether a refusal is no failure where the action is in force without it.

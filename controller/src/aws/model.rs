@@ -333,12 +333,13 @@ pub enum Principal {
 }
 
 impl Principal {
-    /// The user or role that is contained. An instance is none; IAM's calls are not made for one.
+    /// The user or role that is contained; of an access key its user. An instance is none; IAM's calls are not made for one.
     #[must_use]
     pub fn of(resource: &Resource) -> Self {
         match resource.kind {
             ResourceKind::IamRole => Self::Role(resource.id.clone()),
             ResourceKind::IamUser | ResourceKind::Ec2Instance => Self::User(resource.id.clone()),
+            ResourceKind::AccessKey => Self::User(resource.user.as_ref().map(|u| u.name.clone()).unwrap_or_default()),
         }
     }
 

@@ -19,6 +19,7 @@ const READS: &[&str] = &[
     "elasticloadbalancing:DescribeLoadBalancers",
     "elasticloadbalancing:DescribeTargetGroups",
     "elasticloadbalancing:DescribeTargetHealth",
+    "iam:GetAccessKeyLastUsed",
     "iam:GetAccountAuthorizationDetails",
     "iam:GetLoginProfile",
     "iam:GetPolicy",
@@ -32,6 +33,7 @@ const READS: &[&str] = &[
     "iam:ListSSHPublicKeys",
     "iam:ListServiceSpecificCredentials",
     "iam:ListSigningCertificates",
+    "sts:GetAccessKeyInfo",
 ];
 
 /// What is changed: the operations of `Call`, and what EC2 checks behind `CreateSnapshots`.

@@ -6,6 +6,7 @@ mod autoscaling;
 mod ec2;
 mod elb;
 mod iam;
+mod keys;
 mod marks;
 
 use std::collections::HashMap;

@@ -39,6 +39,8 @@ pub struct Session {
     pub caller_arn: String,
     /// IAM is global.
     pub(super) iam: aws_sdk_iam::Client,
+    /// For whose an access key is.
+    pub(super) sts: aws_sdk_sts::Client,
     /// IAM's own buckets.
     pub(super) iam_limiter: RateLimiter,
     /// One reader and client per region of the AwsAccount.
@@ -72,7 +74,7 @@ impl Accounts {
     /// When the role cannot be assumed, AWS does not answer, or the account is another than the spec says.
     pub async fn session(&self, account: &AwsAccount) -> Result<Arc<Session>, AwsError> {
         let slot = self.slot(account);
-        slot.get_or_try_init(|| self.connect(account)).await.cloned()
+        slot.get_or_try_init(|| Box::pin(self.connect(account))).await.cloned()
     }
 
     fn slot(&self, account: &AwsAccount) -> Arc<OnceCell<Arc<Session>>> {
@@ -102,6 +104,7 @@ impl Accounts {
             partition,
             caller_arn,
             iam: aws_sdk_iam::Client::new(&home),
+            sts: aws_sdk_sts::Client::new(&home),
             iam_limiter: RateLimiter::new(),
             regions,
             metrics: self.metrics.clone(),

@@ -158,7 +158,8 @@ impl Adoption {
 fn is_met_contained(quarantine: &Quarantine, tags: &BTreeMap<String, String>) -> bool {
     let marked = tags.keys().any(|k| k == INCIDENT || is_of_copy(k));
     let recorded = |key: &str| quarantine.spec.original.as_ref().is_some_and(|o| o.contains_key(key));
-    marked && !recorded(tag_resource::NAME) && !recorded(ADOPTED)
+    let its_own = quarantine.spec.resource.kind.has_tags(); // else they are those of the user or role that it is of
+    its_own && marked && !recorded(tag_resource::NAME) && !recorded(ADOPTED)
 }
 
 /// AWS's unique id: one made again under the same name is another.

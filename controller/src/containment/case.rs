@@ -1,14 +1,17 @@
 //! Everything that a plan may depend on besides what was observed.
 
-use firebreak_crds::{Conversion, ConversionState, Holder, OnConflict, Quarantine, ReleasePolicy, Resource};
+use firebreak_crds::{
+    Conversion, ConversionState, Holder, KeyUser, OnConflict, Quarantine, QuarantineSpec, ReleasePolicy, Resource,
+};
 use k8s_openapi::jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::adopt::Adopted;
+use super::beside::Beside;
 use super::given;
 use super::wanted::name_of;
-use crate::aws::Principal;
+use crate::aws::{Identity, Principal};
 
 /// Under this key it is noted that an instance was seen to end; of no action.
 pub const ENDED: &str = "instance/ended";
@@ -34,6 +37,8 @@ pub struct Case {
     pub release: ReleasePolicy,
     /// Who holds it.
     pub holders: Vec<Holder>,
+    /// The other Quarantines of the same user.
+    pub beside: Vec<Beside>,
     /// When the containment began; where it was adopted, in the cluster that was lost.
     pub since: Timestamp,
     /// `namespace/name` of the first Incident that held.
@@ -45,6 +50,12 @@ pub struct Case {
 }
 
 impl Case {
+    /// The case beside these Quarantines.
+    #[must_use]
+    pub fn with(self, beside: Vec<Beside>) -> Self {
+        Self { beside, ..self }
+    }
+
     /// The case of a Quarantine as read.
     #[must_use]
     pub fn of(quarantine: &Quarantine, partition: &str, now: Timestamp) -> Self {
@@ -68,8 +79,9 @@ impl Case {
             adopted,
             conversions: spec.conversions.clone(),
             decision: spec.release.as_ref().and_then(|r| r.on_conflict),
-            release: merge_release(spec.holders.iter().map(|h| &h.release).chain(&spec.let_go)).unwrap_or_default(),
+            release: release_of(spec),
             holders: spec.holders.clone(),
+            beside: Vec::new(),
             incident: spec.holders.first().map(|h| format!("{}/{}", h.namespace, h.name)).unwrap_or_default(),
             partition: partition.to_owned(),
             now,
@@ -80,6 +92,18 @@ impl Case {
     #[must_use]
     pub fn principal(&self) -> Principal {
         Principal::of(&self.resource)
+    }
+
+    /// Of an access key: why this user is not its user any more, though it has that user's name.
+    #[must_use]
+    pub fn another_user(&self, user: &Identity) -> Option<String> {
+        let KeyUser { name, id } = self.resource.user.as_ref()?;
+        (*id != user.id).then(|| {
+            format!(
+                "user {name} was deleted and made again, or renamed ({id} is now {}): it has no {}",
+                user.id, self.resource
+            )
+        })
     }
 
     /// The region and the id of the instance that is contained.
@@ -145,6 +169,12 @@ impl Case {
     pub fn conversion(&self, interface: &str) -> Option<ConversionState> {
         self.conversions.iter().find(|c| c.interface_id == interface).map(|c| c.state)
     }
+}
+
+/// What all who hold it, and all that let go, give back beyond the default.
+#[must_use]
+pub fn release_of(spec: &QuarantineSpec) -> ReleasePolicy {
+    merge_release(spec.holders.iter().map(|h| &h.release).chain(&spec.let_go)).unwrap_or_default()
 }
 
 /// What everybody gives back beyond the default; None where there is nobody.

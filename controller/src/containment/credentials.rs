@@ -4,18 +4,28 @@
 //! Credentials stay off after a release unless every holder's policy says otherwise in so many words, and then only those come
 //! back that were active before and were not made during the containment. What somebody switched on since the last look goes
 //! off before the release ends: with the deny gone, it would be a way in.
+//!
+//! Where an access key is contained, and not its user, all this is so of that key alone. A credential that another Quarantine
+//! keeps off stays off when this one is released, and what that one has on record is what was there before.
 
 use std::collections::BTreeMap;
 use std::future::Future;
 
-use firebreak_crds::{ActionState, Empty, OnConflict, ReleasePolicy};
+use firebreak_crds::{ActionState, Empty, OnConflict, ReleasePolicy, ResourceKind};
+use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::beside::{Beside, stays_off};
 use super::case::Case;
 use super::drive::Action;
 use super::given::{no_such_key, reads};
 use super::plan::Plan;
 use crate::aws::{AwsError, Call, Credential, Outcome, Session, User};
+
+/// Where it is recorded that an access key was found switched on during its containment.
+const SWITCHED_ON: &str = "deactivateAccessKeys/switched-on-";
+/// The record has room for so many of these, with the cutoffs of `revokeSessions` that each brings.
+pub(super) const SWITCHED_ON_MOST: usize = 24;
 
 /// A kind of credentials of which a user can have several, each active or not.
 pub trait Credentials: Send + Sync + 'static {
@@ -59,18 +69,24 @@ impl<C: Credentials> Action for C {
         match sub {
             "" => reads::<Empty>(text), // that none was active
             "unknown" => no_such_key(),
+            _ if sub.starts_with("switched-on-") || sub.starts_with("stays-off-") => no_such_key(),
             _ => reads::<Original>(text),
         }
     }
 
     async fn look(aws: &Session, case: &Case, _: Option<&Empty>) -> Result<Look, AwsError> {
-        let name = &case.resource.id;
-        let (credentials, user) = futures::join!(C::list(aws, name), aws.user(name));
-        Ok(Look { credentials: credentials.or_else(AwsError::none_where_not_found)?, user: user? })
+        let name = case.principal().name().to_owned();
+        let (credentials, user) = futures::join!(C::list(aws, &name), aws.user(&name));
+        let mut credentials = credentials.or_else(AwsError::none_where_not_found)?;
+        credentials.retain(|one| !is_a_key(case) || one.id == case.resource.id);
+        Ok(Look { credentials, user: user? })
     }
 
     fn contain(case: &Case, _: &Empty, look: &Look) -> Plan {
         let Some(user) = &look.user else { return super::deny_all::no_principal(case) };
+        if let Some(why) = case.another_user(user) {
+            return Plan::done(ActionState::Failed, why);
+        }
         let mut plan = Plan::default();
         let new = !case.has_record_of(C::ACTION);
         if case.is_unknown(C::ACTION) || (new && super::tag_resource::is_marked_before(case, &user.tags)) {
@@ -81,6 +97,9 @@ impl<C: Credentials> Action for C {
                 record::<C>(&mut plan, case, one);
             }
             if one.active {
+                if !new && is_a_key(case) {
+                    note_switched_on(&mut plan, case);
+                }
                 plan.calls.push(switch::<C>(case, one, false));
                 plan.verdict.drift.push(format!("{} {} was active", C::NOUN, one.id));
             }
@@ -90,11 +109,14 @@ impl<C: Credentials> Action for C {
             plan.record(C::ACTION, &Empty {});
         }
         plan.settle(ActionState::InForce);
-        plan.verdict.message = message::<C>(look, plan.verdict.unknown);
+        plan.verdict.message = message::<C>(case, look, plan.verdict.unknown);
         plan
     }
 
     fn release(case: &Case, look: &Look) -> Plan {
+        if let Some(why) = look.user.as_ref().and_then(|user| case.another_user(user)) {
+            return another_users(case, &why);
+        }
         let mut plan = Plan::default();
         for one in &look.credentials {
             let back = comes_back::<C>(case, one);
@@ -108,10 +130,7 @@ impl<C: Credentials> Action for C {
             plan.calls.push(switch::<C>(case, one, back));
         }
         plan.settle(ActionState::Released);
-        plan.verdict.message = match count(look) {
-            (_, 0) => format!("the user has no {}s", C::NOUN),
-            (off, all) => format!("{off} of {all} {}s stay off", C::NOUN),
-        };
+        plan.verdict.message = left::<C>(case, look);
         plan
     }
 
@@ -128,17 +147,53 @@ impl<C: Credentials> Action for C {
 fn record<C: Credentials>(plan: &mut Plan, case: &Case, one: &Credential) {
     let key = record_key::<C>(one);
     if !case.original.contains_key(&key) && !made_during_containment(case, one) && case.adopted.is_none() {
-        plan.record(key, &Original { active: one.active });
+        let before = case.beside.iter().find_map(|other| other.recorded(&key));
+        plan.record(key, &before.unwrap_or(Original { active: one.active }));
     }
 }
 
+/// This one, or another of the same user that was there before.
 fn made_during_containment(case: &Case, one: &Credential) -> bool {
-    one.created.is_some_and(|at| at > case.since)
+    let since = case.beside.iter().filter_map(|other| other.held_since).fold(case.since, Timestamp::min);
+    one.created.is_some_and(|at| at > since)
+}
+
+/// Whether an access key is contained, and not its user.
+fn is_a_key(case: &Case) -> bool {
+    case.resource.kind == ResourceKind::AccessKey
+}
+
+/// A key that was switched on during the containment may have opened sessions: `revokeSessions` denies those too.
+fn note_switched_on(plan: &mut Plan, case: &Case) {
+    let key = format!("{SWITCHED_ON}{}", case.now.as_second());
+    if switched_on(case).count() < SWITCHED_ON_MOST && !case.original.contains_key(&key) {
+        plan.record(key, &case.now);
+    }
+}
+
+/// When the access key was found switched on during its containment.
+pub(super) fn switched_on(case: &Case) -> impl Iterator<Item = Timestamp> {
+    case.original.keys().filter(|k| k.starts_with(SWITCHED_ON)).filter_map(|k| case.recorded(k))
+}
+
+/// What is there now was never ours: it is left as it is.
+pub(super) fn another_users(case: &Case, why: &str) -> Plan {
+    match case.decision {
+        None => Plan::done(ActionState::Conflict, format!("{why}: spec.release.onConflict decides; nothing is changed")),
+        Some(_) => Plan::done(ActionState::Released, why),
+    }
 }
 
 fn comes_back<C: Credentials>(case: &Case, one: &Credential) -> bool {
     let was_active = case.recorded::<Original>(&record_key::<C>(one)).is_some_and(|o| o.active);
-    C::come_back(&case.release) && was_active && !one.expired
+    let kept = case.original.contains_key(&stays_off(&one.id)) || kept_by::<C>(case, one).is_some();
+    C::come_back(&case.release) && was_active && !one.expired && !kept
+}
+
+/// The name of another Quarantine that keeps it off.
+fn kept_by<'a, C: Credentials>(case: &'a Case, one: &Credential) -> Option<&'a str> {
+    let keeps = |other: &&Beside| other.keeps_off(C::ACTION, &one.id, C::come_back);
+    case.beside.iter().find(keeps).map(|other| other.name.as_str())
 }
 
 fn record_key<C: Credentials>(one: &Credential) -> String {
@@ -146,7 +201,7 @@ fn record_key<C: Credentials>(one: &Credential) -> String {
 }
 
 fn switch<C: Credentials>(case: &Case, one: &Credential, active: bool) -> Call {
-    C::switch(case.resource.id.clone(), one.id.clone(), active)
+    C::switch(case.principal().name().to_owned(), one.id.clone(), active)
 }
 
 /// How many are off, of how many.
@@ -154,13 +209,31 @@ fn count(look: &Look) -> (usize, usize) {
     (look.credentials.iter().filter(|c| !c.active).count(), look.credentials.len())
 }
 
-fn message<C: Credentials>(look: &Look, unknown: bool) -> String {
+/// What a release leaves behind.
+fn left<C: Credentials>(case: &Case, look: &Look) -> String {
+    let kept = look.credentials.iter().filter_map(|one| kept_by::<C>(case, one).map(|by| (&one.id, by)));
+    let kept: Vec<String> = kept.map(|(id, by)| format!("; Quarantine {by} keeps {id} off")).collect();
+    let what = match count(look) {
+        (_, 0) if is_a_key(case) => format!("{} no longer exists", case.resource),
+        (0, _) if is_a_key(case) => format!("{} is on", case.resource),
+        _ if is_a_key(case) => format!("{} stays off", case.resource),
+        (_, 0) => format!("the user has no {}s", C::NOUN),
+        (off, all) => format!("{off} of {all} {}s stay off", C::NOUN),
+    };
+    what + &kept.concat()
+}
+
+fn message<C: Credentials>(case: &Case, look: &Look, unknown: bool) -> String {
     let lost = if unknown {
         format!("; the user carried Firebreak's marks before this record began: which {}s were active is not known", C::NOUN)
     } else {
         String::new()
     };
+    let of = || format!("{} of user {}", case.resource, case.principal());
     match count(look) {
+        (_, 0) if is_a_key(case) => format!("{} no longer exists{lost}", of()),
+        (0, _) if is_a_key(case) => format!("{} is on{lost}", of()),
+        _ if is_a_key(case) => format!("{} is off{lost}", of()),
         (_, 0) => format!("the user has no {}s{lost}", C::NOUN),
         (off, all) => format!("{off} of {all} {}s off{lost}", C::NOUN),
     }

@@ -195,3 +195,102 @@ fn each_kind_has_its_own_record_and_call_and_comes_back_by_its_own_flag() {
     judge::<ServiceCredentials>(service.0, service.1, &credentials);
     judge::<SigningCertificates>("deactivateSigningCertificates", "iam:UpdateSigningCertificate", &credentials);
 }
+
+fn of_a_key(id: &str) -> Case {
+    example::case(example::access_key(id))
+}
+
+fn of_its_user(credentials: Vec<Credential>, id: &str) -> Look {
+    Look { credentials, user: Some(User { id: id.into(), ..User::default() }) }
+}
+
+/// Another Quarantine of the same user.
+fn beside(key: Option<&str>, held: bool, back: bool, original: &[(&str, &str)]) -> Beside {
+    Beside {
+        name: "other".into(),
+        held_since: held.then(|| case().since),
+        key: key.map(str::to_owned),
+        actions: vec!["deactivateAccessKeys"],
+        release: ReleasePolicy { reactivate_access_keys: back, ..ReleasePolicy::default() },
+        original: original.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+    }
+}
+
+#[test]
+fn a_key_of_a_user_that_was_made_again_is_never_called_off() {
+    let case = example::recorded(of_a_key("A"), "deactivateAccessKeys/A", &Original { active: true });
+    let plan = AccessKeys::contain(&case, &Empty {}, &of_its_user(vec![], "AIDA2"));
+    assert_eq!((plan.is_done(), plan.verdict.state), (true, ActionState::Failed));
+    assert!(plan.verdict.message.contains("AIDA1 is now AIDA2"), "{}", plan.verdict.message);
+    let deleted = AccessKeys::contain(&case, &Empty {}, &of_its_user(vec![], "AIDA1"));
+    assert_eq!(deleted.verdict.message, "access key A of user mallory no longer exists");
+    assert_eq!(deleted.verdict.state, ActionState::InForce, "nothing brings it back");
+    for (decision, state) in [(None, ActionState::Conflict), (Some(OnConflict::KeepTheirs), ActionState::Released)] {
+        let release = AccessKeys::release(&Case { decision, ..case.clone() }, &of_its_user(vec![], "AIDA2"));
+        assert_eq!((release.is_done(), release.verdict.state), (true, state), "{decision:?}");
+    }
+}
+
+#[test]
+fn a_key_that_was_switched_on_again_leaves_a_note_for_the_sessions() {
+    let recorded = example::recorded(of_a_key("A"), "deactivateAccessKeys/A", &Original { active: true });
+    let look = of_its_user(vec![key("A", true, -60)], "AIDA1");
+    assert_eq!(switched_on(&recorded).count(), 0);
+    let plan = AccessKeys::contain(&recorded, &Empty {}, &look);
+    let noted = plan.record.iter().fold(recorded.clone(), |case, (k, v)| example::recorded(case, k, v));
+    assert_eq!(switched_on(&noted).collect::<Vec<_>>(), [recorded.now]);
+    assert_eq!(plan.calls, [switches("A", false)]);
+    let first = AccessKeys::contain(&of_a_key("A"), &Empty {}, &look);
+    assert_eq!(first.record.keys().collect::<Vec<_>>(), ["deactivateAccessKeys/A"], "it was on before: no note");
+    let full = (0..SWITCHED_ON_MOST)
+        .fold(recorded.clone(), |case, n| example::recorded(case, &format!("{SWITCHED_ON}{n}"), &recorded.now));
+    let plan = AccessKeys::contain(&full, &Empty {}, &look);
+    assert_eq!((plan.record.len(), &plan.calls[..]), (0, &[switches("A", false)][..]), "off it goes all the same");
+}
+
+#[test]
+fn what_another_quarantine_has_on_record_is_what_was_there_before() {
+    let look = of_its_user(vec![key("A", false, -60)], "AIDA1");
+    let was_on = beside(None, true, true, &[("deactivateAccessKeys/A", r#"{"active":true}"#)]);
+    let plan = AccessKeys::contain(&of_a_key("A").with(vec![was_on]), &Empty {}, &look);
+    assert_eq!(plan.record["deactivateAccessKeys/A"], serde_json::json!({ "active": true }));
+    let marked = Look {
+        user: Some(User {
+            tags: BTreeMap::from([("firebreak.dev/incident".to_owned(), "x".to_owned())]),
+            ..look.user.clone().unwrap()
+        }),
+        ..look
+    };
+    let knows = |record: &[(&str, &str)]| {
+        let case = of_a_key("A").with(vec![beside(None, true, true, record)]);
+        !AccessKeys::contain(&case, &Empty {}, &marked).verdict.unknown
+    };
+    assert!(knows(&[("tagResource", "{}")]) && !knows(&[]), "the mark of a Quarantine that is there says nothing");
+}
+
+#[test]
+fn what_was_made_while_another_quarantine_held_was_never_the_owners() {
+    let mut case = of_a_key("A").with(vec![beside(None, true, true, &[])]);
+    case.since += k8s_openapi::jiff::SignedDuration::from_mins(10);
+    let plan = AccessKeys::contain(&case, &Empty {}, &of_its_user(vec![key("A", true, 60)], "AIDA1"));
+    assert!(!plan.record.contains_key("deactivateAccessKeys/A") && plan.calls.len() == 1, "{plan:?}");
+}
+
+#[test]
+fn what_another_quarantine_keeps_off_stays_off() {
+    let yes = ReleasePolicy { reactivate_access_keys: true, ..ReleasePolicy::default() };
+    let look = look(vec![key("A", false, -60)]);
+    for (what, others, back) in [
+        ("nobody else", vec![], true),
+        ("its user is held", vec![beside(None, true, true, &[])], false),
+        ("the key itself is held", vec![beside(Some("A"), true, true, &[])], false),
+        ("another key is held", vec![beside(Some("B"), true, true, &[])], true),
+        ("released, and leaves it off", vec![beside(Some("A"), false, false, &[])], false),
+        ("released, and gives it back", vec![beside(Some("A"), false, true, &[])], true),
+    ] {
+        let case = Case { release: yes.clone(), ..recorded("A", true).with(others) };
+        assert_eq!(!AccessKeys::release(&case, &look).calls.is_empty(), back, "{what}");
+    }
+    let case = example::recorded(Case { release: yes, ..recorded("A", true) }, &stays_off("A"), &true);
+    assert!(AccessKeys::release(&case, &look).is_done(), "another's release left it off");
+}

@@ -253,8 +253,9 @@ fn release_unknown(case: &Case, look: &Look) -> Plan {
 
 /// The target cannot be found.
 pub(super) fn no_principal(case: &Case) -> Plan {
-    let what =
-        format!("AWS shows no {} in account {}: check the name and the account", case.resource, case.resource.account_id);
+    let (principal, account) = (case.principal(), &case.resource.account_id);
+    let kind = principal.either("user", "role");
+    let what = format!("AWS shows no {kind} {principal} in account {account}: check the name and the account");
     Plan::done(ActionState::Failed, what)
 }
 

@@ -12,6 +12,7 @@ use futures::future::join_all;
 use k8s_openapi::jiff::Timestamp;
 
 use super::adopt::{Adopting, Adoption};
+use super::beside::Beside;
 use super::case::Case;
 use super::ledger::{Ledger, LedgerError};
 use super::plan::{Plan, Verdict};
@@ -109,6 +110,8 @@ pub struct Pass<'a> {
     pub suspended: bool,
     /// What calls that give access back need.
     pub guard: Guard,
+    /// The other Quarantines of the same user.
+    pub beside: Vec<Beside>,
 }
 
 /// What came of one action in one pass.
@@ -218,7 +221,8 @@ impl<A: Action> Running<'_, A> {
     }
 
     async fn case(&self) -> Case {
-        Case::of(&self.pass.ledger.latest().await, &self.pass.session.partition, clock::now())
+        let latest = self.pass.ledger.latest().await;
+        Case::of(&latest, &self.pass.session.partition, clock::now()).with(self.pass.beside.clone())
     }
 
     async fn plan(&mut self, look: &A::Look) -> Plan {

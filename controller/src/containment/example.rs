@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use firebreak_crds::{
-    ContainAction, Holder, HolderState, NameRef, Quarantine, QuarantineSpec, ReleasePolicy, Resource, ResourceKind,
+    ContainAction, Holder, HolderState, KeyUser, NameRef, Quarantine, QuarantineSpec, ReleasePolicy, Resource, ResourceKind,
+    Text,
 };
 use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
@@ -24,7 +25,14 @@ pub fn user() -> Resource {
         account_id: "111122223333".into(),
         region: None,
         id: "mallory".into(),
+        user: None,
     }
+}
+
+/// A key of that user, whose unique id is `AIDA1`.
+pub fn access_key(id: &str) -> Resource {
+    let user = Some(KeyUser { name: "mallory".into(), id: "AIDA1".into() });
+    Resource { kind: ResourceKind::AccessKey, id: id.into(), user, ..self::user() }
 }
 
 pub fn role() -> Resource {
@@ -44,6 +52,7 @@ pub fn case(resource: Resource) -> Case {
         decision: None,
         release: ReleasePolicy::default(),
         holders: Vec::new(),
+        beside: Vec::new(),
         since,
         incident: "security/inc-1".into(),
         partition: "aws".into(),
@@ -74,6 +83,12 @@ pub fn quarantine(resource: Resource, holders: Vec<Holder>) -> Quarantine {
     let spec = QuarantineSpec { resource, holders, let_go: None, original, conversions, release: None, suspend: false };
     let mut quarantine = Quarantine::new("q", spec);
     quarantine.metadata.generation = Some(1);
+    quarantine
+}
+
+/// The Quarantine with one more record.
+pub fn recorded_in(mut quarantine: Quarantine, key: &str, text: &str) -> Quarantine {
+    quarantine.spec.original.get_or_insert_default().insert(key.into(), Text(text.into()));
     quarantine
 }
 

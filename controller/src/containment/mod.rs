@@ -3,6 +3,7 @@
 //! `ACTIONS` below is the one list. Adding an action touches its own file, the policy type in `crds/`, and this list.
 
 mod adopt;
+mod beside;
 mod case;
 mod credentials;
 mod deactivate_access_keys;
@@ -33,7 +34,8 @@ mod terminate_instance;
 mod wanted;
 
 pub use adopt::{Adopted, Adoption};
-pub use case::{Case, merge_release};
+pub use beside::{beside, keeps_keys_off, stays_off};
+pub use case::{Case, merge_release, release_of};
 pub use drive::{DryRun, Pass, Report, Stage};
 pub use given::problems as problems_of_given;
 pub use ledger::{Ledger, LedgerError};

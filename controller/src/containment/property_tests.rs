@@ -21,8 +21,8 @@ mod seal;
 use std::collections::{BTreeMap, VecDeque};
 
 use firebreak_crds::{
-    ActionState, ConversionState, Holder, HolderState, NameRef, OnConflict, Quarantine, QuarantineSpec, ReleaseDecision,
-    ReleasePolicy, Resource, ResourceKind,
+    ActionState, ConversionState, Holder, HolderState, KeyUser, NameRef, OnConflict, Quarantine, QuarantineSpec,
+    ReleaseDecision, ReleasePolicy, Resource, ResourceKind,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -287,8 +287,10 @@ fn resource(kind: ResourceKind) -> Resource {
     let (region, id) = match kind {
         ResourceKind::Ec2Instance => (Some("eu-west-1".into()), "i-0123456789abcdef0"),
         ResourceKind::IamUser => (None, "mallory"),
+        ResourceKind::AccessKey => (None, "ID0"),
         ResourceKind::IamRole => (None, "build"),
     };
     let account_ref = NameRef { name: "prod".into() };
-    Resource { kind, account_ref, account_id: "111122223333".into(), region, id: id.into() }
+    let user = (kind == ResourceKind::AccessKey).then(|| KeyUser { name: "mallory".into(), id: "AIDA1".into() });
+    Resource { kind, account_ref, account_id: "111122223333".into(), region, id: id.into(), user }
 }

@@ -109,7 +109,7 @@ impl Residual {
         Self { policy: format!("firebreak-sessions-until-{}", until.strftime("%Y%m%dT%H%M%SZ")), cutoff, until }
     }
 
-    fn decided_at(&self) -> Timestamp {
+    pub(super) fn decided_at(&self) -> Timestamp {
         self.cutoff - MARGIN
     }
 

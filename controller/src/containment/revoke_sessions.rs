@@ -1,18 +1,23 @@
 //! `revokeSessions`: the sessions of a role that were issued before a cutoff are denied, by an inline policy; the role goes on
 //! working for who assumes it anew.
 //!
+//! Of an access key it is the sessions of its user: AWS does not tell which key opened one. Long-term keys carry no issue time,
+//! so the user's other keys go on working. Each key has a policy of its own, so that two do not undo each other.
+//!
 //! The cutoff is recorded before it is put in place, and only moves forward: AWS enforces late, clocks differ, and a trust that
-//! was sealed a moment ago may have let somebody in. It moves too when another Incident asks, and when
-//! it is contained again after a release began: the responder means the sessions of now. At release the same deny stays under another name until the last such session has expired.
+//! was sealed a moment ago may have let somebody in. It moves too when another Incident asks, when it is contained again after a
+//! release began (the responder means the sessions of now), and when an access key was found switched on. At release the same
+//! deny stays under another name until the last such session has expired.
 //! <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_revoke-sessions.html>
 
 use std::collections::BTreeMap;
 
-use firebreak_crds::{ActionState, Empty, HolderState, OnConflict};
+use firebreak_crds::{ActionState, Empty, HolderState, OnConflict, ResourceKind};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::case::Case;
+use super::credentials::{SWITCHED_ON_MOST, another_users, switched_on};
 use super::deny_all::{managed, no_principal};
 use super::document::{equal, put};
 use super::drive::Action;
@@ -21,7 +26,7 @@ use super::plan::Plan;
 use super::residual::{self, Residual};
 use crate::aws::{AwsError, Call, Identity, Outcome, Session};
 
-/// The inline policy's name during the containment.
+/// The inline policy's name during the containment; that of an access key has its id besides.
 pub(super) const POLICY: &str = "firebreak-revoke-sessions";
 const KEY: &str = "revokeSessions/cutoff-";
 const RESIDUAL: &str = "revokeSessions/residual-";
@@ -36,7 +41,7 @@ pub struct Sessions;
 /// What is observed.
 #[derive(Clone, Debug, Default)]
 pub struct Look {
-    pub(super) role: Option<Identity>,
+    pub(super) identity: Option<Identity>,
     pub(super) policy: Option<String>,
     /// What stays after the release.
     pub(super) residual: residual::Shown,
@@ -56,7 +61,7 @@ impl Action for Sessions {
     type Look = Look;
 
     fn tags(look: &Look) -> Option<&BTreeMap<String, String>> {
-        look.role.as_ref().map(|r| &r.tags)
+        look.identity.as_ref().map(|i| &i.tags)
     }
 
     /// The cutoffs are ours: there is nothing of the owner's to know.
@@ -67,14 +72,18 @@ impl Action for Sessions {
     async fn look(aws: &Session, case: &Case, _: Option<&Empty>) -> Result<Look, AwsError> {
         let (principal, residual) = (case.principal(), cutoffs(case).pop().map(|c| c.deny.policy));
         let read_residual = residual::read(aws, case, residual.as_deref());
-        let reads = futures::join!(aws.identity(&principal), aws.inline_policy(&principal, POLICY), read_residual);
-        Ok(Look { role: reads.0?, policy: reads.1?, residual: reads.2? })
+        let policy = policy(case);
+        let reads = futures::join!(aws.identity(&principal), aws.inline_policy(&principal, &policy), read_residual);
+        Ok(Look { identity: reads.0?, policy: reads.1?, residual: reads.2? })
     }
 
     fn contain(case: &Case, _: &Empty, look: &Look) -> Plan {
-        let Some(role) = &look.role else { return no_principal(case) };
-        if let Some(refused) = managed(case, role) {
+        let Some(identity) = &look.identity else { return no_principal(case) };
+        if let Some(refused) = managed(case, identity) {
             return refused;
+        }
+        if let Some(why) = case.another_user(identity) {
+            return Plan::done(ActionState::Failed, why);
         }
         let mut plan = Plan::default();
         let latest = cutoffs(case).pop();
@@ -84,22 +93,23 @@ impl Action for Sessions {
         }
         let Some(deny) = due.as_ref().or(latest.as_ref()).map(|c| &c.deny) else { return plan };
         if !look.shows(&deny.document()) {
-            plan.calls.push(put(case, POLICY, &deny.document()));
+            plan.calls.push(put(case, &policy(case), &deny.document()));
             if due.is_none() {
-                plan.verdict.drift.push(format!("inline policy {POLICY} was gone or changed"));
+                plan.verdict.drift.push(format!("inline policy {} was gone or changed", policy(case)));
             }
         }
-        plan.settle(ActionState::InForce);
-        plan.verdict.message = format!(
-            "sessions issued before {} are denied; whom the trust policy lets assume the role gets a new one",
-            deny.cutoff
-        );
+        let behind = is_behind(case);
+        plan.settle(if behind { ActionState::Failed } else { ActionState::InForce });
+        plan.verdict.message = message(case, deny, behind);
         plan
     }
 
     fn release(case: &Case, look: &Look) -> Plan {
-        if look.role.is_none() {
+        let Some(identity) = &look.identity else {
             return Plan::done(ActionState::Released, format!("{} no longer exists", case.resource));
+        };
+        if let Some(why) = case.another_user(identity) {
+            return another_users(case, &why);
         }
         let cutoffs = cutoffs(case);
         let Some(Cutoff { deny, .. }) = cutoffs.last() else { return Plan::done(ActionState::Released, "") };
@@ -119,7 +129,7 @@ impl Action for Sessions {
 
     fn after(look: &mut Look, call: &Call, _: &Outcome) {
         match call {
-            Call::PutPolicy { policy, document, .. } if policy == POLICY => look.policy = Some(document.clone()),
+            Call::PutPolicy { policy, document, .. } if policy.starts_with(POLICY) => look.policy = Some(document.clone()),
             Call::PutPolicy { document, .. } => look.residual = Some((document.clone(), false)),
             Call::DeletePolicy { .. } => look.policy = None,
             _ => {}
@@ -149,8 +159,7 @@ fn due(case: &Case) -> Option<Cutoff> {
         Cutoff { deny, round, holders: asking.clone() }
     };
     let Some(latest) = all.last() else { return Some(new(case.now)) };
-    let new_asks = asking.iter().any(|uid| !all.iter().any(|c| c.holders.contains(uid)));
-    let next = if new_asks || release_began(case, latest) {
+    let next = if asks_for_more(case, latest) {
         new(case.now)
     } else {
         let so_far = all.iter().filter(|c| c.round == latest.round).count();
@@ -167,6 +176,43 @@ fn release_began(case: &Case, latest: &Cutoff) -> bool {
 
 fn residual_key(deny: &Residual) -> String {
     format!("{RESIDUAL}{}", deny.cutoff.as_second())
+}
+
+/// Whether somebody asked, a release began, or the access key was found switched on, since the latest cutoff was decided.
+fn asks_for_more(case: &Case, latest: &Cutoff) -> bool {
+    let all = cutoffs(case);
+    let unheard = asking(case).iter().any(|uid| !all.iter().any(|c| c.holders.contains(uid)));
+    unheard || release_began(case, latest) || switched_on(case).any(|at| latest.deny.decided_at() < at)
+}
+
+/// Whether a later cutoff is needed for which the record has no room.
+fn is_behind(case: &Case) -> bool {
+    let all = cutoffs(case);
+    let full = all.len() >= CUTOFFS && all.last().is_some_and(|latest| asks_for_more(case, latest));
+    full || switched_on(case).count() >= SWITCHED_ON_MOST
+}
+
+fn message(case: &Case, deny: &Residual, behind: bool) -> String {
+    let so_far = format!("sessions issued before {} are denied", deny.cutoff);
+    match (behind, is_of_a_key(case)) {
+        (true, _) => format!(
+            "{so_far}, but not those since: the cutoff was moved as often as the record has room for. Contain the {} with denyAll",
+            case.principal().either("user", "role")
+        ),
+        (_, true) => {
+            format!("{so_far} of user {}, whichever key opened them; roles that it assumed are not denied", case.principal())
+        }
+        (_, false) => format!("{so_far}; whom the trust policy lets assume the role gets a new one"),
+    }
+}
+
+fn is_of_a_key(case: &Case) -> bool {
+    case.resource.kind == ResourceKind::AccessKey
+}
+
+/// The name of the inline policy.
+pub(super) fn policy(case: &Case) -> String {
+    if is_of_a_key(case) { format!("{POLICY}-{}", case.resource.id) } else { POLICY.to_owned() }
 }
 
 /// The Incidents that hold it with this action.
@@ -195,12 +241,13 @@ fn lift(plan: &mut Plan, case: &Case, look: &Look, cutoffs: &[Cutoff]) {
     match (ours, case.decision) {
         (false, None) => {
             let what = format!(
-                "inline policy {POLICY} was changed by somebody (KeepTheirs leaves it, RestoreOriginal deletes it): spec.release.onConflict decides"
+                "inline policy {} was changed by somebody (KeepTheirs leaves it, RestoreOriginal deletes it): spec.release.onConflict decides",
+                policy(case)
             );
             plan.verdict = super::plan::Verdict::new(ActionState::Conflict, what);
         }
         (false, Some(OnConflict::KeepTheirs)) => {}
-        _ => plan.calls.push(Call::DeletePolicy { principal: case.principal(), policy: POLICY.into() }),
+        _ => plan.calls.push(Call::DeletePolicy { principal: case.principal(), policy: policy(case) }),
     }
 }
 

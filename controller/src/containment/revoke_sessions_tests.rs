@@ -23,7 +23,7 @@ fn later(mut case: Case, plan: &Plan, seconds: i64) -> Case {
 }
 
 fn look(policy: Option<String>) -> Look {
-    Look { role: Some(Identity::default()), policy, residual: None }
+    Look { identity: Some(Identity::default()), policy, residual: None }
 }
 
 fn contained() -> (Case, String) {
@@ -128,4 +128,63 @@ fn what_somebody_put_in_its_place_is_a_conflict_and_nothing_stays_when_all_have_
         let plan = Sessions::release(&Case { decision, ..case.clone() }, &theirs);
         assert_eq!((plan.calls.len(), plan.verdict.state), (calls, state), "{decision:?}");
     }
+}
+
+fn of_a_key() -> Case {
+    Case { holders: vec![asks("1")], ..example::case(example::access_key("AKIA1")) }
+}
+
+fn of_its_user(policy: Option<String>) -> Look {
+    Look { identity: Some(Identity { id: "AIDA1".into(), ..Identity::default() }), policy, residual: None }
+}
+
+#[test]
+fn of_an_access_key_it_is_the_sessions_of_its_user_by_a_policy_of_its_own() {
+    let plan = Sessions::contain(&of_a_key(), &Empty {}, &of_its_user(None));
+    let case = later(of_a_key(), &plan, 1);
+    let deny = &cutoffs(&case)[0].deny;
+    assert_eq!(deny.until.duration_since(deny.cutoff).as_hours(), 36, "as long as a user's session lives");
+    let principal = crate::aws::Principal::User("mallory".into());
+    let put = Call::PutPolicy { principal, policy: "firebreak-revoke-sessions-AKIA1".into(), document: deny.document() };
+    assert_eq!(plan.calls, [put]);
+    let made_again = Look { identity: Some(Identity { id: "AIDA2".into(), ..Identity::default() }), ..look(None) };
+    assert_eq!(Sessions::contain(&case, &Empty {}, &made_again).verdict.state, ActionState::Failed);
+    assert_eq!(Sessions::release(&case, &made_again).verdict.state, ActionState::Conflict);
+}
+
+#[test]
+fn the_cutoff_moves_whenever_the_key_was_found_switched_on() {
+    let first = Sessions::contain(&of_a_key(), &Empty {}, &of_its_user(None));
+    let case = later(of_a_key(), &first, 3600);
+    let settled = |case: &Case| of_its_user(cutoffs(case).last().map(|c| c.deny.document()));
+    let rounds = |mut case: Case| {
+        for _ in 0..3 {
+            let plan = Sessions::contain(&case, &Empty {}, &settled(&case));
+            case = later(case, &plan, 120);
+        }
+        case
+    };
+    let case = rounds(case);
+    assert!(Sessions::contain(&case, &Empty {}, &settled(&case)).is_done());
+    let at = case.now;
+    let noted = example::recorded(case, "deactivateAccessKeys/switched-on-1", &at);
+    let plan = Sessions::contain(&noted, &Empty {}, &settled(&noted));
+    assert_eq!((plan.record.len(), plan.calls.len()), (1, 1));
+    let case = later(noted, &plan, 1);
+    assert!(cutoffs(&case).pop().unwrap().deny.cutoff > at);
+    assert!(Sessions::contain(&case, &Empty {}, &settled(&case)).is_done());
+}
+
+#[test]
+fn a_key_that_was_switched_on_too_often_is_not_called_contained() {
+    let first = Sessions::contain(&of_a_key(), &Empty {}, &of_its_user(None));
+    let mut case = later(of_a_key(), &first, 1);
+    for n in 0..SWITCHED_ON_MOST {
+        let at = case.since - SignedDuration::from_hours(1);
+        case = example::recorded(case, &format!("deactivateAccessKeys/switched-on-{n}"), &at);
+    }
+    let document = cutoffs(&case)[0].deny.document();
+    let plan = Sessions::contain(&case, &Empty {}, &of_its_user(Some(document)));
+    assert_eq!(plan.verdict.state, ActionState::Failed);
+    assert!(plan.verdict.message.contains("Contain the user with denyAll"), "{}", plan.verdict.message);
 }

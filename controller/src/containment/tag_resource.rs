@@ -47,10 +47,11 @@ fn is_marked(tags: &BTreeMap<String, String>) -> bool {
     tags.contains_key(INCIDENT)
 }
 
-/// Whether a resource carries a mark that this record knows nothing of: somebody contained it before.
+/// Whether a resource carries a mark that neither this record nor one beside it knows of: somebody contained it before.
 #[must_use]
 pub fn is_marked_before(case: &Case, tags: &BTreeMap<String, String>) -> bool {
-    is_marked(tags) && !case.original.contains_key(NAME)
+    let ours = case.original.contains_key(NAME) || case.beside.iter().any(|b| b.original.contains_key(NAME));
+    is_marked(tags) && !ours
 }
 
 impl Merge for Keys {
@@ -170,14 +171,14 @@ fn marks(case: &Case) -> BTreeMap<String, String> {
 fn put(case: &Case, tags: BTreeMap<String, String>) -> Call {
     match case.resource.kind {
         ResourceKind::Ec2Instance => Call::CreateTags { resource: case.resource.id.clone(), tags },
-        ResourceKind::IamUser | ResourceKind::IamRole => Call::TagPrincipal { principal: case.principal(), tags },
+        _ => Call::TagPrincipal { principal: case.principal(), tags },
     }
 }
 
 fn delete(case: &Case, tags: BTreeMap<String, String>) -> Call {
     match case.resource.kind {
         ResourceKind::Ec2Instance => Call::DeleteTags { resource: case.resource.id.clone(), tags },
-        ResourceKind::IamUser | ResourceKind::IamRole => Call::UntagPrincipal { principal: case.principal(), tags },
+        _ => Call::UntagPrincipal { principal: case.principal(), tags },
     }
 }
 

@@ -1,5 +1,6 @@
 //! The Incident controller: decides which resources are held, and with which actions. Changes nothing in AWS.
 
+mod access_key;
 mod approval;
 mod deleting;
 mod dry_run;
@@ -40,7 +41,8 @@ pub async fn reconcile(incident: Arc<Incident>, ctx: Arc<Ctx>) -> Result<Action,
         ctx.memory.forget(&incident.uid().unwrap_or_default());
         return Ok(Action::await_change());
     }
-    let (mut targets, mut notes) = (resolve::all(&ctx, &incident), Notes::default());
+    let (mut targets, mut notes) = (resolve::all(&ctx, &incident).await, Notes::default());
+    notes.again = targets.iter().any(|t| t.resolved.as_ref().is_err_and(|r| r.reason == protection::UNKNOWN));
     gate::apply(&ctx, &incident, &mut targets, &mut notes).await;
     let incident = act(&ctx, &api, (*incident).clone(), &targets, &mut notes).await?;
     report(&ctx, &api, &incident, &targets, &notes).await

@@ -21,7 +21,7 @@ use super::{
 use crate::aws::{AwsError, Class, Guard, Session};
 use crate::clock;
 use crate::containment::{
-    Adopted, Adoption, Case, DESTRUCTIVE, Keys, Ledger, LedgerError, Pass, Report, SecondCopy, Stage, Wanted, wanted,
+    Adopted, Adoption, Case, DESTRUCTIVE, Keys, Ledger, LedgerError, Pass, Report, SecondCopy, Stage, Wanted, beside, wanted,
 };
 use crate::memory::{Memo, next_sweep};
 use crate::stores::Stores;
@@ -123,10 +123,11 @@ impl Turn<'_> {
         };
         let keys = Keys::read(self.ctx.mac_key_file.as_deref()).await;
         let (name, uid, suspended) = (quarantine.name_any(), self.uid.clone(), quarantine.spec.suspend);
+        let beside = beside(&quarantine, &self.ctx.stores.quarantines.state());
         let (ledger, adoption) = (Ledger::new(self.api.clone(), quarantine), Adoption::new(keys.clone()));
         let guard = if releasing { Guard::StillToRelease { name, uid } } else { Guard::StillHeld { name, uid } };
         let (actor, session, records) = (&self.ctx.actor, &*session, &ledger);
-        let pass = Pass { session, actor, ledger: records, adoption: &adoption, releasing, suspended, guard };
+        let pass = Pass { session, actor, ledger: records, adoption: &adoption, releasing, suspended, guard, beside };
         let mut reports = if releasing { give_back(&wanted, &pass).await } else { contain(&wanted, &pass).await };
         let through = reports
             .iter()
@@ -259,8 +260,12 @@ impl Carried {
     }
 }
 
-/// The marks and the copy are put once, and again where the copy is to be another; at release they are taken away.
+/// The marks and the copy are put once, and again where the copy is to be another; at release they are taken away. On what can
+/// carry them.
 fn mark(quarantine: &Quarantine, releasing: bool, digest: Option<&String>, keys: &Keys) -> Option<Wanted> {
+    if !quarantine.spec.resource.kind.has_tags() {
+        return None;
+    }
     let status = quarantine.status.as_ref();
     let mut actions = status.iter().flat_map(|s| &s.actions);
     let there = actions.any(|a| a.name == crate::containment::TAG_RESOURCE && a.state == ActionState::InForce);
@@ -269,7 +274,8 @@ fn mark(quarantine: &Quarantine, releasing: bool, digest: Option<&String>, keys:
 }
 
 fn copy_digest(quarantine: &Quarantine, partition: &str, keys: &Keys) -> Option<String> {
-    SecondCopy::of(&Case::of(quarantine, partition, clock::now())).digest(keys)
+    let has_tags = quarantine.spec.resource.kind.has_tags();
+    has_tags.then(|| SecondCopy::of(&Case::of(quarantine, partition, clock::now())).digest(keys)).flatten()
 }
 
 /// When an action that is not through is tried again.

@@ -36,11 +36,12 @@ async fn the_examples_plan_contain_and_give_back() {
     scene::role(&world.aws).await.unwrap();
     let role = sight::role(&world.aws).await.unwrap();
     let files = examples();
-    assert!(files.len() >= 6, "{files:?}");
+    assert!(files.len() >= 7, "{files:?}");
     for (name, text) in &files {
         let here = text
             .replace("111122223333", &world.aws.account)
             .replace("i-0123456789abcdef0", &world.scene.instances[0].id)
+            .replace("AKIAIOSFODNN7EXAMPLE", &world.scene.access_keys[0])
             .replace("\n  regions:", &format!("\n  endpointUrl: {}\n  regions:", world.proxy.url()));
         assert!(!here.contains("0123456789"), "{name} has another id to replace");
         world.plane.apply(&here).await.unwrap_or_else(|error| panic!("{name}: {error:#}"));
@@ -74,6 +75,23 @@ async fn the_examples_plan_contain_and_give_back() {
     release(&world, &contain).await;
     until("Released").await;
     assert_eq!(sight::Role { residual: vec![], ..sight::role(&world.aws).await.unwrap() }, role);
+    an_access_key_is_contained(&world, &files).await;
+}
+
+/// The one of an access key, which the user got a moment ago.
+async fn an_access_key_is_contained(world: &World<'_>, files: &[(String, String)]) {
+    let (iam, key) = (&world.aws.iam, &world.scene.access_keys[0]);
+    iam.update_access_key().user_name(scene::USER).access_key_id(key).status("Active".into()).send().await.unwrap();
+    let incident = &files.iter().find(|(name, _)| name.contains("incident-access-key")).unwrap().1;
+    let contain = command(incident, "To contain:");
+    world.plane.kubectl(&contain).await.unwrap();
+    let incidents = Api::<Incident>::namespaced(world.kube.clone(), "security");
+    condition(&incidents, "inc-2026-043", "Contained", "True", SOON).await;
+    assert_eq!(sight::keys(&world.aws).await.unwrap()[key], "Inactive");
+    let inline = sight::inline_policies(&world.aws).await.unwrap();
+    assert!(inline.contains(&format!("firebreak-revoke-sessions-{key}")), "{inline:?}");
+    release(world, &contain).await;
+    condition(&incidents, "inc-2026-043", "Released", "True", SOON).await;
 }
 
 /// The same command with the other mode.

@@ -1,6 +1,7 @@
 //! End to end: the controller's binary, a real control plane, an AWS emulator.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod access_keys;
 mod addresses;
 mod admission;
 mod adoption;

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::{Simulated, Simulation, calm, config, decisions, resource, script};
 use crate::aws::{Call, Identity};
-use crate::containment::revoke_sessions::{Cutoff, Look, POLICY, Sessions};
+use crate::containment::revoke_sessions::{Cutoff, Look, Sessions, policy as policy_of};
 use crate::containment::{case::Case, plan::Plan, plan::Verdict};
 
 const ALLOW: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}"#;
@@ -61,7 +61,11 @@ impl Simulated for Sessions {
         assert!(new.iter().all(|n| known.iter().all(|k| n.deny.cutoff > k.deny.cutoff)), "only forward");
         for call in &plan.calls {
             let Call::PutPolicy { policy, document, .. } = call else { panic!("not a call that contains: {call}") };
-            assert_eq!((policy.as_str(), Some(document)), (POLICY, last.map(|c| c.deny.document()).as_ref()), "recorded");
+            assert_eq!(
+                (policy.as_str(), Some(document)),
+                (&*policy_of(case), last.map(|c| c.deny.document()).as_ref()),
+                "recorded"
+            );
         }
     }
 
@@ -75,7 +79,7 @@ impl Simulated for Sessions {
                     assert!(case.original.contains_key(&format!("revokeSessions/residual-{}", deny.cutoff.as_second())));
                 }
                 Call::DeletePolicy { policy, .. } => {
-                    assert_eq!(policy, POLICY);
+                    assert_eq!(*policy, policy_of(case));
                     assert_eq!(look.residual, latest(case).map(|text| (text, true)), "read back before {call}");
                 }
                 other => panic!("not a call of this action: {other}"),
@@ -84,16 +88,16 @@ impl Simulated for Sessions {
     }
 
     fn contained(case: &Case, _: &Empty, aws: &Look, verdict: &Verdict) {
-        let expected = if aws.role.is_some() { ActionState::InForce } else { ActionState::Failed };
+        let expected = if aws.identity.is_some() { ActionState::InForce } else { ActionState::Failed };
         assert_eq!(verdict.state, expected, "{}", verdict.message);
-        assert!(aws.role.is_none() || aws.policy == latest(case));
+        assert!(aws.identity.is_none() || aws.policy == latest(case));
         assert!(cutoffs(case).len() <= 3);
     }
 
     fn released(case: &Case, before: &Look, aws: &Look, verdict: &Verdict) {
         match verdict.state {
             ActionState::Conflict => assert!(case.decision.is_none() && aws.policy == before.policy),
-            ActionState::Released if aws.role.is_some() => {
+            ActionState::Released if aws.identity.is_some() => {
                 let theirs = case.decision == Some(OnConflict::KeepTheirs) && aws.policy.as_deref() == Some(ALLOW);
                 assert!(aws.policy.is_none() || theirs, "{:?}", aws.policy);
                 assert_eq!(aws.residual.as_ref().map(|r| &r.0), latest(case).as_ref());
@@ -109,8 +113,14 @@ fn attacks() -> BoxedStrategy<SessionAttack> {
     prop_oneof![2 => Just(Delete), 2 => Just(Change), 1 => Just(DeleteResidual), 1 => Just(ChangeResidual)].boxed()
 }
 
-fn role(there: bool) -> Look {
-    Look { role: there.then(Identity::default), policy: None, residual: None }
+fn principal(there: bool) -> Look {
+    let identity = Identity { id: "AIDA1".into(), ..Identity::default() };
+    Look { identity: there.then_some(identity), policy: None, residual: None }
+}
+
+/// A role; or the user of an access key.
+fn kinds() -> impl Strategy<Value = ResourceKind> {
+    prop_oneof![Just(ResourceKind::IamRole), Just(ResourceKind::AccessKey)]
 }
 
 proptest! {
@@ -118,14 +128,16 @@ proptest! {
 
     #[test]
     fn old_sessions_stay_denied_against_any_order_of_events(
-        there in prop::bool::weighted(0.95), scripts in prop::array::uniform4(script(attacks())), decision in decisions(),
+        kind in kinds(), there in prop::bool::weighted(0.95), scripts in prop::array::uniform4(script(attacks())), decision in decisions(),
     ) {
-        Simulation::<Sessions>::new(resource(ResourceKind::IamRole), role(there), Empty {}).life(&scripts, decision);
+        Simulation::<Sessions>::new(resource(kind), principal(there), Empty {}).life(&scripts, decision);
     }
 
     #[test]
-    fn undisturbed_nothing_but_the_residual_deny_is_left(scripts in prop::array::uniform4(script(attacks()))) {
-        let mut simulation = Simulation::<Sessions>::new(resource(ResourceKind::IamRole), role(true), Empty {});
+    fn undisturbed_nothing_but_the_residual_deny_is_left(
+        kind in kinds(), scripts in prop::array::uniform4(script(attacks())),
+    ) {
+        let mut simulation = Simulation::<Sessions>::new(resource(kind), principal(true), Empty {});
         let verdict = simulation.life(&scripts.map(|s| calm(&s)), None);
         prop_assert_eq!((verdict.state, &simulation.aws.policy), (ActionState::Released, &None));
     }

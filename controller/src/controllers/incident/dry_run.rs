@@ -4,7 +4,7 @@ use super::resolve::{Resolved, Target};
 use super::{evidence, holds};
 use crate::clock;
 use crate::conditions::bounded;
-use crate::containment::{Case, DryRun, Keys, Wanted, digest, wanted};
+use crate::containment::{Case, DryRun, Keys, Wanted, beside, digest, wanted};
 use crate::controllers::Ctx;
 use crate::stores::Stores;
 use firebreak_crds::{Incident, Plan, PlanTarget, Quarantine, quarantine_name};
@@ -37,7 +37,8 @@ async fn target(ctx: &Ctx, incident: &Incident, target: &Resolved) -> (usize, Pl
         Err(error) => problems.push(error.to_string()),
         Ok(session) => {
             let quarantine = as_if_held(ctx, incident, target);
-            let case = Case::of(&quarantine, &session.partition, clock::now());
+            let beside = beside(&quarantine, &ctx.stores.quarantines.state());
+            let case = Case::of(&quarantine, &session.partition, clock::now()).with(beside);
             let wanted = actions(&quarantine, Keys::read(ctx.mac_key_file.as_deref()).await);
             for run in futures::future::join_all(wanted.iter().map(|w| w.dry_run(&session, &case))).await {
                 match run {
@@ -72,7 +73,7 @@ fn as_if_held(ctx: &Ctx, incident: &Incident, target: &Resolved) -> Quarantine {
 /// All that is wanted of it then; the mark comes last.
 fn actions(quarantine: &Quarantine, keys: Keys) -> Vec<Wanted> {
     let mut wanted = wanted(&quarantine.spec.holders, quarantine.spec.original.iter().flat_map(|o| o.keys()));
-    if !wanted.is_empty() {
+    if !wanted.is_empty() && quarantine.spec.resource.kind.has_tags() {
         wanted.push(Wanted::TagResource(keys));
     }
     wanted

@@ -17,7 +17,10 @@ pub fn by_name(resource: &Resource, account: &AwsAccount, own_instance: Option<&
         return Err(Refusal::new("Protected", format!("Firebreak itself runs on {resource}")));
     }
     let caller = account.status.as_ref().and_then(|s| s.caller_arn.clone()).unwrap_or_default();
-    check(&resource.arn(), &caller, resource, account)
+    let of_its_user =
+        Resource { kind: ResourceKind::IamUser, id: Principal::of(resource).name().to_owned(), ..resource.clone() };
+    let named = if resource.kind == ResourceKind::AccessKey { &of_its_user } else { resource };
+    check(&named.arn(), &caller, resource, account)
 }
 
 /// The same by the ARN that AWS shows, before the first hold: the path of a user or a role is in no target, but in its ARN. Of a
@@ -29,7 +32,7 @@ pub async fn by_arn(ctx: &Ctx, target: &Resolved) -> Result<(), Refusal> {
     }
     let read = async {
         let session = ctx.accounts.session(account).await?;
-        let is_user = resource.kind == ResourceKind::IamUser;
+        let is_user = matches!(resource.kind, ResourceKind::IamUser | ResourceKind::AccessKey);
         if is_user && account.spec.protected.arns.is_empty() && !session.caller_arn.contains(":user/") {
             return Ok(None); // neither the list nor who we are can be a user with a path
         }

@@ -30,8 +30,7 @@ fn incident(mode: Mode) -> Incident {
                 region: "eu-west-1".into(),
                 instance_id: "i-1".into(),
             }),
-            iam_user: None,
-            iam_role: None,
+            ..firebreak_crds::Target::default()
         }],
     };
     let mut incident = Incident::new("inc-1", spec);

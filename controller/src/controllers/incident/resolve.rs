@@ -7,12 +7,13 @@ use firebreak_crds::{
     ApprovalPolicy, AwsAccount, ContainAction, EvidenceAction, Incident, NameRef, ReleasePolicy, Resource, ResourceKind,
     get_condition, quarantine_name,
 };
+use futures::future::join_all;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
 use kube::core::{Selector, SelectorExt};
 use kube::runtime::reflector::ObjectRef;
 
-use super::protection;
+use super::{access_key, protection};
 use crate::controllers::Ctx;
 use crate::stores::Stores;
 
@@ -60,14 +61,34 @@ impl Refusal {
 }
 
 /// Every target, in the order of the spec.
-pub fn all(ctx: &Ctx, incident: &Incident) -> Vec<Target> {
-    let mut targets: Vec<Target> = incident.spec.targets.iter().map(|t| one(ctx, incident, t)).collect();
+pub async fn all(ctx: &Ctx, incident: &Incident) -> Vec<Target> {
+    let each = incident.spec.targets.iter().map(|t| one(ctx, incident, t));
+    let mut targets = once(join_all(each).await);
     limit(ctx, incident, &mut targets);
     targets
 }
 
-fn one(ctx: &Ctx, incident: &Incident, target: &firebreak_crds::Target) -> Target {
-    match located(target, &ctx.stores) {
+/// One resource named in two ways is one target.
+fn once(all: Vec<Target>) -> Vec<Target> {
+    let mut targets: Vec<Target> = Vec::new();
+    for target in all {
+        if target.resource.is_none() || !targets.iter().any(|t| t.resource == target.resource) {
+            targets.push(target);
+        }
+    }
+    targets
+}
+
+async fn one(ctx: &Ctx, incident: &Incident, target: &firebreak_crds::Target) -> Target {
+    let found = async {
+        let (resource, account) = located(target, &ctx.stores)?;
+        if resource.kind != ResourceKind::AccessKey {
+            return Ok((resource, account));
+        }
+        reachable(ctx, incident, &resource, &account)?;
+        Ok((access_key::resolve(ctx, incident, resource, &account).await?, account))
+    };
+    match found.await {
         Err(refusal) => Target { resource: None, resolved: Err(refusal) },
         Ok((resource, account)) => {
             let resolved = resolve(ctx, incident, &resource, &account);
@@ -76,7 +97,7 @@ fn one(ctx: &Ctx, incident: &Incident, target: &firebreak_crds::Target) -> Targe
     }
 }
 
-/// The resource that a target names, and its account.
+/// The resource that a target names, and its account. That of an access key has no user yet: only AWS knows it.
 pub fn located(target: &firebreak_crds::Target, stores: &Stores) -> Result<(Resource, Arc<AwsAccount>), Refusal> {
     let Some((account_ref, region, id, kind)) = parts(target) else {
         return Err(Refusal::new("UnknownKind", "this controller knows no such kind of target: upgrade it"));
@@ -85,7 +106,7 @@ pub fn located(target: &firebreak_crds::Target, stores: &Stores) -> Result<(Reso
         let what = format!("AwsAccount {} does not exist: create it, or mend accountRef", account_ref.name);
         return Err(Refusal::new("AccountNotFound", what));
     };
-    Ok((Resource { kind, account_ref, account_id: account.spec.account_id.clone(), region, id }, account))
+    Ok((Resource { kind, account_ref, account_id: account.spec.account_id.clone(), region, id, user: None }, account))
 }
 
 type Parts = (NameRef, Option<String>, String, ResourceKind);
@@ -97,15 +118,23 @@ fn parts(target: &firebreak_crds::Target) -> Option<Parts> {
     if let Some(t) = &target.iam_user {
         return Some((t.account_ref.clone(), None, t.user_name.clone(), ResourceKind::IamUser));
     }
-    target.iam_role.as_ref().map(|t| (t.account_ref.clone(), None, t.role_name.clone(), ResourceKind::IamRole))
+    if let Some(t) = &target.iam_role {
+        return Some((t.account_ref.clone(), None, t.role_name.clone(), ResourceKind::IamRole));
+    }
+    target.access_key.as_ref().map(|t| (t.account_ref.clone(), None, t.access_key_id.clone(), ResourceKind::AccessKey))
 }
 
 fn resolve(ctx: &Ctx, incident: &Incident, resource: &Resource, account: &Arc<AwsAccount>) -> Result<Resolved, Refusal> {
-    usable(account)?;
-    allowed(ctx, incident, account)?;
-    region(resource, account)?;
+    reachable(ctx, incident, resource, account)?;
     protection::by_name(resource, account, ctx.own_instance.as_deref())?;
     policy(ctx, incident, resource, account)
+}
+
+/// Whether the account may be used for it at all.
+fn reachable(ctx: &Ctx, incident: &Incident, resource: &Resource, account: &AwsAccount) -> Result<(), Refusal> {
+    usable(account)?;
+    allowed(ctx, incident, account)?;
+    region(resource, account)
 }
 
 /// An account that says something else than AWS, or that another AwsAccount owns.
@@ -170,6 +199,9 @@ fn policy(ctx: &Ctx, incident: &Incident, resource: &Resource, account: &Arc<Aws
             .map(|p| (p.contain.iter().map(Into::into).collect(), p.evidence.iter().map(Into::into).collect())),
         ResourceKind::IamUser => spec.iam_user.as_ref().map(|p| (p.contain.iter().map(Into::into).collect(), Vec::new())),
         ResourceKind::IamRole => spec.iam_role.as_ref().map(|p| (p.contain.iter().map(Into::into).collect(), Vec::new())),
+        ResourceKind::AccessKey => {
+            spec.access_key.as_ref().map(|p| (p.contain.iter().map(Into::into).collect(), Vec::new()))
+        }
     }
     .unwrap_or_default();
     if actions.is_empty() && evidence.is_empty() {
@@ -177,6 +209,7 @@ fn policy(ctx: &Ctx, incident: &Incident, resource: &Resource, account: &Arc<Aws
             ResourceKind::Ec2Instance => "spec.ec2Instance",
             ResourceKind::IamUser => "spec.iamUser",
             ResourceKind::IamRole => "spec.iamRole",
+            ResourceKind::AccessKey => "spec.accessKey",
         };
         let what = format!("ContainmentPolicy {name} has nothing for this kind of target: add {field}.contain");
         return Err(Refusal::new("NothingToDo", what));

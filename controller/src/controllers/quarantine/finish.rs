@@ -1,12 +1,12 @@
 //! The end of a verified release: the Quarantine goes. One Quarantine is one containment.
 
-use firebreak_crds::{AwsAccount, Quarantine, ResidualDeny};
-use kube::api::{DeleteParams, Preconditions};
+use firebreak_crds::{AwsAccount, Quarantine, ResidualDeny, Text};
+use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::{Api, ResourceExt};
 
 use crate::aws::Principal;
 use crate::clock;
-use crate::containment::{Case, Residual, residuals};
+use crate::containment::{Case, Residual, beside, keeps_keys_off, release_of, residuals, stays_off};
 use crate::controllers::{Ctx, Error, find, kube, set_finalizer, to_be_released, write_status};
 
 /// Hands the residual deny over to the AwsAccount, then deletes the Quarantine.
@@ -25,6 +25,7 @@ pub async fn finish(
     if let Some(account) = account {
         hand_over(ctx, quarantine, account).await?;
     }
+    pass_on(ctx, api, quarantine).await?;
     let name = quarantine.name_any();
     let mut last = quarantine.clone();
     if last.metadata.deletion_timestamp.is_none() {
@@ -39,6 +40,23 @@ pub async fn finish(
     }
     set_finalizer(api, &last, false).await?;
     ctx.metrics.forget(&name);
+    Ok(())
+}
+
+/// A key that this release leaves off stays off when another Quarantine of the same user is released: more than the default is
+/// given back only if everybody says so.
+async fn pass_on(ctx: &Ctx, api: &Api<Quarantine>, quarantine: &Quarantine) -> Result<(), Error> {
+    if release_of(&quarantine.spec).reactivate_access_keys || !keeps_keys_off(quarantine) {
+        return Ok(());
+    }
+    for other in beside(quarantine, &ctx.stores.quarantines.state()) {
+        let Some(key) = other.shared_key(quarantine).map(stays_off) else { continue };
+        let Some(mut live) = find("read a Quarantine of the same user", api.get(&other.name)).await? else { continue };
+        let original = live.spec.original.get_or_insert_default();
+        if original.insert(key, Text("true".into())).is_none() && keeps_keys_off(&live) {
+            kube("keep a key off", api.replace(&other.name, &PostParams::default(), &live)).await?;
+        }
+    }
     Ok(())
 }
 
