@@ -119,5 +119,7 @@ fn account_of(target: &Target) -> Option<&String> {
     let ec2 = target.ec2_instance.as_ref().map(|t| &t.account_ref.name);
     let user = target.iam_user.as_ref().map(|t| &t.account_ref.name);
     let role = target.iam_role.as_ref().map(|t| &t.account_ref.name);
-    ec2.or(user).or(role).or_else(|| target.access_key.as_ref().map(|t| &t.account_ref.name))
+    let key = target.access_key.as_ref().map(|t| &t.account_ref.name);
+    let session = target.role_session.as_ref().map(|t| &t.account_ref.name);
+    ec2.or(user).or(role).or(key).or(session).or_else(|| target.arn.as_ref().map(|t| &t.account_ref.name))
 }

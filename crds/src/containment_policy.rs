@@ -21,11 +21,12 @@ use crate::{ContainAction, DetachFromAutoScaling, Empty, EndInstance, EvidenceAc
     printcolumn(name = "USER", type_ = "string", json_path = ".spec.iamUser.contain", priority = 1),
     printcolumn(name = "ROLE", type_ = "string", json_path = ".spec.iamRole.contain", priority = 1),
     printcolumn(name = "KEY", type_ = "string", json_path = ".spec.accessKey.contain", priority = 1),
+    printcolumn(name = "SESSION", type_ = "string", json_path = ".spec.roleSession.contain", priority = 1),
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = no_empty_section(&["ec2Instance", "iamUser", "iamRole", "accessKey"])
-    .message("ec2Instance, iamUser, iamRole, accessKey: nothing is written beneath it; say what to do, or leave it out"))]
+#[x_kube(validation = no_empty_section(&["ec2Instance", "iamUser", "iamRole", "accessKey", "roleSession"])
+    .message("ec2Instance, iamUser, iamRole, accessKey, roleSession: nothing is written beneath it; say what to do, or leave it out"))]
 #[x_kube(validation = approvals_are_of_actions()
     .message("approvals.actions: name only actions that this policy lists under contain, as it writes them there"))]
 #[x_kube(validation = Rule::new("!has(self.accessKey) || !has(self.accessKey.scope) || self.accessKey.scope != 'User' || has(self.iamUser)")
@@ -43,6 +44,9 @@ pub struct ContainmentPolicySpec {
     /// What is done where a target is an access key. Absent: nothing, and a condition on the Incident says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_key: Option<AccessKeyPolicy>,
+    /// What is done to one session of a role. Absent: nothing, and a condition on the Incident says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role_session: Option<RoleSessionPolicy>,
     /// What a release gives back beyond the default.
     #[serde(default)]
     pub release: ReleasePolicy,
@@ -309,9 +313,40 @@ impl From<&IamRoleAction> for ContainAction {
     }
 }
 
+/// What is done to one session of a role.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(validation = Rule::new("has(self.contain) && self.contain.size() > 0")
+    .message("roleSession.contain: list at least one action, e.g. `- denySession: {}`, or leave roleSession out"))]
+pub struct RoleSessionPolicy {
+    /// Actions that contain it; each item has exactly one key, e.g. `- denySession: {}`.
+    #[serde(default)]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = no_key_twice(&["denySession"]).message("roleSession.contain: the same key is listed twice; keep one"))]
+    pub contain: Vec<RoleSessionAction>,
+}
+
+/// One containment action on a session.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = exactly_one(&["denySession"])
+    .message("roleSession.contain: each item needs exactly one action: denySession (write `denySession: {}`, not `denySession:`)"))]
+pub struct RoleSessionAction {
+    /// Denies every call of this session, and of every one that is begun under its name, by an inline policy on the role. Who may
+    /// assume the role can begin another under another name, the session itself too where the role may assume itself: contain the
+    /// role against that. Sessions of that name that were issued before stay denied after a release until they have expired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deny_session: Option<Empty>,
+}
+
 impl From<&AccessKeyAction> for ContainAction {
     fn from(a: &AccessKeyAction) -> Self {
         Self { deactivate_access_keys: a.deactivate_access_keys, revoke_sessions: a.revoke_sessions, ..Self::default() }
+    }
+}
+
+impl From<&RoleSessionAction> for ContainAction {
+    fn from(a: &RoleSessionAction) -> Self {
+        Self { deny_session: a.deny_session, ..Self::default() }
     }
 }
 

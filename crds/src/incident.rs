@@ -110,8 +110,8 @@ pub enum DeletionPolicy {
 /// One AWS resource to contain.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = exactly_one(&["ec2Instance", "iamUser", "iamRole", "accessKey"])
-    .message("targets: each item needs exactly one of ec2Instance, iamUser, iamRole and accessKey, with its fields beneath it"))]
+#[x_kube(validation = exactly_one(&["ec2Instance", "iamUser", "iamRole", "accessKey", "roleSession", "arn"])
+    .message("targets: each item needs exactly one of ec2Instance, iamUser, iamRole, accessKey, roleSession and arn, with its fields beneath it"))]
 pub struct Target {
     /// An EC2 instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -125,6 +125,12 @@ pub struct Target {
     /// An access key of an IAM user, where only that is known to have leaked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_key: Option<AccessKeyTarget>,
+    /// One session of an IAM role, by its name. The role's other sessions go on working. Not of a role that AWS manages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role_session: Option<RoleSessionTarget>,
+    /// An instance, a user, a role, or a session of a role, by its ARN: the same target as in the other form. Access keys have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arn: Option<ArnTarget>,
 }
 
 /// An EC2 instance.
@@ -174,6 +180,36 @@ pub struct AccessKeyTarget {
     #[x_kube(validation = Rule::new("!self.startsWith('ASIA')")
         .message("accessKeyId: ASIA... is a temporary key, of a session. AWS switches none off: CloudTrail shows whose session it is (userIdentity.arn); name that user as iamUser, or that role as iamRole"))]
     pub access_key_id: String,
+}
+
+/// One session of an IAM role.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RoleSessionTarget {
+    /// The `AwsAccount` that the role is in.
+    pub account_ref: NameRef,
+    /// The role's name, without path.
+    #[schemars(length(max = 64), regex(pattern = r"^[A-Za-z0-9+=,.@_-]{1,64}$"))]
+    pub role_name: String,
+    /// The session's name, as CloudTrail has it at the end of `userIdentity.arn`. Of an EC2 instance's credentials it is the instance's id.
+    #[schemars(length(max = 64), regex(pattern = r"^[A-Za-z0-9+=,.@_-]{2,64}$"))]
+    pub session_name: String,
+}
+
+/// What can be named by an ARN: of EC2 an instance, of IAM a user or a role with any path, of STS an assumed role's session.
+const ARN: &str = "self.matches('^arn:(aws|aws-cn|aws-us-gov):(ec2:[a-z0-9-]+:[0-9]{12}:instance/i-([0-9a-f]{8}|[0-9a-f]{17})|iam::[0-9]{12}:(user|role)/([!-~]+/)?[A-Za-z0-9+=,.@_-]{1,64}|sts::[0-9]{12}:assumed-role/[A-Za-z0-9+=,.@_-]{1,64}/[A-Za-z0-9+=,.@_-]{2,64})$')";
+
+/// A target named by its ARN.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ArnTarget {
+    /// The `AwsAccount` that it is in: the one of the account in the ARN.
+    pub account_ref: NameRef,
+    /// Its ARN, as GuardDuty and CloudTrail have it.
+    #[schemars(length(max = 640))]
+    #[x_kube(validation = Rule::new(ARN)
+        .message("arn: write the ARN of an EC2 instance, an IAM user, an IAM role, or a role's session (arn:aws:sts::<account>:assumed-role/<role>/<session>)"))]
+    pub arn: String,
 }
 
 /// What Firebreak found and did.

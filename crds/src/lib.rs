@@ -7,6 +7,7 @@
 
 mod action;
 mod approval;
+mod arn;
 mod aws_account;
 mod condition;
 mod containment_policy;
@@ -23,6 +24,7 @@ pub use action::{
     SeverTrackedConnections,
 };
 pub use approval::{Approval, ApprovalSpec, ApprovedIncident};
+pub use arn::Named;
 pub use aws_account::{
     AssumeRole, AwsAccount, AwsAccountSpec, AwsAccountStatus, IsolationGroup, IsolationGroups, Limits, Prepare, Protected,
     ResidualDeny,
@@ -31,11 +33,12 @@ pub use condition::{conditions, get as get_condition, is_true};
 pub use containment_policy::{
     AccessKeyAction, AccessKeyPolicy, AccessKeyScope, ApprovalPolicy, ContainmentPolicy, ContainmentPolicySpec,
     Ec2InstanceAction, Ec2InstanceEvidence, Ec2InstancePolicy, IamRoleAction, IamRolePolicy, IamUserAction, IamUserPolicy,
+    RoleSessionAction, RoleSessionPolicy,
 };
 pub use evidence::{CustodyEntry, Evidence, EvidenceSpec, EvidenceStatus, Request, RequestOutcome, VolumeSnapshot};
 pub use incident::{
-    AccessKeyTarget, ApprovalStatus, DeletionPolicy, Ec2InstanceTarget, IamRoleTarget, IamUserTarget, Incident,
-    IncidentSpec, IncidentStatus, Mode, Plan, PlanTarget, Severity, Target, TargetStatus,
+    AccessKeyTarget, ApprovalStatus, ArnTarget, DeletionPolicy, Ec2InstanceTarget, IamRoleTarget, IamUserTarget, Incident,
+    IncidentSpec, IncidentStatus, Mode, Plan, PlanTarget, RoleSessionTarget, Severity, Target, TargetStatus,
 };
 pub use names::{evidence_name, quarantine_name};
 pub use quarantine::{

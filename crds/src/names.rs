@@ -99,6 +99,8 @@ mod tests {
             instance("eu-west-2", "i-0123456789abcdef0"),
             Resource { kind: ResourceKind::AccessKey, ..user("AKIAIOSFODNN7EXAMPLE") },
             user("accesskey-AKIAIOSFODNN7EXAMPLE"),
+            Resource { kind: ResourceKind::RoleSession, ..user("ci/a-b") },
+            Resource { kind: ResourceKind::RoleSession, ..user("ci-a/b") },
         ];
         let names: std::collections::BTreeSet<_> = all.iter().map(quarantine_name).collect();
         assert_eq!(names.len(), all.len(), "{names:?}");

@@ -37,13 +37,15 @@ pub enum ResourceKind {
     IamRole,
     /// An access key of an IAM user.
     AccessKey,
+    /// A session of an IAM role.
+    RoleSession,
 }
 
 impl ResourceKind {
     /// Whether it can carry tags of its own.
     #[must_use]
     pub fn has_tags(self) -> bool {
-        self != Self::AccessKey
+        !matches!(self, Self::AccessKey | Self::RoleSession)
     }
 }
 
@@ -77,8 +79,8 @@ pub struct Resource {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub region: Option<String>,
-    /// The instance id, the name of the user or the role, or the access key's id.
-    #[schemars(length(min = 1, max = 128))]
+    /// The instance id, the name of the user or the role, the access key's id, or `role/session`.
+    #[schemars(length(min = 1, max = 256))]
     pub id: String,
     /// Of an access key: the user whose it is, as AWS said before the key was held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -97,9 +99,16 @@ impl Resource {
             }
             ResourceKind::IamUser => format!("arn:aws:iam::{account}:user/{id}"),
             ResourceKind::IamRole => format!("arn:aws:iam::{account}:role/{id}"),
+            ResourceKind::RoleSession => format!("arn:aws:sts::{account}:assumed-role/{id}"),
             // AWS has none for it. Its user is not part of this one: what a plan is approved by must not need AWS.
             ResourceKind::AccessKey => format!("arn:aws:iam::{account}:access-key/{id}"),
         }
+    }
+
+    /// Of a role session: the names of the role and of the session. Neither can have a slash.
+    #[must_use]
+    pub fn role_and_session(&self) -> Option<(&str, &str)> {
+        self.id.split_once('/').filter(|_| self.kind == ResourceKind::RoleSession)
     }
 
     /// The kind in lower case, as used in names.
@@ -110,6 +119,7 @@ impl Resource {
             ResourceKind::IamUser => "iamuser",
             ResourceKind::IamRole => "iamrole",
             ResourceKind::AccessKey => "accesskey",
+            ResourceKind::RoleSession => "rolesession",
         }
     }
 }
@@ -121,6 +131,7 @@ impl std::fmt::Display for Resource {
             ResourceKind::IamUser => write!(f, "user {}", self.id),
             ResourceKind::IamRole => write!(f, "role {}", self.id),
             ResourceKind::AccessKey => write!(f, "access key {}", self.id),
+            ResourceKind::RoleSession => write!(f, "role session {}", self.id),
         }
     }
 }

@@ -47,6 +47,10 @@ fn key(id: &str) -> Value {
     json!({"accessKey": {"accountRef": {"name": "prod"}, "accessKeyId": id}})
 }
 
+fn session(name: &str) -> Value {
+    json!({"roleSession": {"accountRef": {"name": "prod"}, "roleName": "build", "sessionName": name}})
+}
+
 fn instance(id: &str) -> Value {
     json!({"ec2Instance": {"accountRef": {"name": "prod"}, "region": "eu-west-1", "instanceId": id}})
 }
@@ -60,13 +64,44 @@ fn a_target_has_exactly_one_kind() {
     let mut both = user("mallory");
     both["ec2Instance"] = instance("i-0123456789abcdef0")["ec2Instance"].clone();
     judge::<Incident>(vec![
-        (incident("x", &[user("mallory"), instance("i-0123456789abcdef0"), role("mallory"), key(KEY)]), ""),
-        (incident("x", &[json!({})]), "targets: each item needs exactly one of ec2Instance, iamUser, iamRole and accessKey"),
+        (
+            incident("x", &[user("mallory"), instance("i-0123456789abcdef0"), role("mallory"), key(KEY), session("ci-job")]),
+            "",
+        ),
+        (
+            incident("x", &[json!({})]),
+            "targets: each item needs exactly one of ec2Instance, iamUser, iamRole, accessKey, roleSession and arn",
+        ),
         (
             incident("x", &[user("mallory"), both]),
-            "targets: each item needs exactly one of ec2Instance, iamUser, iamRole and accessKey",
+            "targets: each item needs exactly one of ec2Instance, iamUser, iamRole, accessKey, roleSession and arn",
         ),
     ]);
+}
+
+#[test]
+fn an_arn_is_of_something_that_can_be_contained_in_any_partition() {
+    let named = |arn: &str| incident("x", &[json!({"arn": {"accountRef": {"name": "prod"}, "arn": arn}})]);
+    let refusal = "arn: write the ARN of an EC2 instance, an IAM user, an IAM role, or a role's session";
+    for (arn, refusal) in [
+        ("arn:aws:ec2:eu-west-1:111122223333:instance/i-0123456789abcdef0", ""),
+        ("arn:aws-us-gov:ec2:us-gov-west-1:111122223333:instance/i-0123456789abcdef0", ""),
+        ("arn:aws-cn:iam::111122223333:user/mallory", ""),
+        ("arn:aws:iam::111122223333:user/ops/eu/mallory@example.com", ""),
+        ("arn:aws:iam::111122223333:role/aws-reserved/sso.amazonaws.com/AWSReservedSSO_Admin_0123456789abcdef", ""),
+        ("arn:aws:sts::111122223333:assumed-role/build/i-0123456789abcdef0", ""),
+        ("arn:aws:ec2:eu-west-1:111122223333:instance/mallory", refusal),
+        ("arn:aws:ec2:eu-west-1:111122223333:volume/vol-0123456789abcdef0", refusal),
+        ("arn:aws-iso:iam::111122223333:user/mallory", refusal),
+        ("arn:aws:iam::111122223333:root", refusal),
+        ("arn:aws:iam::111122223333:user/", refusal),
+        ("arn:aws:iam::aws:policy/AWSDenyAll", refusal),
+        ("arn:aws:sts::111122223333:assumed-role/build", refusal),
+        ("arn:aws:sts::111122223333:assumed-role/build/a/b", refusal),
+        ("mallory", refusal),
+    ] {
+        judge::<Incident>(vec![(named(arn), refusal)]);
+    }
 }
 
 #[test]
@@ -152,6 +187,9 @@ fn a_section_of_a_policy_says_what_to_do() {
         (json!({"iamRole": {"contain": [{"revokeSessions": {}}, {"sealTrustPolicy": {}}]}}), ""),
         (json!({"iamRole": {"contain": [{}]}}), "iamRole.contain: each item needs exactly one action"),
         (json!({"iamRole": {"contain": [{"denyAll": {}}, {"denyAll": {}}]}}), "iamRole.contain: the same key"),
+        (json!({"roleSession": {"contain": [{"denySession": {}}]}}), ""),
+        (json!({"roleSession": {"contain": []}}), "roleSession.contain: list at least one action"),
+        (json!({"roleSession": {"contain": [{}]}}), "roleSession.contain: each item needs exactly one action"),
     ]);
 }
 

@@ -118,6 +118,8 @@ fn patterns_accept_what_aws_gives_out() {
         ("Incident", "spec.targets[].ec2Instance.instanceId", r"^i-([0-9a-f]{8}|[0-9a-f]{17})$"),
         ("Incident", "spec.targets[].iamUser.userName", r"^[A-Za-z0-9+=,.@_-]{1,64}$"),
         ("Incident", "spec.targets[].iamRole.roleName", r"^[A-Za-z0-9+=,.@_-]{1,64}$"),
+        ("Incident", "spec.targets[].roleSession.roleName", r"^[A-Za-z0-9+=,.@_-]{1,64}$"),
+        ("Incident", "spec.targets[].roleSession.sessionName", r"^[A-Za-z0-9+=,.@_-]{2,64}$"),
         ("Incident", "spec.targets[].accessKey.accessKeyId", r"^A[KS]IA[A-Z0-9]{16}$"),
         ("Quarantine", "spec.resource.accountId", r"^[0-9]{12}$"),
         ("Approval", "spec.planDigest", r"^[0-9a-f]{64}$"),

@@ -92,10 +92,7 @@ impl Judge {
         let judged = self.0.judged.lock().unwrap();
         let wrong: Vec<_> = judged.iter().filter(|j| j.wrong.is_some()).collect();
         assert!(wrong.is_empty(), "{wrong:#?}");
-        judged
-            .iter()
-            .filter(|j| opens(j.needs.as_ref()))
-            .count()
+        judged.iter().filter(|j| opens(j.needs.as_ref())).count()
     }
 }
 
@@ -281,15 +278,8 @@ fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Need
         {
             Needs::Release(principal.to_owned())
         }
-        "DeleteUserPolicy" | "DeleteRolePolicy" if param("PolicyName") == "firebreak-deny-all" => {
-            Needs::Release(principal.to_owned())
-        }
-        "DeleteRolePolicy" if param("PolicyName") == "firebreak-revoke-sessions" => Needs::Release(principal.to_owned()),
-        "DeleteUserPolicy" if param("PolicyName").starts_with("firebreak-revoke-sessions-") => {
-            Needs::Release(param("PolicyName").trim_start_matches("firebreak-revoke-sessions-").to_owned())
-        }
+        "DeleteUserPolicy" | "DeleteRolePolicy" => lifted(principal, param("PolicyName"), now),
         "UpdateAssumeRolePolicy" if param("PolicyDocument").contains(r#""Allow""#) => Needs::Release(principal.to_owned()),
-        "DeleteUserPolicy" | "DeleteRolePolicy" if is_expired(param("PolicyName"), now) => Needs::Nothing,
         "PutUserPolicy" | "PutRolePolicy" if !denies(param("PolicyName"), param("PolicyDocument")) => {
             Needs::Never("no deny of ours")
         }
@@ -328,6 +318,20 @@ fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Need
         | "SetInstanceProtection"
         | "CreateSnapshots" => Needs::Nothing,
         _ => Needs::Never("Firebreak has no such call"),
+    }
+}
+
+/// An inline policy goes: what it denies comes back, unless its time is over.
+fn lifted(principal: &str, policy: &str, now: Timestamp) -> Needs {
+    let of = |prefix: &str| policy.strip_prefix(prefix).map(str::to_owned);
+    match policy {
+        "firebreak-deny-all" | "firebreak-revoke-sessions" => Needs::Release(principal.to_owned()),
+        _ if is_expired(policy, now) => Needs::Nothing,
+        _ => match (of("firebreak-revoke-sessions-"), of("firebreak-deny-session-")) {
+            (Some(key), _) => Needs::Release(key),
+            (_, Some(session)) => Needs::Release(format!("{principal}/{session}")),
+            _ => Needs::Never("somebody's policy"),
+        },
     }
 }
 
@@ -370,7 +374,8 @@ fn protection(call: &Call) -> Needs {
 /// `firebreak-sessions-until-20260303T000030Z` after that time.
 fn is_expired(policy: &str, now: Timestamp) -> bool {
     let until = policy.strip_prefix("firebreak-sessions-until-");
-    until.is_some_and(|until| until <= now.strftime("%Y%m%dT%H%M%SZ").to_string().as_str())
+    let time = until.and_then(|until| until.get(..16)); // a session's name may follow
+    time.is_some_and(|until| until <= now.strftime("%Y%m%dT%H%M%SZ").to_string().as_str())
 }
 
 fn denies(policy: &str, document: &str) -> bool {
@@ -522,6 +527,10 @@ mod tests {
         assert_eq!(role("DetachRolePolicy", ("PolicyArn", "arn:aws:iam::aws:policy/AWSDenyAll")), release);
         assert_eq!(role("AttachRolePolicy", ("PolicyArn", "arn:aws:iam::aws:policy/AWSDenyAll")), Needs::Nothing);
         assert_eq!(role("DeleteRolePolicy", ("PolicyName", "firebreak-revoke-sessions")), release);
+        let session = role("DeleteRolePolicy", ("PolicyName", "firebreak-deny-session-ci-job"));
+        assert_eq!(session, Needs::Release("build/ci-job".into()));
+        let ended = "firebreak-sessions-until-20260301T115959Z-ci-job";
+        assert_eq!(role("DeleteRolePolicy", ("PolicyName", ended)), Needs::Nothing);
         let trust = |effect| role("UpdateAssumeRolePolicy", ("PolicyDocument", effect));
         assert_eq!((trust(r#"{"Effect":"Deny"}"#), trust(r#"{"Effect":"Allow"}"#)), (Needs::Nothing, release));
         assert!(matches!(role("DeleteRolePolicy", ("PolicyName", "own")), Needs::Never(_)));

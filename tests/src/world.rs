@@ -152,6 +152,17 @@ impl<'p> World<'p> {
         json!({ "iamUser": { "accountRef": { "name": self.account_name() }, "userName": USER } })
     }
 
+    /// A target item for a session of that role.
+    pub fn session_target(&self, session: &str) -> Value {
+        let account = json!({ "name": self.account_name() });
+        json!({ "roleSession": { "accountRef": account, "roleName": ROLE, "sessionName": session } })
+    }
+
+    /// A target item for what an ARN names, without its partition.
+    pub fn target_arn(&self, arn: &str) -> Value {
+        json!({ "arn": { "accountRef": { "name": self.account_name() }, "arn": format!("arn:aws:{arn}") } })
+    }
+
     /// A target item for one of the scene's access keys.
     pub fn key_target(&self, index: usize) -> Value {
         self.target_key(&self.scene.access_keys[index])

@@ -333,11 +333,12 @@ pub enum Principal {
 }
 
 impl Principal {
-    /// The user or role that is contained; of an access key its user. An instance is none; IAM's calls are not made for one.
+    /// The user or role that is contained; of an access key its user, of a session its role. An instance is none; IAM's calls are not made for one.
     #[must_use]
     pub fn of(resource: &Resource) -> Self {
         match resource.kind {
             ResourceKind::IamRole => Self::Role(resource.id.clone()),
+            ResourceKind::RoleSession => Self::Role(resource.role_and_session().map_or("", |(role, _)| role).to_owned()),
             ResourceKind::IamUser | ResourceKind::Ec2Instance => Self::User(resource.id.clone()),
             ResourceKind::AccessKey => Self::User(resource.user.as_ref().map(|u| u.name.clone()).unwrap_or_default()),
         }

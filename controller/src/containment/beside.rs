@@ -35,8 +35,8 @@ impl Beside {
     /// Whether it keeps that credential off: while somebody holds it, and then too, unless it gives such credentials back.
     #[must_use]
     pub fn keeps_off(&self, action: &str, id: &str, comes_back: impl Fn(&ReleasePolicy) -> bool) -> bool {
-        let speaks_of_it = self.actions.contains(&action) && self.key.as_deref().is_none_or(|key| key == id);
-        speaks_of_it && (self.held_since.is_some() || !comes_back(&self.release))
+        let keeps = self.actions.contains(&action) && self.is_about(id);
+        keeps && (self.held_since.is_some() || !comes_back(&self.release))
     }
 
     /// The access key that both it and this Quarantine are about; None for two keys.
@@ -46,6 +46,12 @@ impl Beside {
             (Some(_), Some(_)) => None,
             (mine, theirs) => mine.or(theirs),
         }
+    }
+
+    /// Whether it is of the whole user, or of this access key.
+    #[must_use]
+    pub fn is_about(&self, id: &str) -> bool {
+        self.key.as_deref().is_none_or(|key| key == id)
     }
 
     /// What it has on record under that key.

@@ -20,7 +20,7 @@ use super::case::Case;
 use super::drive::Action;
 use super::given::{no_such_key, reads};
 use super::plan::Plan;
-use crate::aws::{AwsError, Call, Credential, Outcome, Session, User};
+use crate::aws::{AwsError, Call, Class, Credential, Outcome, Session, User};
 
 /// Where it is recorded that an access key was found switched on during its containment.
 const SWITCHED_ON: &str = "deactivateAccessKeys/switched-on-";
@@ -78,7 +78,10 @@ impl<C: Credentials> Action for C {
         let name = case.principal().name().to_owned();
         let (credentials, user) = futures::join!(C::list(aws, &name), aws.user(&name));
         let mut credentials = credentials.or_else(AwsError::none_where_not_found)?;
-        credentials.retain(|one| !is_a_key(case) || one.id == case.resource.id);
+        if is_a_key(case) {
+            credentials.retain(|one| one.id == case.resource.id);
+            credentials.extend(unlisted(aws, case, &credentials).await?);
+        }
         Ok(Look { credentials, user: user? })
     }
 
@@ -141,6 +144,20 @@ impl<C: Credentials> Action for C {
     }
 }
 
+/// The access key, where AWS knows whose it is though it lists it not, or not yet: on, for all that is known. One that is deleted
+/// is shown by neither.
+async fn unlisted(aws: &Session, case: &Case, listed: &[Credential]) -> Result<Option<Credential>, AwsError> {
+    if !listed.is_empty() {
+        return Ok(None);
+    }
+    let id = case.resource.id.clone();
+    match aws.user_of_key(&id).await {
+        Ok(user) => Ok(user.map(|_| Credential { id, active: true, created: None, expired: false })),
+        Err(error) if error.class == Class::Denied => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Records a credential once, when it is first seen. Not one that was made during the containment: it was never the owner's,
 /// and an attacker who makes keys all day must not fill the record. And none once the record was adopted: what it does not name
 /// was ours to switch off, or somebody's while nobody looked.
@@ -154,7 +171,8 @@ fn record<C: Credentials>(plan: &mut Plan, case: &Case, one: &Credential) {
 
 /// This one, or another of the same user that was there before.
 fn made_during_containment(case: &Case, one: &Credential) -> bool {
-    let since = case.beside.iter().filter_map(|other| other.held_since).fold(case.since, Timestamp::min);
+    let others = case.beside.iter().filter(|other| other.is_about(&one.id)).filter_map(|other| other.held_since);
+    let since = others.fold(case.since, Timestamp::min);
     one.created.is_some_and(|at| at > since)
 }
 

@@ -274,6 +274,9 @@ fn what_was_made_while_another_quarantine_held_was_never_the_owners() {
     case.since += k8s_openapi::jiff::SignedDuration::from_mins(10);
     let plan = AccessKeys::contain(&case, &Empty {}, &of_its_user(vec![key("A", true, 60)], "AIDA1"));
     assert!(!plan.record.contains_key("deactivateAccessKeys/A") && plan.calls.len() == 1, "{plan:?}");
+    case.beside[0].key = Some("B".into());
+    let plan = AccessKeys::contain(&case, &Empty {}, &of_its_user(vec![key("A", true, 60)], "AIDA1"));
+    assert!(plan.record.contains_key("deactivateAccessKeys/A"), "only another key was held then: {plan:?}");
 }
 
 #[test]

@@ -65,7 +65,7 @@ impl Action for DenyAll {
     }
 
     async fn look(aws: &Session, case: &Case, params: Option<&Empty>) -> Result<Look, AwsError> {
-        let (principal, residual) = (case.principal(), residual::recorded(case).map(|r| r.policy));
+        let (principal, residual) = (case.principal(), residual::recorded(case, DenyAll::NAME).map(|r| r.policy));
         let reads = futures::join!(
             aws.identity(&principal),
             aws.inline_policy(&principal, POLICY),
@@ -90,7 +90,7 @@ impl Action for DenyAll {
         } else if !known {
             plan.record(Self::NAME, &Original { user_id: identity.id.clone(), aws_deny_all_attached: rungs.attached });
         }
-        if let Some((key, at)) = residual::held_again(case) {
+        if let Some((key, at)) = residual::held_again(case, DenyAll::NAME) {
             plan.record(key, &at);
         }
         boundary::contain(&mut plan, case, identity);
@@ -184,9 +184,9 @@ impl Rungs {
 /// First the deny for the sessions of before is recorded, put in place and read back; then the standing one goes.
 fn release_after_residual(case: &Case, look: &Look, lift: impl FnOnce(&mut Plan)) -> Plan {
     let mut plan = Plan::default();
-    let Some(residual) = residual::recorded(case) else {
-        let residual = residual::decide(case);
-        plan.record(residual.key(), &residual);
+    let Some(residual) = residual::recorded(case, DenyAll::NAME) else {
+        let residual = residual::decide(case, DenyAll::NAME);
+        plan.record(residual.key(DenyAll::NAME), &residual);
         return plan;
     };
     residual.put(&mut plan, case, &look.residual);

@@ -26,7 +26,7 @@ fn bounded(case: Case, arn: Option<&str>) -> Case {
 /// A release whose residual deny is decided.
 fn releasing(attached: bool) -> (Case, Residual) {
     let residual = Residual::decided(case().now, residual::life(&case()));
-    (example::recorded(recorded(attached), &residual.key(), &residual), residual)
+    (example::recorded(recorded(attached), &residual.key("denyAll"), &residual), residual)
 }
 
 fn look(inline: Option<&str>, attached: &[&str]) -> Look {

@@ -39,6 +39,11 @@ pub fn role() -> Resource {
     Resource { kind: ResourceKind::IamRole, id: "build".into(), ..user() }
 }
 
+/// A session of that role.
+pub fn role_session() -> Resource {
+    Resource { kind: ResourceKind::RoleSession, id: "build/ci-job".into(), ..user() }
+}
+
 /// A case without a record, one minute after the containment began.
 pub fn case(resource: Resource) -> Case {
     let since: Timestamp = SINCE.parse().unwrap();

@@ -11,6 +11,7 @@ mod deactivate_service_credentials;
 mod deactivate_signing_certificates;
 mod deactivate_ssh_keys;
 mod deny_all;
+mod deny_session;
 mod deregister_from_load_balancers;
 mod detach_from_auto_scaling;
 mod disable_instance_metadata;
@@ -41,7 +42,7 @@ pub use given::problems as problems_of_given;
 pub use ledger::{Ledger, LedgerError};
 #[cfg(test)]
 pub use plan::Verdict;
-pub use residual::{Residual, all as residuals};
+pub use residual::{Residual, all as residuals, session_of};
 pub use second_copy::{Keys, SecondCopy, is_of_copy};
 pub use wanted::{DESTRUCTIVE, Wanted, digest, grow, holds_digest, name_of, wanted};
 

@@ -17,6 +17,7 @@ mod protection;
 mod revoke;
 mod scaling;
 mod seal;
+mod session;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -288,6 +289,7 @@ fn resource(kind: ResourceKind) -> Resource {
         ResourceKind::Ec2Instance => (Some("eu-west-1".into()), "i-0123456789abcdef0"),
         ResourceKind::IamUser => (None, "mallory"),
         ResourceKind::AccessKey => (None, "ID0"),
+        ResourceKind::RoleSession => (None, "build/ci-job"),
         ResourceKind::IamRole => (None, "build"),
     };
     let account_ref = NameRef { name: "prod".into() };

@@ -13,10 +13,12 @@ use super::document;
 use super::plan::Plan;
 use crate::aws::{AwsError, Session};
 
-/// Where it is recorded: one key per release, since a resource can be held again before its release is finished.
-const KEY: &str = "denyAll/residual-";
+/// Where it is recorded, beneath the action: one key per release, since a resource can be held again before its release is finished.
+const KEY: &str = "/residual-";
 /// Where it is recorded that the resource was held again after a release had begun.
-const AGAIN: &str = "denyAll/again-";
+const AGAIN: &str = "/again-";
+/// The beginning of its policy's name.
+const UNTIL: &str = "firebreak-sessions-until-";
 /// The longest life of a user's session: `GetSessionToken`, 36 hours.
 const LIFE_OF_A_USERS: SignedDuration = SignedDuration::from_hours(36);
 /// The longest that AWS gives a role's. Not the role's own `MaxSessionDuration`: an attacker who lowers it shortens no session
@@ -34,39 +36,43 @@ pub struct Residual {
     pub cutoff: Timestamp,
     /// When every such session has expired.
     pub until: Timestamp,
+    /// Of those, only sessions with this `aws:userid`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub userid: Option<String>,
 }
 
 /// Every residual deny on record: of this release, and of earlier ones that were not finished.
 #[must_use]
 pub fn all(case: &Case) -> Vec<Residual> {
-    case.original.keys().filter(|k| k.contains("/residual-")).filter_map(|k| case.recorded(k)).collect()
+    case.original.keys().filter(|k| k.contains(KEY)).filter_map(|k| case.recorded(k)).collect()
 }
 
-/// Those of `denyAll`.
-fn of_deny_all(case: &Case) -> Vec<Residual> {
-    case.original.keys().filter(|k| k.starts_with(KEY)).filter_map(|k| case.recorded(k)).collect()
+/// What is recorded for an action under such a key.
+fn of<'a, T: serde::de::DeserializeOwned>(case: &'a Case, action: &'a str, key: &'a str) -> impl Iterator<Item = T> + 'a {
+    let of_it = move |k: &&String| k.strip_prefix(action).is_some_and(|rest| rest.starts_with(key));
+    case.original.keys().filter(of_it).filter_map(|k| case.recorded(k))
 }
 
 /// The residual deny of this release. One decided before the resource was last held again is of an earlier release: sessions
 /// issued since would come back to life.
 #[must_use]
-pub fn recorded(case: &Case) -> Option<Residual> {
-    let latest = of_deny_all(case).into_iter().max_by_key(|r| r.cutoff)?;
-    last_held_again(case).is_none_or(|at| latest.decided_at() >= at).then_some(latest)
+pub fn recorded(case: &Case, action: &str) -> Option<Residual> {
+    let latest = of::<Residual>(case, action, KEY).max_by_key(|r| r.cutoff)?;
+    last_held_again(case, action).is_none_or(|at| latest.decided_at() >= at).then_some(latest)
 }
 
 /// The residual deny of a release that begins now.
 #[must_use]
-pub fn decide(case: &Case) -> Residual {
-    Residual::decided(last_held_again(case).map_or(case.now, |at| case.now.max(at)), life(case))
+pub fn decide(case: &Case, action: &str) -> Residual {
+    Residual::decided(last_held_again(case, action).map_or(case.now, |at| case.now.max(at)), life(case))
 }
 
 /// What to record where the resource is contained although a release had begun: that release's residual deny is no longer it.
 #[must_use]
-pub fn held_again(case: &Case) -> Option<(String, Timestamp)> {
-    let begun = recorded(case)?;
+pub fn held_again(case: &Case, action: &str) -> Option<(String, Timestamp)> {
+    let begun = recorded(case, action)?;
     let at = case.now.max(begun.decided_at() + SignedDuration::from_secs(1));
-    Some((format!("{AGAIN}{}", at.as_second()), at))
+    Some((format!("{action}{AGAIN}{}", at.as_second()), at))
 }
 
 /// How long a session of this principal can be alive.
@@ -75,8 +81,14 @@ pub fn life(case: &Case) -> SignedDuration {
     case.principal().either(LIFE_OF_A_USERS, LIFE_OF_A_ROLES)
 }
 
-fn last_held_again(case: &Case) -> Option<Timestamp> {
-    case.original.keys().filter(|k| k.starts_with(AGAIN)).filter_map(|k| case.recorded::<Timestamp>(k)).max()
+fn last_held_again(case: &Case, action: &str) -> Option<Timestamp> {
+    of(case, action, AGAIN).max()
+}
+
+/// The session whose name such a policy's name carries.
+#[must_use]
+pub fn session_of(policy: &str) -> Option<&str> {
+    policy.strip_prefix(UNTIL)?.split_once("Z-").map(|(_, session)| session)
 }
 
 /// What is seen of the residual deny: its text, and whether it was read from AWS, and not merely expected.
@@ -106,7 +118,14 @@ impl Residual {
         let whole = Timestamp::from_second(now.as_second()).unwrap_or(now);
         let cutoff = whole + MARGIN;
         let until = cutoff + life;
-        Self { policy: format!("firebreak-sessions-until-{}", until.strftime("%Y%m%dT%H%M%SZ")), cutoff, until }
+        let policy = format!("{UNTIL}{}", until.strftime("%Y%m%dT%H%M%SZ"));
+        Self { policy, cutoff, until, userid: None }
+    }
+
+    /// The deny of sessions of one name only: its policy carries that name besides.
+    #[must_use]
+    pub fn of_session(self, userid: &str, session: &str) -> Self {
+        Self { policy: format!("{}-{session}", self.policy), userid: Some(userid.to_owned()), ..self }
     }
 
     pub(super) fn decided_at(&self) -> Timestamp {
@@ -115,14 +134,17 @@ impl Residual {
 
     /// Its key in the record.
     #[must_use]
-    pub fn key(&self) -> String {
-        format!("{KEY}{}", self.cutoff.as_second())
+    pub fn key(&self, action: &str) -> String {
+        format!("{action}{KEY}{}", self.cutoff.as_second())
     }
 
     /// The policy document.
     #[must_use]
     pub fn document(&self) -> String {
-        let before = json!({ "DateLessThan": { "aws:TokenIssueTime": self.cutoff.to_string() } });
+        let mut before = json!({ "DateLessThan": { "aws:TokenIssueTime": self.cutoff.to_string() } });
+        if let Some(userid) = &self.userid {
+            before["StringEquals"] = json!({ "aws:userid": userid });
+        }
         let deny =
             json!({ "Sid": "FirebreakSessions", "Effect": "Deny", "Action": "*", "Resource": "*", "Condition": before });
         json!({ "Version": "2012-10-17", "Statement": [deny] }).to_string()
@@ -132,6 +154,17 @@ impl Residual {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_one_session_it_is_by_name_and_time() {
+        let now: Timestamp = "2026-03-01T12:00:00Z".parse().unwrap();
+        let all = Residual::decided(now, LIFE_OF_A_ROLES);
+        let one = all.clone().of_session("AROA1:ciZ-job", "ciZ-job");
+        assert_eq!(one.policy, "firebreak-sessions-until-20260302T000030Z-ciZ-job");
+        assert_eq!((session_of(&one.policy), session_of(&all.policy)), (Some("ciZ-job"), None));
+        let condition = r#""Condition":{"DateLessThan":{"aws:TokenIssueTime":"2026-03-01T12:00:30Z"},"StringEquals":{"aws:userid":"AROA1:ciZ-job"}}"#;
+        assert!(one.document().contains(condition), "{}", one.document());
+    }
 
     #[test]
     fn it_outlives_every_session_issued_before_it() {

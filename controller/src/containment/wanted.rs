@@ -10,6 +10,7 @@ use super::deactivate_service_credentials::ServiceCredentials;
 use super::deactivate_signing_certificates::SigningCertificates;
 use super::deactivate_ssh_keys::SshKeys;
 use super::deny_all::DenyAll;
+use super::deny_session::SessionDeny;
 use super::deregister_from_load_balancers::LoadBalancers;
 use super::detach_from_auto_scaling::AutoScaling;
 use super::disable_instance_metadata::Metadata;
@@ -133,6 +134,7 @@ actions! {
     RemoveConsoleAccess: ConsoleAccess, remove_console_access;
     RevokeSessions: Sessions, revoke_sessions;
     SealTrustPolicy: Seal, seal_trust_policy;
+    DenySession: SessionDeny, deny_session;
 }
 
 /// What destroys evidence: memory, or everything. It waits for all evidence, and goes after all else.

@@ -148,6 +148,18 @@ async fn keys_of_other_accounts_and_of_nobody_are_refused_before_any_change_and_
 }
 
 #[tokio::test]
+async fn a_key_that_is_deleted_meanwhile_needs_no_more() {
+    let (world, _guard) = key_world(off_and_revoked(), true).await;
+    declare(&world, "inc", "keys", json!([world.key_target(0)])).await;
+    world.until("inc", "Contained", "True").await;
+    let key = &world.scene.access_keys[0];
+    world.aws.iam.delete_access_key().user_name(USER).access_key_id(key).send().await.unwrap();
+    let target = world.until_target("inc", 0, |t| t.message.contains("no longer exists")).await;
+    assert_eq!(target.contained, "True", "{target:?}");
+    world.release("inc").await;
+}
+
+#[tokio::test]
 async fn a_key_of_a_protected_user_is_not_touched() {
     let (world, _guard) = key_world(off_and_revoked(), false).await;
     let arn = format!("arn:aws:iam::{}:user/{USER}", world.aws.account);

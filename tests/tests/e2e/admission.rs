@@ -64,6 +64,8 @@ impl Field for Value {
 async fn bad_incidents_are_refused_with_the_name_of_the_field() {
     let user = |name: &str| json!({ "iamUser": { "accountRef": { "name": "nowhere" }, "userName": name } });
     let instance = |region: &str, id: &str| json!({ "ec2Instance": { "accountRef": { "name": "nowhere" }, "region": region, "instanceId": id } });
+    let key = |id: &str| json!({ "accessKey": { "accountRef": { "name": "nowhere" }, "accessKeyId": id } });
+    let arn = |arn: &str| json!({ "arn": { "accountRef": { "name": "nowhere" }, "arn": arn } });
     let mut both = user("mallory");
     both["ec2Instance"] = instance("eu-west-1", "i-0123456789abcdef0")["ec2Instance"].clone();
     judge(
@@ -79,12 +81,27 @@ async fn bad_incidents_are_refused_with_the_name_of_the_field() {
             ("/spec/policyRef", json!({ "name": "" }), &["spec.policyRef.name"]),
             ("/spec/targets", json!([]), &["spec.targets"]),
             ("/spec/targets", json!([user("mallory"), user("mallory")]), &["targets: the same target is listed twice"]),
-            ("/spec/targets/0", json!({}), &["spec.targets", "exactly one of ec2Instance, iamUser and iamRole"]),
+            (
+                "/spec/targets/0",
+                json!({}),
+                &["spec.targets", "exactly one of ec2Instance, iamUser, iamRole, accessKey, roleSession and arn"],
+            ),
             ("/spec/targets/0", json!({ "iamUser": null }), &["spec.targets"]),
-            ("/spec/targets/0", both, &["spec.targets", "exactly one of ec2Instance, iamUser and iamRole"]),
+            (
+                "/spec/targets/0",
+                both,
+                &["spec.targets", "exactly one of ec2Instance, iamUser, iamRole, accessKey, roleSession and arn"],
+            ),
             ("/spec/targets/0", user("no spaces"), &["spec.targets[0].iamUser.userName"]),
             ("/spec/targets/0", instance("eu-west-1", "i-123"), &["spec.targets[0].ec2Instance.instanceId"]),
             ("/spec/targets/0", instance("Ireland", "i-0123456789abcdef0"), &["spec.targets[0].ec2Instance.region"]),
+            ("/spec/targets/0", key("ASIAIOSFODNN7EXAMPLE"), &["accessKeyId", "temporary key", "CloudTrail"]),
+            ("/spec/targets/0", key("AROAIOSFODNN7EXAMPLE"), &["spec.targets[0].accessKey.accessKeyId"]),
+            (
+                "/spec/targets/0",
+                arn("arn:aws:s3:::bucket"),
+                &["spec.targets[0].arn.arn", "write the ARN of an EC2 instance"],
+            ),
             ("/spec/suspended", json!(true), &["spec.suspended", "unknown field"]),
         ],
     )
@@ -126,7 +143,7 @@ async fn a_key_with_nothing_after_it_is_refused() {
     let policies =
         Api::<DynamicObject>::all_with(plane().await.client().await, &ApiResource::erase::<ContainmentPolicy>(&()));
     for (path, value, word) in [
-        ("/spec", json!({ "iamUser": null }), "iamUser, iamRole: nothing is written beneath it"),
+        ("/spec", json!({ "iamUser": null }), "nothing is written beneath it"),
         ("/spec", json!({ "ec2Instance": null }), "nothing is written beneath it"),
         ("/spec/iamUser/contain/0", json!({ "denyAll": null }), "write `denyAll: {}`"),
         ("/spec/iamUser/contain/0", json!({ "denyAll": {}, "deactivateAccessKeys": null }), "exactly one action"),

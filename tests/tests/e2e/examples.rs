@@ -36,7 +36,7 @@ async fn the_examples_plan_contain_and_give_back() {
     scene::role(&world.aws).await.unwrap();
     let role = sight::role(&world.aws).await.unwrap();
     let files = examples();
-    assert!(files.len() >= 7, "{files:?}");
+    assert!(files.len() >= 9, "{files:?}");
     for (name, text) in &files {
         let here = text
             .replace("111122223333", &world.aws.account)
@@ -76,6 +76,8 @@ async fn the_examples_plan_contain_and_give_back() {
     until("Released").await;
     assert_eq!(sight::Role { residual: vec![], ..sight::role(&world.aws).await.unwrap() }, role);
     an_access_key_is_contained(&world, &files).await;
+    a_session_is_contained(&world, &files).await;
+    condition(&incidents, "inc-2026-045", "Ready", "True", SOON).await;
 }
 
 /// The one of an access key, which the user got a moment ago.
@@ -92,6 +94,18 @@ async fn an_access_key_is_contained(world: &World<'_>, files: &[(String, String)
     assert!(inline.contains(&format!("firebreak-revoke-sessions-{key}")), "{inline:?}");
     release(world, &contain).await;
     condition(&incidents, "inc-2026-043", "Released", "True", SOON).await;
+}
+
+async fn a_session_is_contained(world: &World<'_>, files: &[(String, String)]) {
+    let incident = &files.iter().find(|(name, _)| name.contains("incident-role-session")).unwrap().1;
+    let contain = command(incident, "To contain:");
+    world.plane.kubectl(&contain).await.unwrap();
+    let incidents = Api::<Incident>::namespaced(world.kube.clone(), "security");
+    condition(&incidents, "inc-2026-044", "Contained", "True", SOON).await;
+    let inline = sight::role(&world.aws).await.unwrap().inline;
+    assert!(inline.contains_key("firebreak-deny-session-runner-17"), "{inline:?}");
+    release(world, &contain).await;
+    condition(&incidents, "inc-2026-044", "Released", "True", SOON).await;
 }
 
 /// The same command with the other mode.

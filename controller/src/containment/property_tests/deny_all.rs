@@ -63,7 +63,7 @@ impl Simulated for DenyAll {
     fn read(aws: &Look, case: &Case, _: Option<&Empty>) -> Look {
         let mut look = aws.clone();
         // The simulated AWS keeps the text only of the latest residual deny: its text names its release.
-        let asked = residual::recorded(case);
+        let asked = residual::recorded(case, "denyAll");
         let there = |text: &String| asked.as_ref().is_some_and(|r| r.document() == *text || text == ALLOW);
         look.residual = aws.residual.clone().map(|(text, _)| text).filter(there).map(|text| (text, true));
         look
@@ -113,7 +113,7 @@ impl Simulated for DenyAll {
     }
 
     fn check_release(case: &Case, look: &Look, plan: &Plan) {
-        let residual = residual::recorded(case);
+        let residual = residual::recorded(case, "denyAll");
         for call in &plan.calls {
             if let Call::PutPolicy { policy, document, .. } = call {
                 let residual = residual.as_ref().expect("recorded before it is put");
@@ -137,7 +137,7 @@ impl Simulated for DenyAll {
         assert!(aws.attached.iter().any(|a| a == AWS_DENY_ALL));
         assert_eq!(boundary(aws), Some(AWS_DENY_ALL));
         assert_eq!(verdict.unknown, deny_original(case).is_none());
-        assert_eq!(residual::recorded(case), None, "the residual deny of an earlier release is none of the next");
+        assert_eq!(residual::recorded(case, "denyAll"), None, "the residual deny of an earlier release is none of the next");
     }
 
     fn released(case: &Case, before: &Look, aws: &Look, verdict: &Verdict) {
@@ -159,12 +159,12 @@ impl Simulated for DenyAll {
                 let was = boundary_original(case).expect("recorded with the rest");
                 let kept = theirs && boundary(aws) != Some(AWS_DENY_ALL);
                 assert!(boundary(aws) == was.as_str() || kept, "{:?}", boundary(aws));
-                let residual = residual::recorded(case).unwrap();
+                let residual = residual::recorded(case, "denyAll").unwrap();
                 assert_eq!(aws.residual.as_ref().map(|r| &r.0), Some(&residual.document()));
             }
             (ActionState::Released, None) => {
                 assert_eq!(given(aws), given(before));
-                let residual = residual::recorded(case).map(|r| r.document());
+                let residual = residual::recorded(case, "denyAll").map(|r| r.document());
                 assert_eq!(residual.is_some(), case.is_unknown("denyAll"));
                 assert_eq!(aws.residual.as_ref().map(|r| &r.0).filter(|_| residual.is_some()), residual.as_ref());
             }
@@ -239,7 +239,7 @@ proptest! {
         simulation.disturbed(true, &last);
         prop_assert_eq!(simulation.release().state, ActionState::Released);
         prop_assert_eq!(given(&simulation.aws), given(&before));
-        let residual = residual::recorded(&simulation.case()).unwrap();
+        let residual = residual::recorded(&simulation.case(), "denyAll").unwrap();
         prop_assert!(residual.cutoff > held_until, "sessions made while it was held again stay denied");
     }
 }

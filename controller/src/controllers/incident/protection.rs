@@ -17,10 +17,18 @@ pub fn by_name(resource: &Resource, account: &AwsAccount, own_instance: Option<&
         return Err(Refusal::new("Protected", format!("Firebreak itself runs on {resource}")));
     }
     let caller = account.status.as_ref().and_then(|s| s.caller_arn.clone()).unwrap_or_default();
-    let of_its_user =
-        Resource { kind: ResourceKind::IamUser, id: Principal::of(resource).name().to_owned(), ..resource.clone() };
-    let named = if resource.kind == ResourceKind::AccessKey { &of_its_user } else { resource };
-    check(&named.arn(), &caller, resource, account)
+    check(&resource.arn(), &caller, resource, account)?;
+    check(&whose(resource).arn(), &caller, resource, account)
+}
+
+/// The user of an access key, the role of a session; of all else itself.
+fn whose(resource: &Resource) -> Resource {
+    let kind = match resource.kind {
+        ResourceKind::AccessKey => ResourceKind::IamUser,
+        ResourceKind::RoleSession => ResourceKind::IamRole,
+        _ => return resource.clone(),
+    };
+    Resource { kind, id: Principal::of(resource).name().to_owned(), user: None, ..resource.clone() }
 }
 
 /// The same by the ARN that AWS shows, before the first hold: the path of a user or a role is in no target, but in its ARN. Of a
@@ -60,7 +68,7 @@ pub async fn by_arn(ctx: &Ctx, target: &Resolved) -> Result<(), Refusal> {
 fn is_own_role(resource: &Resource, caller: &str, account: &AwsAccount) -> bool {
     let session = caller.split_once(":assumed-role/").and_then(|(_, rest)| rest.split('/').next());
     let assumed = account.spec.assume_role.as_ref().and_then(|role| role.role_arn.rsplit('/').next());
-    resource.kind == ResourceKind::IamRole && [session, assumed].contains(&Some(&resource.id))
+    matches!(Principal::of(resource), Principal::Role(name) if [session, assumed].contains(&Some(&name)))
 }
 
 fn changeable(identity: &Identity, resource: &Resource) -> Result<(), Refusal> {
@@ -123,8 +131,24 @@ mod tests {
         let role_arn = "arn:aws:iam::111122223333:role/with/path/build".to_owned();
         account.spec.assume_role = Some(firebreak_crds::AssumeRole { role_arn, external_id: None });
         assert_eq!(check(&role.arn(), "", &role, &account).unwrap_err().reason, "Protected");
+        let session = Resource { kind: ResourceKind::RoleSession, id: "build/firebreak".into(), ..role.clone() };
+        assert_eq!(check(&session.arn(), caller, &session, &account).unwrap_err().reason, "Protected");
         let user = Resource { kind: ResourceKind::IamUser, ..role };
         assert_eq!(check(&user.arn(), caller, &user, &account), Ok(()));
+    }
+
+    #[test]
+    fn who_is_protected_is_so_with_all_its_keys_and_sessions() {
+        let mut account = AwsAccount::new("prod", firebreak_crds::AwsAccountSpec::default());
+        account.spec.protected.arns = vec!["arn:aws:iam::*:user/mallory".into(), "arn:aws:iam::*:role/build".into()];
+        let of_another = Resource { id: "deploy/ci-job".into(), ..example::role_session() };
+        for (resource, free) in
+            [(example::access_key("AKIA1"), false), (example::role_session(), false), (of_another.clone(), true)]
+        {
+            assert_eq!(by_name(&resource, &account, None).is_ok(), free, "{resource}");
+        }
+        account.spec.protected.arns = vec!["arn:aws:sts::*:assumed-role/deploy/ci-*".into()];
+        assert!(by_name(&of_another, &account, None).is_err(), "a session by its own ARN");
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use firebreak_crds::conditions::STALLED;
 use firebreak_crds::{
-    ApprovalPolicy, AwsAccount, ContainAction, EvidenceAction, Incident, NameRef, ReleasePolicy, Resource, ResourceKind,
-    get_condition, quarantine_name,
+    ApprovalPolicy, ArnTarget, AwsAccount, ContainAction, EvidenceAction, Incident, NameRef, Named, ReleasePolicy, Resource,
+    ResourceKind, get_condition, quarantine_name,
 };
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Namespace;
@@ -99,14 +99,43 @@ async fn one(ctx: &Ctx, incident: &Incident, target: &firebreak_crds::Target) ->
 
 /// The resource that a target names, and its account. That of an access key has no user yet: only AWS knows it.
 pub fn located(target: &firebreak_crds::Target, stores: &Stores) -> Result<(Resource, Arc<AwsAccount>), Refusal> {
+    if let Some(target) = &target.arn {
+        return by_arn(target, stores);
+    }
     let Some((account_ref, region, id, kind)) = parts(target) else {
         return Err(Refusal::new("UnknownKind", "this controller knows no such kind of target: upgrade it"));
     };
-    let Some(account) = Stores::named(&stores.accounts, &account_ref.name) else {
-        let what = format!("AwsAccount {} does not exist: create it, or mend accountRef", account_ref.name);
-        return Err(Refusal::new("AccountNotFound", what));
-    };
+    let account = account(&account_ref, stores)?;
     Ok((Resource { kind, account_ref, account_id: account.spec.account_id.clone(), region, id, user: None }, account))
+}
+
+/// The same by an ARN. It says the account and the partition itself: another's is refused.
+fn by_arn(target: &ArnTarget, stores: &Stores) -> Result<(Resource, Arc<AwsAccount>), Refusal> {
+    let ArnTarget { account_ref, arn } = target;
+    let account = account(account_ref, stores)?;
+    let Some(Named { partition, account_id, region, kind, id }) = Named::by(arn) else {
+        return Err(Refusal::new(
+            "UnknownKind",
+            format!("{arn} names nothing that this controller can contain: upgrade it"),
+        ));
+    };
+    let caller = account.status.as_ref().and_then(|s| s.caller_arn.as_deref()).unwrap_or_default();
+    let elsewhere = caller.split(':').nth(1).is_some_and(|ours| ours != partition);
+    if account_id != account.spec.account_id || elsewhere {
+        let (name, ours) = (&account_ref.name, &account.spec.account_id);
+        let what = format!(
+            "{arn} is of account {account_id} in {partition}, and AwsAccount {name} is {ours} ({caller}): name the AwsAccount of that account in accountRef, or mend the ARN"
+        );
+        return Err(Refusal::new("WrongAccount", what));
+    }
+    Ok((Resource { kind, account_ref: account_ref.clone(), account_id, region, id, user: None }, account))
+}
+
+fn account(account_ref: &NameRef, stores: &Stores) -> Result<Arc<AwsAccount>, Refusal> {
+    Stores::named(&stores.accounts, &account_ref.name).ok_or_else(|| {
+        let what = format!("AwsAccount {} does not exist: create it, or mend accountRef", account_ref.name);
+        Refusal::new("AccountNotFound", what)
+    })
 }
 
 type Parts = (NameRef, Option<String>, String, ResourceKind);
@@ -121,7 +150,12 @@ fn parts(target: &firebreak_crds::Target) -> Option<Parts> {
     if let Some(t) = &target.iam_role {
         return Some((t.account_ref.clone(), None, t.role_name.clone(), ResourceKind::IamRole));
     }
-    target.access_key.as_ref().map(|t| (t.account_ref.clone(), None, t.access_key_id.clone(), ResourceKind::AccessKey))
+    if let Some(t) = &target.access_key {
+        return Some((t.account_ref.clone(), None, t.access_key_id.clone(), ResourceKind::AccessKey));
+    }
+    let session = target.role_session.as_ref()?;
+    let id = format!("{}/{}", session.role_name, session.session_name);
+    Some((session.account_ref.clone(), None, id, ResourceKind::RoleSession))
 }
 
 fn resolve(ctx: &Ctx, incident: &Incident, resource: &Resource, account: &Arc<AwsAccount>) -> Result<Resolved, Refusal> {
@@ -202,6 +236,9 @@ fn policy(ctx: &Ctx, incident: &Incident, resource: &Resource, account: &Arc<Aws
         ResourceKind::AccessKey => {
             spec.access_key.as_ref().map(|p| (p.contain.iter().map(Into::into).collect(), Vec::new()))
         }
+        ResourceKind::RoleSession => {
+            spec.role_session.as_ref().map(|p| (p.contain.iter().map(Into::into).collect(), Vec::new()))
+        }
     }
     .unwrap_or_default();
     if actions.is_empty() && evidence.is_empty() {
@@ -210,6 +247,7 @@ fn policy(ctx: &Ctx, incident: &Incident, resource: &Resource, account: &Arc<Aws
             ResourceKind::IamUser => "spec.iamUser",
             ResourceKind::IamRole => "spec.iamRole",
             ResourceKind::AccessKey => "spec.accessKey",
+            ResourceKind::RoleSession => "spec.roleSession",
         };
         let what = format!("ContainmentPolicy {name} has nothing for this kind of target: add {field}.contain");
         return Err(Refusal::new("NothingToDo", what));

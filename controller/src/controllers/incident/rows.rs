@@ -15,7 +15,7 @@ use super::{Notes, holds};
 use crate::aws::Principal;
 use crate::clock;
 use crate::conditions::bounded;
-use crate::containment::{holds_digest, name_of};
+use crate::containment::{holds_digest, name_of, session_of};
 
 /// What the API has room for.
 const ROWS: usize = 400;
@@ -171,7 +171,10 @@ fn released(incident: &Incident, resource: Option<Resource>, world: &World) -> T
 /// Without a Quarantine. It goes after a verified release, which says so, or when somebody abandons it.
 fn gone(resource: Option<Resource>, held: bool, world: &World) -> TargetStatus {
     let on = |r: &Resource, (account, d): &&(String, ResidualDeny)| {
-        *account == r.account_ref.name && Principal::denied(d) == Some(Principal::of(r))
+        let session = r.role_and_session().map(|(_, session)| session);
+        *account == r.account_ref.name
+            && Principal::denied(d) == Some(Principal::of(r))
+            && session_of(&d.policy_name) == session
     };
     let deny = resource.as_ref().and_then(|r| world.residual.iter().filter(|d| on(r, d)).max_by_key(|(_, d)| d.until.0));
     let said = resource.as_ref().and_then(|r| world.said.get(&quarantine_name(r))).filter(|_| held);
