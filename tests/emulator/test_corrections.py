@@ -358,6 +358,59 @@ class Corrections(unittest.TestCase):
         self.assertEqual(made["CreateDate"], shown["CreateDate"])
         return shown["CreateDate"]
 
+    def profile(self, name):
+        """An instance profile with a role in it, both of that name."""
+        arn = self.iam.create_instance_profile(InstanceProfileName=name)["InstanceProfile"]["Arn"]
+        trust = {"Version": "2012-10-17", "Statement": [
+            {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}]}
+        self.iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))
+        self.iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
+        return arn
+
+    def associations(self, instance):
+        answer = self.ec2.describe_iam_instance_profile_associations(Filters=by("instance-id", instance))
+        return {a["AssociationId"]: a["IamInstanceProfile"]["Arn"] for a in answer["IamInstanceProfileAssociations"]}
+
+    def test_replaced_profiles_are_new_associations(self):
+        web, other = self.profile("web"), self.profile("other")
+        instance = self.instance(self.group("g"))
+        self.ec2.associate_iam_instance_profile(InstanceId=instance, IamInstanceProfile={"Arn": web})
+        (first,) = self.associations(instance)
+        replace = self.ec2.replace_iam_instance_profile_association
+        new = replace(AssociationId=first, IamInstanceProfile={"Arn": other})["IamInstanceProfileAssociation"]["AssociationId"]
+        self.assertNotEqual(new, first)
+        self.assertEqual(self.associations(instance), {new: other})
+        shown = self.ec2.describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"][0]
+        self.assertEqual(shown["IamInstanceProfile"]["Arn"], other)
+        self.assert_refused("InvalidAssociationID.NotFound", replace, AssociationId=first, IamInstanceProfile={"Arn": web})
+        self.ec2.stop_instances(InstanceIds=[instance])
+        self.assert_refused("IncorrectInstanceState", replace, AssociationId=new, IamInstanceProfile={"Arn": web})
+        self.ec2.disassociate_iam_instance_profile(AssociationId=new)
+        self.assertEqual(self.associations(instance), {})
+        self.ec2.associate_iam_instance_profile(InstanceId=instance, IamInstanceProfile={"Arn": web})
+        self.assertEqual(list(self.associations(instance).values()), [web])
+
+    def test_unknown_profiles_are_an_error_of_ec2(self):
+        instance = self.instance(self.group("g"))
+        nobody = {"Name": "nobody"}
+        associate = self.ec2.associate_iam_instance_profile
+        self.assert_refused("InvalidParameterValue", associate, InstanceId=instance, IamInstanceProfile=nobody)
+
+    def test_inline_policies_of_a_role_have_a_quota(self):
+        self.profile("web")
+
+        def put(name, ids):
+            deny = {"Effect": "Deny", "Action": "*", "Resource": "*", "Condition": {"StringEquals": {"aws:userid": ["x" * 40] * ids}}}
+            document = json.dumps({"Version": "2012-10-17", "Statement": [deny]}, indent=8)
+            self.iam.put_role_policy(RoleName="web", PolicyName=name, PolicyDocument=document)
+
+        put("a", 100)
+        put("a", 220)
+        self.assert_refused("LimitExceeded", put, name="a", ids=300)
+        self.assert_refused("LimitExceeded", put, name="b", ids=130)
+        put("a", 100)
+        put("b", 100)
+
     def test_iam_has_what_a_containment_uses(self):
         """Not corrected: proof that moto's own IAM will do."""
         deny_all = "arn:aws:iam::aws:policy/AWSDenyAll"

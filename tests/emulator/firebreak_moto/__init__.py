@@ -4,7 +4,21 @@ One module per topic, one function per correction, each with a test in ../test_c
 a method of moto's own models, so that all else in moto stays as it is. Pinned to the moto of ../requirements.txt.
 """
 
-from . import balancers, boundaries, credentials, filters, groups, instances, interfaces, keys, paging, policies, server, snapshots
+from . import (
+    balancers,
+    boundaries,
+    credentials,
+    filters,
+    groups,
+    instances,
+    interfaces,
+    keys,
+    paging,
+    policies,
+    profiles,
+    server,
+    snapshots,
+)
 
 CORRECTIONS = [
     interfaces.groups_are_what_was_last_set,
@@ -24,6 +38,9 @@ CORRECTIONS = [
     keys.keys_are_told_apart_by_account,
     credentials.login_profiles_have_a_date_of_their_own,
     policies.accounts_have_few_managed_policies,
+    profiles.replaced_profiles_are_new_associations,
+    profiles.unknown_profiles_are_an_error_of_ec2,
+    profiles.inline_policies_of_a_role_have_a_quota,
     server.requests_are_atomic,
 ]
 
