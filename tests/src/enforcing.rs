@@ -17,6 +17,9 @@ use crate::tools;
 pub const ACCOUNT: &str = "000000000000";
 const ALLOW: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}"#;
 
+const TRUST: &str =
+    r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"*"},"Action":"sts:AssumeRole"}]}"#;
+
 /// The emulator, stopped when dropped.
 #[derive(Debug)]
 pub struct EnforcingEmulator {
@@ -67,6 +70,22 @@ impl EnforcingEmulator {
     /// A session of whoever has these credentials.
     pub async fn session(&self, of: &Credentials) -> anyhow::Result<Credentials> {
         let given = self.with(of.clone()).sts.get_session_token().send().await?.credentials.expect("credentials");
+        Ok(Credentials::new(given.access_key_id, given.secret_access_key, Some(given.session_token), None, "test"))
+    }
+
+    /// Makes a role that may do everything, and that everybody may assume; returns its unique id.
+    pub async fn role(&self, name: &str) -> anyhow::Result<String> {
+        let iam = self.root().iam;
+        let role = iam.create_role().role_name(name).assume_role_policy_document(TRUST).send().await?.role;
+        iam.put_role_policy().role_name(name).policy_name("all").policy_document(ALLOW).send().await?;
+        Ok(role.expect("a role").role_id)
+    }
+
+    /// A session of a role: of an instance, where its name is that of one.
+    pub async fn role_session(&self, role: &str, name: &str) -> anyhow::Result<Credentials> {
+        let arn = format!("arn:aws:iam::{ACCOUNT}:role/{role}");
+        let given = self.root().sts.assume_role().role_arn(arn).role_session_name(name).send().await?;
+        let given = given.credentials.expect("credentials");
         Ok(Credentials::new(given.access_key_id, given.secret_access_key, Some(given.session_token), None, "test"))
     }
 
