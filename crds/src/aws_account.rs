@@ -88,6 +88,9 @@ pub struct Prepare {
     /// When the isolation group of a VPC is made.
     #[serde(default)]
     pub isolation_groups: IsolationGroups,
+    /// When the instance profile is made that takes the place of a contained instance's.
+    #[serde(default)]
+    pub deny_profile: DenyProfile,
 }
 
 /// When the isolation group of a VPC is made.
@@ -98,6 +101,16 @@ pub enum IsolationGroups {
     OnDemand,
     /// Ahead, in every VPC of every region of the account: isolating then takes two round trips.
     AllVpcs,
+}
+
+/// When the instance profile is made whose role may do nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DenyProfile {
+    /// When the first instance loses its role: that instance is without any profile until AWS knows of the new one.
+    #[default]
+    OnDemand,
+    /// Ahead, and checked every five minutes.
+    Always,
 }
 
 /// What must never be touched.

@@ -26,8 +26,8 @@ pub use action::{
 pub use approval::{Approval, ApprovalSpec, ApprovedIncident};
 pub use arn::Named;
 pub use aws_account::{
-    AssumeRole, AwsAccount, AwsAccountSpec, AwsAccountStatus, IsolationGroup, IsolationGroups, Limits, Prepare, Protected,
-    ResidualDeny,
+    AssumeRole, AwsAccount, AwsAccountSpec, AwsAccountStatus, DenyProfile, IsolationGroup, IsolationGroups, Limits, Prepare,
+    Protected, ResidualDeny,
 };
 pub use condition::{conditions, get as get_condition, is_true};
 pub use containment_policy::{

@@ -132,6 +132,7 @@ fn patterns_accept_what_aws_gives_out() {
 fn defaults_are_the_careful_choice() {
     for (kind, path, default) in [
         ("AwsAccount", "spec.prepare.isolationGroups", Value::from("OnDemand")),
+        ("AwsAccount", "spec.prepare.denyProfile", Value::from("OnDemand")),
         ("ContainmentPolicy", "spec.release.reactivateAccessKeys", false.into()),
         ("ContainmentPolicy", "spec.release.reactivateCredentials", false.into()),
         ("ContainmentPolicy", "spec.ec2Instance.contain[].isolateNetwork.severTrackedConnections", "Auto".into()),

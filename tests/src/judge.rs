@@ -4,11 +4,12 @@
 //! at that moment. Allowed are calls that narrow, the way into the conversion group while that window is on record as open,
 //! and the way back to the original while nobody holds. All else that it sees, it remembers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, ensure};
+use aws_sdk_iam::operation::get_role_policy::GetRolePolicyError;
 use firebreak_crds::{ConversionState, Evidence, HolderState, Quarantine, is_true};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::ListParams;
@@ -19,6 +20,7 @@ use crate::emulator::Aws;
 use crate::plane;
 use crate::proxy::Call;
 use crate::shared;
+use crate::sight;
 use crate::world::World;
 
 /// What a call needs to be right.
@@ -99,14 +101,16 @@ impl Judge {
 impl Bench {
     /// The record is read at once, beside all else: a little later it may say something else.
     async fn judge(&self, call: Call) {
-        let (quarantines, evidence, groups) = tokio::join!(self.quarantines(), self.evidence(), self.groups());
-        let (needs, wrong) = match groups {
-            Ok(groups) => {
-                let needs = needs(&call, &groups, Timestamp::now());
+        let (quarantines, evidence, names, denied) =
+            tokio::join!(self.quarantines(), self.evidence(), self.names(), self.denied(&call));
+        let (needs, wrong) = match (names, denied) {
+            (Ok(names), Ok(denied)) => {
+                let needs =
+                    if denies_instances(&call) { lifts(&call, &denied) } else { needs(&call, &names, Timestamp::now()) };
                 let wrong = meets(&needs, quarantines, evidence).err();
                 (Some(needs), wrong)
             }
-            Err(blind) => (None, Some(blind)),
+            (Err(blind), _) | (_, Err(blind)) => (None, Some(blind)),
         };
         let wrong = wrong.map(|wrong| format!("{wrong:#}"));
         self.judged.lock().unwrap().push(Judged { call, needs, wrong });
@@ -127,13 +131,67 @@ impl Bench {
         Ok(Kube(plane::client_of(&self.kubeconfig).await?))
     }
 
-    /// The names of Firebreak's own security groups, by id.
-    async fn groups(&self) -> anyhow::Result<BTreeMap<String, String>> {
+    /// The names of Firebreak's own security groups, and the instances of associations with instance profiles, by id.
+    async fn names(&self) -> anyhow::Result<BTreeMap<String, String>> {
         let answer = self.aws.ec2.describe_security_groups().send().await?;
         let all = answer.security_groups().iter();
         let named = all.map(|g| (g.group_id.clone().unwrap_or_default(), g.group_name.clone().unwrap_or_default()));
-        Ok(named.filter(|(_, name)| name.starts_with("firebreak-")).collect())
+        let mut names: BTreeMap<_, _> = named.filter(|(_, name)| name.starts_with("firebreak-")).collect();
+        let answer = self.aws.ec2.describe_iam_instance_profile_associations().send().await?;
+        let of = |a: &aws_sdk_ec2::types::IamInstanceProfileAssociation| {
+            Some((a.association_id.clone()?, a.instance_id.clone()?))
+        };
+        names.extend(answer.iam_instance_profile_associations().iter().filter_map(of));
+        Ok(names)
     }
+
+    /// What the policy that lists the denied sessions of instances says before the call, where the call changes it.
+    async fn denied(&self, call: &Call) -> anyhow::Result<String> {
+        if !denies_instances(call) {
+            return Ok(String::new());
+        }
+        let role = call.params.get("RoleName").cloned().unwrap_or_default();
+        let answer = self.aws.iam.get_role_policy().role_name(role).policy_name(INSTANCES).send().await;
+        match answer {
+            Ok(answer) => Ok(sight::decoded(&answer.policy_document)),
+            Err(e) if e.as_service_error().is_some_and(GetRolePolicyError::is_no_such_entity_exception) => Ok(String::new()),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+/// The policy that lists the denied sessions of instances.
+const INSTANCES: &str = "firebreak-deny-instances";
+
+fn denies_instances(call: &Call) -> bool {
+    ["PutRolePolicy", "DeleteRolePolicy"].contains(&call.action.as_str())
+        && call.params.get("PolicyName").is_some_and(|name| name == INSTANCES)
+}
+
+/// Pure. A session whose deny is lifted is of an instance that is released, and of no other; and what it was issued before stays
+/// denied. `before`: the policy's text before the call.
+fn lifts(call: &Call, before: &str) -> Needs {
+    let after = call.params.get("PolicyDocument").map(String::as_str).unwrap_or_default();
+    if call.action == "PutRolePolicy" && !denies(INSTANCES, after) {
+        return Needs::Never("no deny of ours");
+    }
+    let (was, is, still) = (sessions(before, false), sessions(after, false), sessions(after, true));
+    let lifted: Vec<_> = was.difference(&is).collect();
+    match lifted.as_slice() {
+        [] => Needs::Nothing,
+        [one] if still.contains(*one) => Needs::Release(one.split(':').nth(1).unwrap_or_default().to_owned()),
+        [_] => Needs::Never("lifts the deny of old sessions"),
+        _ => Needs::Never("lifts the denies of several instances at once"),
+    }
+}
+
+/// The user ids that a policy denies: whenever their sessions were issued, or if that was before a cutoff.
+fn sessions(policy: &str, old: bool) -> BTreeSet<String> {
+    let document: serde_json::Value = serde_json::from_str(policy).unwrap_or_default();
+    let statements = document["Statement"].as_array().into_iter().flatten();
+    let denies = statements.map(|s| &s["Condition"]).filter(|c| c["DateLessThan"].is_object() == old);
+    let ids = denies.flat_map(|c| c["StringEquals"]["aws:userid"].as_array().cloned().unwrap_or_default());
+    ids.filter_map(|id| id.as_str().map(str::to_owned)).collect()
 }
 
 /// Whether it opens something.
@@ -231,6 +289,14 @@ fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Need
             Needs::Release(param("NetworkInterfaceId").to_owned())
         }
         "AssociateAddress" => Needs::Never("may take an address away from somebody"),
+        "AssociateIamInstanceProfile" | "ReplaceIamInstanceProfileAssociation" => {
+            let instance = groups.get(param("AssociationId")).map_or(param("InstanceId"), String::as_str);
+            match param("IamInstanceProfile.Arn").ends_with(":instance-profile/firebreak-deny-all") {
+                true => Needs::Nothing,
+                false => Needs::Release(instance.to_owned()),
+            }
+        }
+        "CreateRole" | "CreateInstanceProfile" | "AddRoleToInstanceProfile" | "RemoveRoleFromInstanceProfile" => own(call),
         "ModifyInstanceAttribute" => protection(call),
         "StopInstances" | "TerminateInstances" if param("SkipOsShutdown") != "true" => {
             Needs::Never("lets its own scripts run")
@@ -293,6 +359,7 @@ fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Need
         | "RevokeSecurityGroupEgress"
         | "CreateSecurityGroup"
         | "DisassociateAddress"
+        | "DisassociateIamInstanceProfile"
         | "UpdateAccessKey"
         | "UpdateSSHPublicKey"
         | "UpdateServiceSpecificCredential"
@@ -332,6 +399,16 @@ fn lifted(principal: &str, policy: &str, now: Timestamp) -> Needs {
             (_, Some(session)) => Needs::Release(format!("{principal}/{session}")),
             _ => Needs::Never("somebody's policy"),
         },
+    }
+}
+
+/// Firebreak makes and changes one profile, and one role.
+fn own(call: &Call) -> Needs {
+    let is = |name: &str| call.params.get(name).is_none_or(|value| value == "firebreak-deny-all");
+    let takes = call.action == "RemoveRoleFromInstanceProfile" && is("InstanceProfileName");
+    match takes || (is("InstanceProfileName") && is("RoleName")) {
+        true => Needs::Nothing,
+        false => Needs::Never("a profile or a role that is not ours"),
     }
 }
 
@@ -569,6 +646,42 @@ mod tests {
         assert_eq!(call("DeregisterInstancesFromLoadBalancer"), Needs::Nothing);
         assert_eq!(call("RegisterTargets"), Needs::Release("arn".into()));
         assert_eq!(call("RegisterInstancesWithLoadBalancer"), Needs::Release("i-1".into()));
+    }
+
+    #[test]
+    fn an_instance_gets_another_profile_than_ours_only_in_a_release() {
+        let with = |profile| {
+            let arn = format!("arn:aws:iam::1:instance-profile/{profile}");
+            judged("AssociateIamInstanceProfile", &[("InstanceId", "i-1"), ("IamInstanceProfile.Arn", &arn)])
+        };
+        assert_eq!((with("firebreak-deny-all"), with("web")), (Needs::Nothing, Needs::Release("i-1".into())));
+        assert_eq!(judged("CreateRole", &[("RoleName", "firebreak-deny-all")]), Needs::Nothing);
+        assert!(matches!(judged("CreateRole", &[("RoleName", "admin")]), Needs::Never(_)));
+        let add = |role| {
+            let params = [("InstanceProfileName", "firebreak-deny-all"), ("RoleName", role)];
+            (judged("AddRoleToInstanceProfile", &params), judged("RemoveRoleFromInstanceProfile", &params))
+        };
+        assert!(matches!(add("admin"), (Needs::Never(_), Needs::Nothing)));
+    }
+
+    #[test]
+    fn the_deny_of_one_instance_is_lifted_in_its_release_and_old_sessions_stay_denied() {
+        let ids = |ids: &[&str]| format!(r#"{{"Effect":"Deny","Condition":{{"StringEquals":{{"aws:userid":{ids:?}}}}}}}"#);
+        let old = |id: &str| ids(&[id]).replace(r#""StringEquals""#, r#""DateLessThan":{},"StringEquals""#);
+        let text = |statements: &[String]| format!(r#"{{"Statement":[{}]}}"#, statements.join(","));
+        let before = text(&[ids(&["A:i-1", "A:i-2"])]);
+        let judged = |after: &str| {
+            let params = [("RoleName", "web"), ("PolicyName", INSTANCES), ("PolicyDocument", after)];
+            let params = params.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+            let (service, action) = (String::new(), "PutRolePolicy".to_owned());
+            let (seq, started) = (0, Instant::now());
+            lifts(&Call { seq, started, finished: None, service, action, params, status: None, error: None }, &before)
+        };
+        assert_eq!(judged(&text(&[ids(&["A:i-1", "A:i-2", "A:i-3"])])), Needs::Nothing);
+        assert_eq!(judged(&text(&[ids(&["A:i-2"]), old("A:i-1")])), Needs::Release("i-1".into()));
+        assert!(matches!(judged(&text(&[ids(&["A:i-2"])])), Needs::Never(_)));
+        assert!(matches!(judged(&text(&[old("A:i-1")])), Needs::Never(_)));
+        assert!(matches!(judged(&before.replace("Deny", "Allow")), Needs::Never(_)));
     }
 
     #[test]

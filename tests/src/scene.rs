@@ -102,6 +102,23 @@ pub async fn role(aws: &Aws) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// An instance profile of that name with a new role of that name in it, which may do something; returns the profile's ARN.
+pub async fn instance_profile(aws: &Aws, name: &str) -> anyhow::Result<String> {
+    let made = aws.iam.create_instance_profile().instance_profile_name(name).send().await?;
+    let arn = made.instance_profile.context("a profile")?.arn;
+    aws.iam.create_role().role_name(name).assume_role_policy_document(ROLE_TRUST).send().await?;
+    aws.iam.put_role_policy().role_name(name).policy_name("own").policy_document(USER_POLICY).send().await?;
+    aws.iam.add_role_to_instance_profile().instance_profile_name(name).role_name(name).send().await?;
+    Ok(arn)
+}
+
+/// Gives an instance the role of an instance profile.
+pub async fn put_profile(aws: &Aws, instance: &str, profile: &str) -> anyhow::Result<()> {
+    let name = aws_sdk_ec2::types::IamInstanceProfileSpecification::builder().name(profile).build();
+    aws.ec2.associate_iam_instance_profile().instance_id(instance).iam_instance_profile(name).send().await?;
+    Ok(())
+}
+
 /// Puts an instance of the scene into a new Auto Scaling group, in service and not protected. Its desired capacity is 1.
 pub async fn join_scaling_group(aws: &Aws, scene: &Scene, group: &str, max: i32) -> anyhow::Result<()> {
     let launch = aws.autoscaling.create_launch_configuration().launch_configuration_name(group);

@@ -1,6 +1,6 @@
 //! What AWS shows, asked straight from the emulator: tests assert on this, never on which calls were made.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_iam::operation::get_login_profile::GetLoginProfileError;
 
@@ -160,6 +160,44 @@ pub async fn role_denied(aws: &Aws) -> anyhow::Result<()> {
     let boundary = role.boundary.as_deref() == Some("arn:aws:iam::aws:policy/AWSDenyAll");
     anyhow::ensure!(deny && boundary && role.attached.contains(&"AWSDenyAll".to_owned()), "{role:#?}");
     Ok(())
+}
+
+/// The association of an instance with an instance profile: its id, and the profile's name.
+pub async fn profile(aws: &Aws, instance: &str) -> anyhow::Result<Option<(String, String)>> {
+    let filter = aws_sdk_ec2::types::Filter::builder().name("instance-id").values(instance).build();
+    let answer = aws.ec2.describe_iam_instance_profile_associations().filters(filter).send().await?;
+    let shown = |a: &aws_sdk_ec2::types::IamInstanceProfileAssociation| {
+        let arn = a.iam_instance_profile.as_ref()?.arn.clone()?;
+        Some((a.association_id.clone()?, arn.rsplit('/').next()?.to_owned()))
+    };
+    Ok(answer.iam_instance_profile_associations().first().and_then(shown))
+}
+
+/// A role's inline policies, as parsed JSON.
+pub async fn inline_of_role(aws: &Aws, role: &str) -> anyhow::Result<BTreeMap<String, serde_json::Value>> {
+    let mut inline = BTreeMap::new();
+    for name in aws.iam.list_role_policies().role_name(role).send().await?.policy_names {
+        let policy = aws.iam.get_role_policy().role_name(role).policy_name(&name).send().await?;
+        inline.insert(name, serde_json::from_str(&decoded(&policy.policy_document))?);
+    }
+    Ok(inline)
+}
+
+/// The instances whose sessions of a role are denied: all of them (`None`), or those issued before that time.
+pub async fn denied_instances(aws: &Aws, role: &str) -> anyhow::Result<BTreeSet<(String, Option<String>)>> {
+    let inline = inline_of_role(aws, role).await?;
+    let statements = inline.get("firebreak-deny-instances").and_then(|d| d["Statement"].as_array().cloned());
+    let mut denied = BTreeSet::new();
+    for statement in statements.unwrap_or_default() {
+        let effect = (statement["Effect"].as_str(), statement["Action"].as_str(), statement["Resource"].as_str());
+        anyhow::ensure!(effect == (Some("Deny"), Some("*"), Some("*")), "{statement}");
+        let condition = &statement["Condition"];
+        let before = condition["DateLessThan"]["aws:TokenIssueTime"].as_str().map(str::to_owned);
+        let ids = condition["StringEquals"]["aws:userid"].as_array().cloned().unwrap_or_default();
+        let instance = |id: &serde_json::Value| id.as_str().and_then(|id| id.split(':').nth(1)).map(str::to_owned);
+        denied.extend(ids.iter().filter_map(instance).map(|id| (id, before.clone())));
+    }
+    Ok(denied)
 }
 
 /// The Auto Scaling group of an instance, its state there, and whether it is protected from scale-in.

@@ -17,6 +17,7 @@ mod ec2;
 mod elb;
 mod iam;
 mod principal;
+mod session_denies;
 
 use std::time::{Duration, Instant};
 
@@ -76,13 +77,14 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis
 pub struct Actor {
     claim: watch::Receiver<Option<Claim>>,
     kube: Client,
+    writers: session_denies::Writers,
 }
 
 impl Actor {
     /// An actor that sends only while the claim covers the moment.
     #[must_use]
     pub fn new(claim: watch::Receiver<Option<Claim>>, kube: Client) -> Self {
-        Self { claim, kube }
+        Self { claim, kube, writers: session_denies::Writers::default() }
     }
 
     /// Sends one call, and again where AWS was busy or did not answer: each time only if it is still right.
@@ -97,13 +99,29 @@ impl Actor {
         guard: &Guard,
         priority: Priority,
     ) -> Result<Outcome, AwsError> {
+        if let Call::EditSessionDenies { role, edit } = call {
+            return self.edit_denies(session_denies::Asked { session, role, edit, call, guard, priority }).await;
+        }
+        self.again(session, region, call, call, guard, priority).await
+    }
+
+    /// Sends `call`, which carries out what was `asked` for.
+    async fn again(
+        &self,
+        session: &Session,
+        region: Option<&str>,
+        call: &Call,
+        asked: &Call,
+        guard: &Guard,
+        priority: Priority,
+    ) -> Result<Outcome, AwsError> {
         for pause in PAUSES {
-            match self.once(session, region, call, guard, priority).await {
+            match self.once(session, region, call, asked, guard, priority).await {
                 Err(error) if error.class == Class::Transient => tokio::time::sleep(pause).await,
                 answer => return answer,
             }
         }
-        self.once(session, region, call, guard, priority).await
+        self.once(session, region, call, asked, guard, priority).await
     }
 
     async fn once(
@@ -111,16 +129,17 @@ impl Actor {
         session: &Session,
         region: Option<&str>,
         call: &Call,
+        asked: &Call,
         guard: &Guard,
         priority: Priority,
     ) -> Result<Outcome, AwsError> {
         let limiter = match call.service() {
-            "iam" => &session.iam_limiter,
+            "iam" => session.iam_limiter.as_ref(),
             _ => session.limiter(needed(region, call)?)?,
         };
         let (service, operation) = call.operation().split_once(':').unwrap_or_default();
         limiter.take(service, operation, priority).await;
-        if call.widens() {
+        if call.widens() || asked.widens() {
             self.still_to_release(session, call, guard).await?;
         }
         if call.destroys() {
@@ -129,7 +148,7 @@ impl Actor {
         self.leads(call)?;
         let started = Instant::now();
         let result = send(session, region, call).await;
-        audit(session, region, call, &result, started);
+        audit(session, region, call, asked, &result, started);
         result
     }
 
@@ -229,13 +248,20 @@ fn needs(call: &Call) -> SignedDuration {
     }
 }
 
-fn audit(session: &Session, region: Option<&str>, call: &Call, result: &Result<Outcome, AwsError>, started: Instant) {
+fn audit(
+    session: &Session,
+    region: Option<&str>,
+    call: &Call,
+    asked: &Call,
+    result: &Result<Outcome, AwsError>,
+    started: Instant,
+) {
     let outcome = result.as_ref().map_or_else(|e| e.class.reason(), |_| "ok");
     session.count(call.operation(), outcome, started.elapsed());
     let error = result.as_ref().err().map(ToString::to_string);
     let region = region.unwrap_or("global");
-    let widens = call.widens().then_some(true);
-    info!(target: "audit", account = %session.account_id, region, call = %call, widens, outcome, error);
+    let widens = (call.widens() || asked.widens()).then_some(true);
+    info!(target: "audit", account = %session.account_id, region, call = %asked, widens, outcome, error);
 }
 
 /// Whoever the operation's service is.

@@ -6,7 +6,9 @@ use std::fmt::{Display, Formatter};
 
 use firebreak_crds::{NameRef, Resource, ResourceKind, quarantine_name};
 
+use super::instance_role::{DENY_PROFILE, is_deny_profile, profile_name};
 use super::model::{Principal, Registration, Rule};
+use super::session_denies::{DenyEdit, SESSION_DENIES};
 
 /// What a security group of ours is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -112,6 +114,21 @@ pub enum Call {
         association: String,
         public: String,
     },
+    /// Refused where the instance has a profile.
+    AssociateIamInstanceProfile {
+        instance: String,
+        profile: String,
+    },
+    DisassociateIamInstanceProfile {
+        instance: String,
+        association: String,
+    },
+    /// Of a running instance.
+    ReplaceIamInstanceProfileAssociation {
+        instance: String,
+        association: String,
+        profile: String,
+    },
     /// `tokens` (`HttpTokens` and hop limit) only where they too are given back; what is not named, AWS keeps.
     ModifyInstanceMetadataOptions {
         instance: String,
@@ -197,6 +214,22 @@ pub enum Call {
         group: String,
         instance: String,
     },
+    /// Firebreak's own role, which may do nothing.
+    CreateRole,
+    /// Firebreak's own profile.
+    CreateInstanceProfile,
+    /// Firebreak's own role to its own profile.
+    AddRoleToInstanceProfile,
+    /// From Firebreak's own profile.
+    RemoveRoleFromInstanceProfile {
+        role: String,
+    },
+    /// `PutRolePolicy`, or `DeleteRolePolicy` where nothing is left: one change of the policy that lists the denied sessions of
+    /// instances. What is sent is decided when nobody else writes it.
+    EditSessionDenies {
+        role: String,
+        edit: DenyEdit,
+    },
     /// `PutUserPolicy` or `PutRolePolicy`; those below have their two names likewise.
     PutPolicy {
         principal: Principal,
@@ -280,6 +313,14 @@ impl Call {
             }
             Self::AssociateAddress { .. } => "ec2:AssociateAddress",
             Self::DisassociateAddress { .. } => "ec2:DisassociateAddress",
+            Self::AssociateIamInstanceProfile { .. } => "ec2:AssociateIamInstanceProfile",
+            Self::DisassociateIamInstanceProfile { .. } => "ec2:DisassociateIamInstanceProfile",
+            Self::ReplaceIamInstanceProfileAssociation { .. } => "ec2:ReplaceIamInstanceProfileAssociation",
+            Self::CreateRole => "iam:CreateRole",
+            Self::CreateInstanceProfile => "iam:CreateInstanceProfile",
+            Self::AddRoleToInstanceProfile => "iam:AddRoleToInstanceProfile",
+            Self::RemoveRoleFromInstanceProfile { .. } => "iam:RemoveRoleFromInstanceProfile",
+            Self::EditSessionDenies { .. } => "iam:PutRolePolicy",
             Self::ModifyInstanceMetadataOptions { .. } => "ec2:ModifyInstanceMetadataOptions",
             Self::ModifyInstanceAttribute { .. } | Self::LiftStopProtection { .. } => "ec2:ModifyInstanceAttribute",
             Self::StopInstances { .. } => "ec2:StopInstances",
@@ -340,6 +381,9 @@ impl Call {
             | Self::UpdateServiceSpecificCredential { active, .. }
             | Self::UpdateSigningCertificate { active, .. } => *active,
             Self::UpdateAssumeRolePolicy { document, .. } => document != SEALED_TRUST,
+            Self::AssociateIamInstanceProfile { profile, .. }
+            | Self::ReplaceIamInstanceProfileAssociation { profile, .. } => !is_deny_profile(profile),
+            Self::EditSessionDenies { edit, .. } => matches!(edit, DenyEdit::Release(..)),
             Self::DeletePolicy { .. }
             | Self::DetachPolicy { .. }
             | Self::DeletePermissionsBoundary { .. }
@@ -357,6 +401,11 @@ impl Call {
             | Self::AuthorizeSecurityGroupIngress { .. }
             | Self::AuthorizeSecurityGroupEgress { .. }
             | Self::DisassociateAddress { .. }
+            | Self::DisassociateIamInstanceProfile { .. }
+            | Self::CreateRole
+            | Self::CreateInstanceProfile
+            | Self::AddRoleToInstanceProfile
+            | Self::RemoveRoleFromInstanceProfile { .. }
             | Self::CreateTags { .. }
             | Self::DeleteTags { .. }
             | Self::CreateSnapshots { .. }
@@ -415,7 +464,16 @@ impl Call {
     /// Whether a refusal is no failure where the action is in force without it.
     #[must_use]
     pub fn optional(&self) -> bool {
-        matches!(self, Self::SetInstanceProtection { protect: true, .. })
+        match self {
+            Self::SetInstanceProtection { protect, .. } => *protect,
+            // The profile is taken off where it cannot be replaced.
+            Self::AssociateIamInstanceProfile { .. } | Self::ReplaceIamInstanceProfileAssociation { .. } => !self.widens(),
+            Self::CreateRole
+            | Self::CreateInstanceProfile
+            | Self::AddRoleToInstanceProfile
+            | Self::RemoveRoleFromInstanceProfile { .. } => true,
+            _ => false,
+        }
     }
 
     /// Whether repeating it is harmless. AWS gives `CreateSnapshots` no client token.
@@ -448,6 +506,16 @@ impl Display for Call {
                 write!(f, "{public} ({allocation}) to {interface}, {private}")
             }
             Self::DisassociateAddress { association, public } => write!(f, "{public} ({association})"),
+            Self::AssociateIamInstanceProfile { instance, profile }
+            | Self::ReplaceIamInstanceProfileAssociation { instance, profile, .. } => {
+                write!(f, "{instance}: {}", profile_name(profile))
+            }
+            Self::DisassociateIamInstanceProfile { instance, association } => write!(f, "{instance}: {association}"),
+            Self::CreateRole => write!(f, "{DENY_PROFILE}: may do nothing"),
+            Self::CreateInstanceProfile => write!(f, "{DENY_PROFILE}"),
+            Self::AddRoleToInstanceProfile => write!(f, "{DENY_PROFILE}: {DENY_PROFILE}"),
+            Self::RemoveRoleFromInstanceProfile { role } => write!(f, "{DENY_PROFILE}: {role}"),
+            Self::EditSessionDenies { role, edit } => write!(f, "{role}: {SESSION_DENIES}: {edit}"),
             Self::ModifyInstanceMetadataOptions { instance, enabled, tokens } => {
                 let how = if *enabled { "enabled" } else { "disabled" };
                 let with = tokens.as_ref().map(|(t, hops)| format!(", HttpTokens {t}, HttpPutResponseHopLimit {hops}"));

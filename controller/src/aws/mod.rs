@@ -4,16 +4,22 @@ mod act;
 mod batch;
 mod call;
 mod error;
+mod instance_role;
 mod model;
 mod own_instance;
 mod permissions;
+mod protected;
 mod rate;
 mod read;
 mod session;
+mod session_denies;
 
 pub use act::{Actor, Guard, Outcome};
 pub use call::{Call, Change, GroupRole, InstanceAttribute, SEALED_TRUST};
 pub use error::{AwsError, Class};
+pub use instance_role::{
+    DENY_PROFILE, DenyProfile, InstanceProfile, ProfileAssociation, ProfileRole, is_deny_profile, profile_name,
+};
 #[cfg(test)]
 pub use model::AttachedVolume;
 pub use model::{
@@ -23,5 +29,8 @@ pub use model::{
 };
 pub use own_instance::own_instance;
 pub use permissions::iam_policy;
+pub use protected::{assumed_role, matches, unpartitioned};
 pub use rate::Priority;
+pub use read::DENY_POLICY;
 pub use session::{Accounts, Session};
+pub use session_denies::{DenyEdit, LONGEST_ROLE_SESSION, SESSION_DENIES, SessionDenies, until as sessions_until};

@@ -2,11 +2,14 @@
 
 use serde_json::{Value, json};
 
+use super::instance_role::DENY_PROFILE;
+
 /// What is read.
 const READS: &[&str] = &[
     "autoscaling:DescribeAutoScalingGroups",
     "autoscaling:DescribeAutoScalingInstances",
     "ec2:DescribeAddresses",
+    "ec2:DescribeIamInstanceProfileAssociations",
     "ec2:DescribeInstanceAttribute",
     "ec2:DescribeInstanceTypes",
     "ec2:DescribeInstances",
@@ -21,6 +24,7 @@ const READS: &[&str] = &[
     "elasticloadbalancing:DescribeTargetHealth",
     "iam:GetAccessKeyLastUsed",
     "iam:GetAccountAuthorizationDetails",
+    "iam:GetInstanceProfile",
     "iam:GetLoginProfile",
     "iam:GetPolicy",
     "iam:GetRole",
@@ -44,6 +48,7 @@ const WRITES: &[&str] = &[
     "autoscaling:ExitStandby",
     "autoscaling:SetInstanceProtection",
     "ec2:AssociateAddress",
+    "ec2:AssociateIamInstanceProfile",
     "ec2:AuthorizeSecurityGroupEgress",
     "ec2:AuthorizeSecurityGroupIngress",
     "ec2:CreateSecurityGroup",
@@ -51,9 +56,11 @@ const WRITES: &[&str] = &[
     "ec2:CreateTags",
     "ec2:DeleteTags",
     "ec2:DisassociateAddress",
+    "ec2:DisassociateIamInstanceProfile",
     "ec2:ModifyInstanceAttribute",
     "ec2:ModifyInstanceMetadataOptions",
     "ec2:ModifyNetworkInterfaceAttribute",
+    "ec2:ReplaceIamInstanceProfileAssociation",
     "ec2:RevokeSecurityGroupEgress",
     "ec2:RevokeSecurityGroupIngress",
     "ec2:StartInstances",
@@ -85,10 +92,20 @@ const WRITES: &[&str] = &[
 /// AWS's spelling of the names in requests is not documented: where one differs, it denies too little, and contains all the same.
 const NEVER_SET: &[&str] = &["groupSet", "instanceType", "kernel", "ramdisk", "sourceDestCheck", "userData"];
 
+/// Firebreak's own role and profile are made and changed, no other.
+const OWN_PROFILE: &[&str] = &[
+    "iam:AddRoleToInstanceProfile",
+    "iam:CreateInstanceProfile",
+    "iam:CreateRole",
+    "iam:RemoveRoleFromInstanceProfile",
+    "iam:TagInstanceProfile",
+];
+
 /// The policy document for the role that `AwsAccount.spec.assumeRole` names.
 #[must_use]
 pub fn iam_policy() -> Value {
     let deny_all = "arn:*:iam::aws:policy/AWSDenyAll";
+    let own_role = format!("arn:*:iam::*:role/{DENY_PROFILE}");
     json!({
         "Version": "2012-10-17",
         "Statement": [
@@ -107,6 +124,25 @@ pub fn iam_policy() -> Value {
                 "Action": ["iam:DeleteRolePermissionsBoundary", "iam:DeleteUserPermissionsBoundary"],
                 "Resource": "*",
                 "Condition": { "ArnLike": { "iam:PermissionsBoundary": deny_all } },
+            },
+            {
+                "Sid": "MakeTheProfileThatMayDoNothing",
+                "Effect": "Allow",
+                "Action": OWN_PROFILE,
+                "Resource": [own_role, format!("arn:*:iam::*:instance-profile/{DENY_PROFILE}")],
+            },
+            {
+                "Sid": "TakeTheRoleOfAnInstance",
+                "Effect": "Allow",
+                "Action": "iam:PassRole",
+                "Resource": own_role,
+            },
+            {
+                "Sid": "GiveTheRoleOfAnInstanceBack",
+                "Effect": "Allow",
+                "Action": "iam:PassRole",
+                "Resource": "arn:*:iam::*:role/*",
+                "Condition": { "StringLike": { "iam:PassedToService": "ec2.amazonaws.com*" } },
             },
             {
                 "Sid": "SetNothingThatRunsCode",

@@ -8,6 +8,7 @@ mod elb;
 mod iam;
 mod keys;
 mod marks;
+mod profiles;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -20,8 +21,11 @@ use futures::future::BoxFuture;
 use k8s_openapi::jiff::Timestamp;
 
 pub(super) use self::elb::Balancers;
+pub use self::profiles::DENY_POLICY;
+pub(super) use self::profiles::ProfileReader;
 use super::batch::Batcher;
 use super::error::{AwsError, Class};
+use super::instance_role::ProfileAssociation;
 use super::model::{ClassicBalancer, Group, Instance, Interface, Membership, ScalingGroup, Snapshot, TargetGroup};
 use super::rate::{Priority, RateLimiter};
 use super::session::Session;
@@ -42,6 +46,7 @@ pub struct RegionReader {
     interfaces: Batcher<String, Vec<Interface>, AwsError>,
     our_groups: Batcher<(), Vec<Group>, AwsError>,
     snapshots: Batcher<String, Snapshot, AwsError>,
+    associations: Batcher<String, Vec<ProfileAssociation>, AwsError>,
     memberships: Batcher<String, Membership, AwsError>,
     scaling_groups: Batcher<String, ScalingGroup, AwsError>,
     target_groups: Batcher<String, Arc<Vec<TargetGroup>>, AwsError>,
@@ -65,6 +70,7 @@ impl RegionReader {
             instance_types: batcher(&client, &limiter, "DescribeInstanceTypes", ec2::fetch_instance_types),
             interfaces: batcher(&client, &limiter, "DescribeNetworkInterfaces", ec2::fetch_interfaces),
             our_groups: batcher(&client, &limiter, "DescribeSecurityGroups", ec2::fetch_our_groups),
+            associations: batcher(&client, &limiter, "DescribeIamInstanceProfileAssociations", profiles::fetch_associations),
             snapshots: batcher(&client, &limiter, "DescribeSnapshots", ec2::fetch_snapshots),
             memberships: batcher_of(&scaling, &limiter, members, autoscaling::fetch_memberships),
             scaling_groups: batcher_of(&scaling, &limiter, groups, autoscaling::fetch_groups),

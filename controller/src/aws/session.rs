@@ -14,8 +14,9 @@ use kube::ResourceExt;
 use tokio::sync::OnceCell;
 
 use super::error::{AwsError, Class};
+use super::protected::Protected;
 use super::rate::RateLimiter;
-use super::read::RegionReader;
+use super::read::{ProfileReader, RegionReader};
 use crate::metrics::Metrics;
 
 /// The sessions of all accounts.
@@ -42,7 +43,11 @@ pub struct Session {
     /// For whose an access key is.
     pub(super) sts: aws_sdk_sts::Client,
     /// IAM's own buckets.
-    pub(super) iam_limiter: RateLimiter,
+    pub(super) iam_limiter: Arc<RateLimiter>,
+    /// IAM's reads that instances share.
+    pub(super) profiles: ProfileReader,
+    /// What must never be touched there.
+    pub protected: Protected,
     /// One reader and client per region of the AwsAccount.
     pub(super) regions: HashMap<String, RegionReader>,
     metrics: Arc<Metrics>,
@@ -98,14 +103,17 @@ impl Accounts {
         }
         let regions = account.spec.regions.iter().map(|r| (r.clone(), RegionReader::new(&at(r)))).collect();
         let partition = caller_arn.split(':').nth(1).unwrap_or("aws").to_owned();
+        let (iam, iam_limiter) = (aws_sdk_iam::Client::new(&home), Arc::new(RateLimiter::new()));
         Ok(Arc::new(Session {
             name: account.name_any(),
+            profiles: ProfileReader::new(&iam, &iam_limiter),
+            protected: Protected::of(account, &caller_arn),
             account_id,
             partition,
             caller_arn,
-            iam: aws_sdk_iam::Client::new(&home),
+            iam,
             sts: aws_sdk_sts::Client::new(&home),
-            iam_limiter: RateLimiter::new(),
+            iam_limiter,
             regions,
             metrics: self.metrics.clone(),
         }))

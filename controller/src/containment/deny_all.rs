@@ -17,10 +17,10 @@ use super::given::{no_such_key, reads};
 use super::plan::Plan;
 use super::residual;
 use super::tag_resource::is_marked_before;
-use crate::aws::{AwsError, Call, Identity, Outcome, Session};
+use crate::aws::{AwsError, Call, DENY_POLICY, Identity, Outcome, Session};
 
 /// The inline policy's name.
-pub(super) const POLICY: &str = "firebreak-deny-all";
+pub(super) const POLICY: &str = DENY_POLICY;
 pub(super) const DOCUMENT: &str =
     r#"{"Version":"2012-10-17","Statement":[{"Sid":"FirebreakDenyAll","Effect":"Deny","Action":"*","Resource":"*"}]}"#;
 

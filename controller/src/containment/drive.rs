@@ -90,6 +90,8 @@ pub trait Action {
     fn release(case: &Case, look: &Self::Look) -> Plan;
     /// What a call that was accepted does to what was observed.
     fn after(look: &mut Self::Look, call: &Call, outcome: &Outcome);
+    /// What is known of a call that was refused: another way may be left.
+    fn refused(_: &mut Self::Look, _: &Call) {}
     /// For a dry run: takes what is expected for read.
     fn trust(_: &mut Self::Look) {}
 }
@@ -248,7 +250,10 @@ impl<A: Action> Running<'_, A> {
                     A::after(look, &call, &outcome);
                     self.accepted.push(call);
                 }
-                Err(error) => self.failed.push((call, error)),
+                Err(error) => {
+                    A::refused(look, &call);
+                    self.failed.push((call, error));
+                }
             }
         }
         self.report.wrote |= accepted;

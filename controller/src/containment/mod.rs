@@ -26,6 +26,7 @@ mod protect_from_termination;
 mod remove_console_access;
 mod remove_public_addresses;
 mod residual;
+mod revoke_instance_role;
 mod revoke_sessions;
 mod seal_trust_policy;
 mod second_copy;
@@ -47,6 +48,7 @@ pub use second_copy::{Keys, SecondCopy, is_of_copy};
 pub use wanted::{DESTRUCTIVE, Wanted, digest, grow, holds_digest, name_of, wanted};
 
 pub use isolate_network::prepare_group;
+pub use revoke_instance_role::{NAME as REVOKE_INSTANCE_ROLE, prepare_profile};
 pub use tag_resource::{INCIDENT as INCIDENT_TAG, NAME as TAG_RESOURCE};
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod console;
 mod credentials;
 mod deny_all;
 mod ending;
+mod instance_role;
 mod merge;
 mod metadata;
 mod network;
@@ -218,8 +219,8 @@ impl<A: Simulated> Simulation<A> {
         self.attacks();
         match self.script.pop_front() {
             Some(Event::Crash) => return false,
-            Some(Event::Refuse) => refused.push(call),
-            _ if !A::accepts(&self.aws, &call) => refused.push(call),
+            Some(Event::Refuse) => refuse::<A>(look, call, refused),
+            _ if !A::accepts(&self.aws, &call) => refuse::<A>(look, call, refused),
             _ => {
                 let outcome = outcome(&call);
                 A::after(&mut self.aws, &call, &outcome);
@@ -263,6 +264,11 @@ impl<A: Simulated> Simulation<A> {
     }
 }
 
+fn refuse<A: Simulated>(look: &mut A::Look, call: Call, refused: &mut Vec<Call>) {
+    A::refused(look, &call);
+    refused.push(call);
+}
+
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
 }
@@ -270,6 +276,9 @@ fn at(second: i64) -> Timestamp {
 fn outcome(call: &Call) -> Outcome {
     match call {
         Call::CreateSecurityGroup { vpc, role } => Outcome::Created(network::our_group(*role, vpc)),
+        Call::AssociateIamInstanceProfile { .. } | Call::ReplaceIamInstanceProfileAssociation { .. } => {
+            Outcome::Created(instance_role::new_association())
+        }
         _ => Outcome::Done,
     }
 }

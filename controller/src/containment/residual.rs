@@ -11,7 +11,7 @@ use serde_json::json;
 use super::case::Case;
 use super::document;
 use super::plan::Plan;
-use crate::aws::{AwsError, Session};
+use crate::aws::{AwsError, LONGEST_ROLE_SESSION, Session};
 
 /// Where it is recorded, beneath the action: one key per release, since a resource can be held again before its release is finished.
 const KEY: &str = "/residual-";
@@ -21,9 +21,6 @@ const AGAIN: &str = "/again-";
 const UNTIL: &str = "firebreak-sessions-until-";
 /// The longest life of a user's session: `GetSessionToken`, 36 hours.
 const LIFE_OF_A_USERS: SignedDuration = SignedDuration::from_hours(36);
-/// The longest that AWS gives a role's. Not the role's own `MaxSessionDuration`: an attacker who lowers it shortens no session
-/// that he has.
-const LIFE_OF_A_ROLES: SignedDuration = SignedDuration::from_hours(12);
 /// Sessions issued within this time after the decision are denied too: clocks differ, and IAM lags.
 const MARGIN: SignedDuration = SignedDuration::from_secs(30);
 
@@ -39,6 +36,9 @@ pub struct Residual {
     /// Of those, only sessions with this `aws:userid`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub userid: Option<String>,
+    /// The role that carries it, where that is not what is contained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
 }
 
 /// Every residual deny on record: of this release, and of earlier ones that were not finished.
@@ -78,7 +78,7 @@ pub fn held_again(case: &Case, action: &str) -> Option<(String, Timestamp)> {
 /// How long a session of this principal can be alive.
 #[must_use]
 pub fn life(case: &Case) -> SignedDuration {
-    case.principal().either(LIFE_OF_A_USERS, LIFE_OF_A_ROLES)
+    case.principal().either(LIFE_OF_A_USERS, LONGEST_ROLE_SESSION)
 }
 
 fn last_held_again(case: &Case, action: &str) -> Option<Timestamp> {
@@ -119,7 +119,7 @@ impl Residual {
         let cutoff = whole + MARGIN;
         let until = cutoff + life;
         let policy = format!("{UNTIL}{}", until.strftime("%Y%m%dT%H%M%SZ"));
-        Self { policy, cutoff, until, userid: None }
+        Self { policy, cutoff, until, userid: None, role: None }
     }
 
     /// The deny of sessions of one name only: its policy carries that name besides.
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn of_one_session_it_is_by_name_and_time() {
         let now: Timestamp = "2026-03-01T12:00:00Z".parse().unwrap();
-        let all = Residual::decided(now, LIFE_OF_A_ROLES);
+        let all = Residual::decided(now, LONGEST_ROLE_SESSION);
         let one = all.clone().of_session("AROA1:ciZ-job", "ciZ-job");
         assert_eq!(one.policy, "firebreak-sessions-until-20260302T000030Z-ciZ-job");
         assert_eq!((session_of(&one.policy), session_of(&all.policy)), (Some("ciZ-job"), None));

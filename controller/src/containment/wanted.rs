@@ -19,6 +19,7 @@ use super::isolate_network::Isolation;
 use super::protect_from_termination::Protection;
 use super::remove_console_access::ConsoleAccess;
 use super::remove_public_addresses::Addresses;
+use super::revoke_instance_role::InstanceRole;
 use super::revoke_sessions::Sessions;
 use super::seal_trust_policy::Seal;
 use super::second_copy::Keys;
@@ -124,6 +125,7 @@ actions! {
     RemovePublicAddresses: Addresses, remove_public_addresses;
     DetachFromAutoScaling: AutoScaling, detach_from_auto_scaling;
     DeregisterFromLoadBalancers: LoadBalancers, deregister_from_load_balancers;
+    RevokeInstanceRole: InstanceRole, revoke_instance_role;
     StopInstance: Stop, stop_instance;
     TerminateInstance: Terminate, terminate_instance;
     DenyAll: DenyAll, deny_all;

@@ -27,6 +27,7 @@ fn what_is_on_record_stays_wanted_though_nobody_asks_for_it() {
         (vec!["denyAll", "denyAll/residual-1"], vec!["denyAll"]),
         (vec!["deactivateAccessKeys/AKIA1"], vec!["deactivateAccessKeys"]),
         (vec!["isolateNetwork/unknown", "denyAll/unknown"], vec!["isolateNetwork", "denyAll"]),
+        (vec!["revokeInstanceRole/off-iip-assoc-1"], vec!["revokeInstanceRole"]),
         (vec!["tagResource"], vec![]),
         (vec!["instance/ended"], vec![]),
         (vec!["stopInstance", "stopInstance/disableApiStop"], vec!["stopInstance"]),
@@ -75,6 +76,10 @@ fn every_action_has_the_name_that_the_policy_gives_it() {
         (no_addresses(), "removePublicAddresses"),
         (end("stopInstance"), "stopInstance"),
         (end("terminateInstance"), "terminateInstance"),
+        (
+            ContainAction { revoke_instance_role: Some(firebreak_crds::Empty {}), ..ContainAction::default() },
+            "revokeInstanceRole",
+        ),
         (deny_all(), "denyAll"),
         (keys_off(), "deactivateAccessKeys"),
     ] {

@@ -6,15 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use firebreak_crds::conditions::{READY, RECONCILING, STALLED};
-use firebreak_crds::{AwsAccount, AwsAccountStatus, FINALIZER, IsolationGroup, IsolationGroups, ResidualDeny, is_true};
+use firebreak_crds::{
+    AwsAccount, AwsAccountStatus, DenyProfile, FINALIZER, IsolationGroup, IsolationGroups, ResidualDeny, is_true,
+};
 use kube::runtime::controller::Action;
 use kube::{Api, Resource, ResourceExt};
 
 use super::{Ctx, Error, reconcile_requested, set_finalizer, write_status};
-use crate::aws::{AwsError, Call, Class, GroupRole, Guard, Outcome, Principal, Priority, Session};
+use crate::aws::{AwsError, Call, Class, DenyEdit, GroupRole, Guard, Outcome, Principal, Priority, SESSION_DENIES, Session};
 use crate::clock;
 use crate::conditions::Conditions;
-use crate::containment::prepare_group;
+use crate::containment::{prepare_group, prepare_profile};
 use crate::events;
 use crate::memory::next_sweep;
 
@@ -65,11 +67,7 @@ async fn look(ctx: &Ctx, account: &AwsAccount) -> (AwsAccountStatus, Duration) {
     let wait = match &result {
         Ok(()) => {
             c.set(READY, "True", "Verified", format!("reached as {}", status.caller_arn.clone().unwrap_or_default()));
-            if account.spec.prepare.isolation_groups == IsolationGroups::AllVpcs {
-                PREPARED
-            } else {
-                next_sweep(PREPARED, clock::now())
-            }
+            if prepares(account) { PREPARED } else { next_sweep(PREPARED, clock::now()) }
         }
         Err(problem) => {
             let (reason, message) = (problem.reason(), problem.to_string());
@@ -83,6 +81,12 @@ async fn look(ctx: &Ctx, account: &AwsAccount) -> (AwsAccountStatus, Duration) {
     let ahead = status.residual_denies.iter().filter(|d| d.until.0 > now); // one that is over is tried again with the next look
     let next_deny = ahead.map(|d| clock::since(now, d.until.0)).min();
     (status, next_deny.map_or(wait, |d| wait.min(d.max(Duration::from_secs(1)))))
+}
+
+/// Whether anything is made ahead, and so looked at from time to time.
+fn prepares(account: &AwsAccount) -> bool {
+    let prepare = &account.spec.prepare;
+    prepare.isolation_groups == IsolationGroups::AllVpcs || prepare.deny_profile == DenyProfile::Always
 }
 
 /// Why an account cannot be used as asked.
@@ -124,6 +128,9 @@ async fn use_it(ctx: &Ctx, account: &AwsAccount, status: &mut AwsAccountStatus) 
     let session = ctx.accounts.session(account).await?;
     status.caller_arn = Some(session.caller_arn.clone());
     end_residual_denies(ctx, &session, &mut status.residual_denies).await?;
+    if account.spec.prepare.deny_profile == DenyProfile::Always {
+        prepare_denied(ctx, &session).await?;
+    }
     if account.spec.prepare.isolation_groups == IsolationGroups::AllVpcs {
         status.isolation_groups = prepare(ctx, account, &session).await?;
     }
@@ -164,6 +171,18 @@ async fn prepare(ctx: &Ctx, account: &AwsAccount, session: &Session) -> Result<V
     Ok(ready)
 }
 
+/// The profile whose role may do nothing: made where it is missing, mended where somebody changed it, and read back.
+async fn prepare_denied(ctx: &Ctx, session: &Session) -> Result<(), AwsError> {
+    for _ in 0..STEPS {
+        let (calls, ready) = prepare_profile(&session.deny_profile().await?);
+        if ready {
+            break;
+        }
+        send(ctx, session, None, calls).await?;
+    }
+    Ok(())
+}
+
 async fn send(ctx: &Ctx, session: &Session, region: Option<&str>, calls: Vec<Call>) -> Result<(), AwsError> {
     let sent = calls.iter().map(|call| ctx.actor.act(session, region, call, &Guard::Narrowing, Priority::Sweep));
     let results: Vec<Result<Outcome, AwsError>> = futures::future::join_all(sent).await;
@@ -175,7 +194,12 @@ async fn end_residual_denies(ctx: &Ctx, session: &Session, denies: &mut Vec<Resi
     let now = clock::now();
     for deny in denies.clone().into_iter().filter(|d| d.until.0 <= now) {
         let Some(principal) = Principal::denied(&deny) else { continue };
-        let call = Call::DeleteExpiredSessionsDeny { principal, policy: deny.policy_name.clone() };
+        let call = match &principal {
+            Principal::Role(role) if deny.policy_name == SESSION_DENIES => {
+                Call::EditSessionDenies { role: role.clone(), edit: DenyEdit::EndExpired(now) }
+            }
+            _ => Call::DeleteExpiredSessionsDeny { principal, policy: deny.policy_name.clone() },
+        };
         match ctx.actor.act(session, None, &call, &Guard::Narrowing, Priority::Sweep).await {
             Ok(_) => {}
             Err(error) if error.class == Class::NotFound => {}

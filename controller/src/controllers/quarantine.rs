@@ -21,7 +21,8 @@ use super::{
 use crate::aws::{AwsError, Class, Guard, Session};
 use crate::clock;
 use crate::containment::{
-    Adopted, Adoption, Case, DESTRUCTIVE, Keys, Ledger, LedgerError, Pass, Report, SecondCopy, Stage, Wanted, beside, wanted,
+    Adopted, Adoption, Case, DESTRUCTIVE, Keys, Ledger, LedgerError, Pass, REVOKE_INSTANCE_ROLE, Report, SecondCopy, Stage,
+    Wanted, beside, wanted,
 };
 use crate::memory::{Memo, next_sweep};
 use crate::stores::Stores;
@@ -200,7 +201,7 @@ impl Turn<'_> {
     fn next(&self, quarantine: &Quarantine, seen: &Seen, memo: &Memo) -> Duration {
         let sweep = next_sweep(self.ctx.drift_interval, clock::now());
         let retry = seen.reports.iter().filter_map(|r| retry_after(r, seen.suspended)).min();
-        let iam = quarantine.spec.resource.region.is_none();
+        let iam = quarantine.spec.resource.region.is_none() || seen.reports.iter().any(|r| r.name == REVOKE_INSTANCE_ROLE);
         let look = if iam { memo.next_look() } else { None };
         // What failed may be tried again later than that; what is in force is watched all the same.
         retry.into_iter().chain(look).fold(sweep, Duration::min)

@@ -19,6 +19,7 @@ mod examples;
 mod ground;
 mod ground_up;
 mod holders;
+mod instance_role;
 mod main_job;
 mod metadata;
 mod modes;

@@ -7,9 +7,10 @@ use aws_sdk_ec2::Client;
 use aws_sdk_ec2::operation::modify_instance_attribute::builders::ModifyInstanceAttributeFluentBuilder;
 use aws_sdk_ec2::operation::modify_instance_metadata_options::builders::ModifyInstanceMetadataOptionsFluentBuilder;
 use aws_sdk_ec2::types::{
-    AttributeBooleanValue, AttributeValue, EbsInstanceBlockDeviceSpecification, InstanceBlockDeviceMappingSpecification,
-    InstanceMetadataEndpointState, InstanceSpecification, IpPermission, IpRange, Ipv6Range, PrefixListId, ResourceType,
-    SnapshotInfo, Tag, TagSpecification, UserIdGroupPair,
+    AttributeBooleanValue, AttributeValue, EbsInstanceBlockDeviceSpecification, IamInstanceProfileAssociation,
+    IamInstanceProfileSpecification, InstanceBlockDeviceMappingSpecification, InstanceMetadataEndpointState,
+    InstanceSpecification, IpPermission, IpRange, Ipv6Range, PrefixListId, ResourceType, SnapshotInfo, Tag,
+    TagSpecification, UserIdGroupPair,
 };
 
 use super::Outcome;
@@ -23,6 +24,19 @@ pub(super) async fn send(ec2: &Client, call: &Call) -> Result<Outcome, AwsError>
         Call::CreateSecurityGroup { vpc, role } => return create_group(ec2, call, vpc, *role).await,
         Call::CreateSnapshots { instance, description, tags } => {
             return create_snapshots(ec2, call, instance, description, tags).await;
+        }
+        Call::AssociateIamInstanceProfile { instance, profile } => {
+            let request = ec2.associate_iam_instance_profile().instance_id(instance);
+            let answer = sent!(aws_sdk_ec2, call, request.iam_instance_profile(instance_profile(profile)))?;
+            return Ok(associated(answer.iam_instance_profile_association));
+        }
+        Call::ReplaceIamInstanceProfileAssociation { association, profile, .. } => {
+            let request = ec2.replace_iam_instance_profile_association().association_id(association);
+            let answer = sent!(aws_sdk_ec2, call, request.iam_instance_profile(instance_profile(profile)))?;
+            return Ok(associated(answer.iam_instance_profile_association));
+        }
+        Call::DisassociateIamInstanceProfile { association, .. } => {
+            sent!(aws_sdk_ec2, call, ec2.disassociate_iam_instance_profile().association_id(association))?;
         }
         Call::RevokeSecurityGroupIngress { group, rules } => {
             let request = ec2.revoke_security_group_ingress().group_id(group).set_ip_permissions(Some(permissions(rules)));
@@ -84,6 +98,14 @@ pub(super) async fn send(ec2: &Client, call: &Call) -> Result<Outcome, AwsError>
         other => return Err(super::unknown(other)),
     }
     Ok(Outcome::Done)
+}
+
+fn instance_profile(arn: &str) -> IamInstanceProfileSpecification {
+    IamInstanceProfileSpecification::builder().arn(arn).build()
+}
+
+fn associated(association: Option<IamInstanceProfileAssociation>) -> Outcome {
+    Outcome::Created(association.and_then(|a| a.association_id).unwrap_or_default())
 }
 
 /// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_ModifyInstanceMetadataOptions.html>

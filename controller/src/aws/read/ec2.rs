@@ -168,7 +168,7 @@ fn is_on(attribute: Option<ec2::AttributeBooleanValue>) -> bool {
     attribute.and_then(|a| a.value).unwrap_or_default()
 }
 
-fn filter(name: &str, values: Vec<String>) -> Filter {
+pub(super) fn filter(name: &str, values: Vec<String>) -> Filter {
     Filter::builder().name(name).set_values(Some(values)).build()
 }
 

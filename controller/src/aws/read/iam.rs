@@ -146,7 +146,7 @@ fn user(u: aws_sdk_iam::types::User) -> User {
     User { id: u.user_id, arn: u.arn, tags: tags(u.tags), boundary, trust: None }
 }
 
-fn role(r: aws_sdk_iam::types::Role) -> Identity {
+pub(super) fn role(r: aws_sdk_iam::types::Role) -> Identity {
     let boundary = r.permissions_boundary.and_then(boundary);
     let trust = r.assume_role_policy_document.as_deref().map(decoded);
     Identity { id: r.role_id, arn: r.arn, tags: tags(r.tags), boundary, trust }
@@ -193,6 +193,6 @@ fn service_credential(c: ServiceSpecificCredentialMetadata) -> Credential {
     }
 }
 
-fn decoded(document: &str) -> String {
+pub(super) fn decoded(document: &str) -> String {
     percent_encoding::percent_decode_str(document).decode_utf8_lossy().into_owned()
 }

@@ -37,6 +37,7 @@ fn action() -> impl Strategy<Value = ContainAction> {
         Just(ContainAction { remove_public_addresses: Some(Empty {}), ..ContainAction::default() }),
         Just(ContainAction { disable_instance_metadata: Some(Empty {}), ..ContainAction::default() }),
         Just(ContainAction { protect_from_termination: Some(Empty {}), ..ContainAction::default() }),
+        Just(ContainAction { revoke_instance_role: Some(Empty {}), ..ContainAction::default() }),
         Just(ContainAction { deregister_from_load_balancers: Some(Empty {}), ..ContainAction::default() }),
         detachments().prop_map(|p| ContainAction { detach_from_auto_scaling: Some(p), ..ContainAction::default() }),
         endings().prop_map(|p| ContainAction { stop_instance: Some(p), ..ContainAction::default() }),

@@ -60,17 +60,22 @@ async fn pass_on(ctx: &Ctx, api: &Api<Quarantine>, quarantine: &Quarantine) -> R
     Ok(())
 }
 
-/// The residual deny outlives the Quarantine: the AwsAccount controller removes it in its time.
-async fn hand_over(ctx: &Ctx, quarantine: &Quarantine, account: &AwsAccount) -> Result<(), Error> {
-    let principal = Principal::of(&quarantine.spec.resource);
+fn entry(quarantine: &Quarantine, residual: Residual) -> ResidualDeny {
+    let principal = residual.role.map_or_else(|| Principal::of(&quarantine.spec.resource), Principal::Role);
     let name = || principal.name().to_owned();
-    let entry = |residual: Residual| ResidualDeny {
+    ResidualDeny {
         user_name: matches!(principal, Principal::User(_)).then(name),
         role_name: matches!(principal, Principal::Role(_)).then(name),
         policy_name: residual.policy,
         until: clock::time(residual.until),
-    };
-    let entries: Vec<ResidualDeny> = residuals(&Case::of(quarantine, "aws", clock::now())).into_iter().map(entry).collect();
+    }
+}
+
+/// The residual deny outlives the Quarantine: the AwsAccount controller removes it in its time.
+async fn hand_over(ctx: &Ctx, quarantine: &Quarantine, account: &AwsAccount) -> Result<(), Error> {
+    let residuals = residuals(&Case::of(quarantine, "aws", clock::now())).into_iter();
+    let mut entries: Vec<ResidualDeny> = residuals.map(|residual| entry(quarantine, residual)).collect();
+    entries.dedup();
     if entries.is_empty() {
         return Ok(());
     }

@@ -1,0 +1,195 @@
+//! The sessions that the instance's roles gave it: denied, and after a release denied if they were issued before.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use firebreak_crds::ActionState;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+use super::{Look, NAME, Original, Role, Taken, has_room, key, note_gone, off, taken};
+use crate::aws::{Call, DenyEdit, SESSION_DENIES, SessionDenies, profile_name, sessions_until};
+use crate::containment::case::Case;
+use crate::containment::plan::Plan;
+use crate::containment::residual::{self, Residual};
+
+/// Sessions issued so long after the profile was seen to be gone are denied, too: AWS takes a moment, and clocks differ.
+const MARGIN: SignedDuration = SignedDuration::from_secs(30);
+/// So long before a release the cutoff is, where there is so much time: clocks differ, and new credentials must not be denied.
+const BEFORE: SignedDuration = SignedDuration::from_secs(60);
+/// So long after the cutoff the profile comes back, for the same reason.
+const AFTER: SignedDuration = SignedDuration::from_secs(5);
+
+/// The record has room for so many decisions.
+const DECISIONS: usize = 16;
+
+/// How a role's sessions stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Denied.
+    Denied,
+    /// Dead with their role, or expired.
+    Over,
+    /// About to be denied.
+    Pending,
+    /// Not denied, and why.
+    Open(String),
+}
+
+/// The roles that the instance has or had, by name, with their ids. One that was made again under its name is another, of which
+/// nothing is known until its profile is seen on the instance.
+pub(super) fn roles(case: &Case, look: &Look) -> BTreeMap<String, String> {
+    let first = case.recorded::<Original>(NAME).and_then(|o| o.role);
+    let had = taken(case).filter_map(|(_, t)| t.role).chain(first);
+    let recorded = |id: &str| case.original.contains_key(&key(id)) || has_room(case);
+    let has = look.foreign().filter(|a| recorded(&a.id)).filter_map(|a| look.role_in(&a.profile));
+    had.chain(has).map(|role| (role.name, role.id)).collect()
+}
+
+/// The user id of the instance's sessions of a role.
+pub(super) fn user_id(case: &Case, role: &str) -> String {
+    format!("{role}:{}", case.resource.id)
+}
+
+/// Denies them, wherever they are not.
+pub(super) fn deny(plan: &mut Plan, case: &Case, look: &Look) {
+    for (name, id) in roles(case, look) {
+        if standing(case, look, &name, &id) != Standing::Pending {
+            continue;
+        }
+        let edit = DenyEdit::Deny(user_id(case, &id));
+        plan.calls.push(Call::EditSessionDenies { role: name.clone(), edit });
+        if has_record(case, &name) {
+            plan.verdict.drift.push(format!("the deny of its sessions of {name} was gone or changed"));
+        }
+    }
+}
+
+fn has_record(case: &Case, role: &str) -> bool {
+    let first = case.recorded::<Original>(NAME).and_then(|o| o.role);
+    taken(case).filter_map(|(_, t)| t.role).chain(first).any(|r| r.name == role)
+}
+
+pub(super) fn standing(case: &Case, look: &Look, name: &str, id: &str) -> Standing {
+    let Some(role) = look.roles.get(name).filter(|role| role.id == id) else { return Standing::Over };
+    let denied = role.denies.as_deref().and_then(SessionDenies::exactly);
+    if denied.is_some_and(|d| d.standing.contains(&user_id(case, id))) {
+        return Standing::Denied;
+    }
+    match closed(case, role, id) {
+        Some(_) if all_expired(case, name) => Standing::Over,
+        Some(why) => Standing::Open(why),
+        None => Standing::Pending,
+    }
+}
+
+/// Why its sessions cannot be denied, if they cannot.
+fn closed(case: &Case, role: &Role, id: &str) -> Option<String> {
+    let full =
+        || "its inline policies have no room for one more instance; contain the role itself, by revokeSessions or denyAll";
+    let room = role.read().after(&DenyEdit::Deny(user_id(case, id))).is_some();
+    role.forbidden.clone().or_else(|| (!room).then(|| full().to_owned()))
+}
+
+/// Says of which profiles it is not known what role was in them when they were first seen: somebody may have taken it out, and
+/// the credentials live on.
+pub(super) fn nameless(case: &Case, look: &Look) -> Option<String> {
+    let alive = |id: &str| off(case, id).is_none_or(|at| sessions_until(at + MARGIN) > case.now);
+    let had = taken(case).filter(|(id, t)| t.role.is_none() && alive(id)).map(|(_, t)| t.profile);
+    let has = look.foreign().filter(|a| look.role_in(&a.profile).is_none()).map(|a| a.profile.clone());
+    let names: BTreeSet<String> = had.chain(has).map(|arn| profile_name(&arn).to_owned()).collect();
+    let names = names.into_iter().reduce(|a, b| format!("{a}, {b}"))?;
+    Some(format!(
+        "no role was in instance profile {names}, so whose credentials it got before is not known; they live until they expire, about 6 hours"
+    ))
+}
+
+/// Whether every session has expired that the role can have given the instance.
+fn all_expired(case: &Case, role: &str) -> bool {
+    last_off(case, role).is_some_and(|at| sessions_until(at + MARGIN) <= case.now)
+}
+
+/// When the last of a role's profiles was gone; None where one is there, or was not seen to be gone.
+fn last_off(case: &Case, role: &str) -> Option<Timestamp> {
+    let of_it = taken(case).filter(|(_, t): &(&str, Taken)| t.role.as_ref().is_some_and(|r| r.name == role));
+    let times: Option<Vec<Timestamp>> = of_it.map(|(id, _)| off(case, id)).collect();
+    times?.into_iter().max()
+}
+
+pub(super) fn said(standings: &[(&String, Standing)]) -> Option<String> {
+    let named = |such: &Standing| {
+        let names: Vec<&str> = standings.iter().filter(|(_, s)| s == such).map(|(name, _)| name.as_str()).collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    };
+    let denied = named(&Standing::Denied).map(|names| format!("its sessions of {names} are denied"));
+    let over = named(&Standing::Over).map(|names| format!("its sessions of {names} have ended"));
+    let others = standings.iter().filter_map(|(name, s)| match s {
+        Standing::Denied | Standing::Over => None,
+        Standing::Pending => Some(format!("its sessions of {name} are not denied yet")),
+        Standing::Open(why) => Some(format!(
+            "its sessions of {name} are not denied: {why}. Credentials that it got before live until they expire, about 6 hours"
+        )),
+    });
+    denied.into_iter().chain(over).chain(others).reduce(|a, b| format!("{a}; {b}"))
+}
+
+/// Takes the instance's own id from each list, and leaves the deny of older sessions in its place: in one write, so that there is
+/// no moment without either. Returns from when on a profile may come back.
+pub(super) fn release(plan: &mut Plan, case: &Case, look: &Look) -> Option<Timestamp> {
+    note_gone(plan, case, look);
+    let mut from = None;
+    for (name, id) in roles(case, look) {
+        let Some(role) = look.roles.get(&name).filter(|role| role.id == id) else { continue };
+        let (shown, session) = (role.read(), user_id(case, &id));
+        let denied = shown.standing.contains(&session);
+        let begun = decided(case, &name).next().is_some();
+        if !denied && !begun && (closed(case, role, &id).is_some() || !has_record(case, &name)) {
+            continue; // it never was
+        }
+        let cutoff = (!all_expired(case, &name)).then(|| cutoff(plan, case, &shown, (&name, denied)));
+        from = from.max(cutoff.map(|cutoff| cutoff + AFTER));
+        let exact = role.denies.as_deref().is_none_or(|text| SessionDenies::exactly(text).is_some());
+        if !(exact && shown.is_released(&session, cutoff)) {
+            plan.calls.push(Call::EditSessionDenies { role: name, edit: DenyEdit::Release(session, cutoff) });
+        }
+    }
+    from
+}
+
+/// The cutoff of this release: recorded first. Any time is right from when the profile was gone until another comes. Where it was
+/// never gone, sessions are issued all the time: then a cutoff that was decided earlier is none, while all are still denied.
+fn cutoff(plan: &mut Plan, case: &Case, shown: &SessionDenies, (role, denied): (&str, bool)) -> Timestamp {
+    let off = last_off(case, role);
+    let holds = |cutoff: &Timestamp| match off {
+        Some(off) => *cutoff >= off + MARGIN,
+        None => !denied || *cutoff >= case.now || decided(case, role).count() >= DECISIONS,
+    };
+    if let Some(cutoff) = decided(case, role).max().filter(holds) {
+        return cutoff;
+    }
+    let earliest = whole(off.unwrap_or(case.now) + MARGIN);
+    let cutoff = shown.cutoff_within(earliest, case.now).unwrap_or_else(|| earliest.max(whole(case.now - BEFORE)));
+    let until = sessions_until(cutoff);
+    let residual = Residual { policy: SESSION_DENIES.into(), cutoff, until, userid: None, role: Some(role.to_owned()) };
+    plan.record(key(&format!("residual-{role}-{}", cutoff.as_second())), &residual);
+    cutoff
+}
+
+/// The cutoffs on record.
+fn decided(case: &Case, role: &str) -> impl Iterator<Item = Timestamp> {
+    residual::all(case).into_iter().filter(move |r| r.role.as_deref() == Some(role)).map(|r| r.cutoff)
+}
+
+/// As it is written: in whole seconds, none too early.
+fn whole(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second() + i64::from(at.subsec_nanosecond() > 0)).unwrap_or(at)
+}
+
+/// Says how long old sessions stay denied.
+pub(super) fn say_until(mut plan: Plan, case: &Case) -> Plan {
+    let last = residual::all(case).into_iter().filter(|r| r.role.is_some()).max_by_key(|r| r.cutoff);
+    if let (ActionState::Released, Some(r)) = (plan.verdict.state, last) {
+        let stays = format!("credentials that it got before {} stay denied until {}", r.cutoff, r.until);
+        let so_far = std::mem::take(&mut plan.verdict.message);
+        plan.verdict.message = [so_far, stays].into_iter().filter(|t| !t.is_empty()).collect::<Vec<_>>().join("; ");
+    }
+    plan
+}
