@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::rule::exactly_one;
-use crate::{NameRef, Resource};
+use crate::{Ec2SelectorTarget, NameRef, Resource, SelectorStatus};
 
 // No rule here compares with the old object: a GitOps tool turns a refused edit into delete and create.
 /// What happened, which resources are in the attacker's reach, and how to respond.
@@ -110,8 +110,8 @@ pub enum DeletionPolicy {
 /// One AWS resource to contain.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = exactly_one(&["ec2Instance", "iamUser", "iamRole", "accessKey", "roleSession", "arn"])
-    .message("targets: each item needs exactly one of ec2Instance, iamUser, iamRole, accessKey, roleSession and arn, with its fields beneath it"))]
+#[x_kube(validation = exactly_one(&["ec2Instance", "iamUser", "iamRole", "accessKey", "roleSession", "arn", "ec2Selector"])
+    .message("targets: each item needs exactly one of ec2Instance, iamUser, iamRole, accessKey, roleSession, arn and ec2Selector, with its fields beneath it"))]
 pub struct Target {
     /// An EC2 instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -131,6 +131,9 @@ pub struct Target {
     /// An instance, a user, a role, or a session of a role, by its ARN: the same target as in the other form. Access keys have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arn: Option<ArnTarget>,
+    /// EC2 instances that have something in common. Who they are is settled when the Incident turns to `Contain`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ec2_selector: Option<Ec2SelectorTarget>,
 }
 
 /// An EC2 instance.
@@ -236,10 +239,15 @@ pub struct IncidentStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub evidence: Option<String>,
-    /// Each target, in the order of the spec; then those that are still held though the spec names them no more.
+    /// Each target, in the order of the spec; then those that are still held though the spec names them no more. Where there are
+    /// more than 100: those that are not contained first, and no more than 100. Each has a Quarantine, which says it all.
     #[serde(default)]
     #[schemars(length(max = 400))]
     pub targets: Vec<TargetStatus>,
+    /// What each `ec2Selector` stands for, since it was resolved.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 200))]
+    pub selectors: Vec<SelectorStatus>,
     /// In mode Plan: what `Contain` would do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<Plan>,
@@ -307,7 +315,7 @@ pub struct Plan {
     pub digest: String,
     /// How many targets would be contained.
     pub target_count: i32,
-    /// How many changing AWS calls that takes.
+    /// How many changing AWS calls that takes; of the first 100 targets.
     pub call_count: i32,
     /// The first 50 targets with their first 20 calls each.
     #[serde(default)]

@@ -18,6 +18,7 @@ mod names;
 mod quarantine;
 mod resource;
 mod rule;
+mod selector;
 
 pub use action::{
     ContainAction, DetachFromAutoScaling, DetachMode, Empty, EndInstance, EvidenceAction, IsolateNetwork, ReleasePolicy,
@@ -46,6 +47,7 @@ pub use quarantine::{
     QuarantineSpec, QuarantineStatus, ReleaseDecision, Text,
 };
 pub use resource::{IncidentRef, KeyUser, NameRef, Resource, ResourceKind};
+pub use selector::{Ec2SelectorTarget, Joined, MAX_SELECTED, SelectorStatus, TagValue};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;

@@ -96,6 +96,10 @@ pub struct Holder {
     /// What its policy gives back beyond the default.
     #[serde(default)]
     pub release: ReleasePolicy,
+    /// Of an instance that one of its selectors chose: the `key` of that selector.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 20))]
+    pub selector: Option<String>,
 }
 
 /// Whether an Incident holds.

@@ -70,11 +70,11 @@ fn a_target_has_exactly_one_kind() {
         ),
         (
             incident("x", &[json!({})]),
-            "targets: each item needs exactly one of ec2Instance, iamUser, iamRole, accessKey, roleSession and arn",
+            "targets: each item needs exactly one of ec2Instance, iamUser, iamRole, accessKey, roleSession, arn and ec2Selector",
         ),
         (
             incident("x", &[user("mallory"), both]),
-            "targets: each item needs exactly one of ec2Instance, iamUser, iamRole, accessKey, roleSession and arn",
+            "targets: each item needs exactly one of ec2Instance, iamUser, iamRole, accessKey, roleSession, arn and ec2Selector",
         ),
     ]);
 }
@@ -109,6 +109,30 @@ fn a_temporary_key_is_refused_with_where_to_look_for_whose_it_is() {
     let temporary = KEY.replace("AKIA", "ASIA");
     let refusal = "accessKeyId: ASIA... is a temporary key, of a session";
     judge::<Incident>(vec![(incident("x", &[key(KEY)]), ""), (incident("x", &[key(&temporary)]), refusal)]);
+}
+
+#[test]
+fn a_selector_has_a_criterion_and_follows_only_within_a_limit() {
+    let selector = |criteria: Value| {
+        let mut selector = json!({"accountRef": {"name": "prod"}, "region": "eu-west-1", "follow": false});
+        selector.as_object_mut().unwrap().extend(criteria.as_object().unwrap().clone());
+        incident("x", &[json!({"ec2Selector": selector})])
+    };
+    let (no_criterion, needed) = ("ec2Selector: give at least one of tags", "ec2Selector.maxNewPerHour: needed with");
+    let only_with = "ec2Selector.maxNewPerHour: only with `follow: true`";
+    let web = || json!({"team": "web"});
+    judge::<Incident>(vec![
+        (selector(json!({"tags": web()})), ""),
+        (selector(json!({"vpcId": "vpc-0123456789abcdef0", "subnetId": "subnet-01234567"})), ""),
+        (selector(json!({"securityGroupId": "sg-0123456789abcdef0"})), ""),
+        (selector(json!({"autoScalingGroup": "web fleet/1"})), ""),
+        (selector(json!({})), no_criterion),
+        (selector(json!({"follow": true, "maxNewPerHour": 2})), no_criterion),
+        (selector(json!({"tags": web(), "follow": true, "maxNewPerHour": 0})), ""),
+        (selector(json!({"tags": web(), "follow": true})), needed),
+        (selector(json!({"tags": web(), "maxNewPerHour": 2})), only_with),
+        (selector(json!({"tags": {"": "web"}})), "ec2Selector.tags: a key has 1 to 128 characters"),
+    ]);
 }
 
 #[test]

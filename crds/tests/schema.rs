@@ -121,6 +121,9 @@ fn patterns_accept_what_aws_gives_out() {
         ("Incident", "spec.targets[].roleSession.roleName", r"^[A-Za-z0-9+=,.@_-]{1,64}$"),
         ("Incident", "spec.targets[].roleSession.sessionName", r"^[A-Za-z0-9+=,.@_-]{2,64}$"),
         ("Incident", "spec.targets[].accessKey.accessKeyId", r"^A[KS]IA[A-Z0-9]{16}$"),
+        ("Incident", "spec.targets[].ec2Selector.vpcId", r"^vpc-([0-9a-f]{8}|[0-9a-f]{17})$"),
+        ("Incident", "spec.targets[].ec2Selector.subnetId", r"^subnet-([0-9a-f]{8}|[0-9a-f]{17})$"),
+        ("Incident", "spec.targets[].ec2Selector.securityGroupId", r"^sg-([0-9a-f]{8}|[0-9a-f]{17})$"),
         ("Quarantine", "spec.resource.accountId", r"^[0-9]{12}$"),
         ("Approval", "spec.planDigest", r"^[0-9a-f]{64}$"),
     ] {
@@ -140,6 +143,7 @@ fn defaults_are_the_careful_choice() {
         ("Incident", "spec.mode", "Plan".into()),
         ("Incident", "spec.deletionPolicy", "Retain".into()),
         ("Incident", "spec.suspend", false.into()),
+        ("Incident", "spec.targets[].ec2Selector.follow", false.into()),
         ("Quarantine", "spec.suspend", false.into()),
     ] {
         assert_eq!(at(kind, path)["default"], default, "{kind} {path}");
@@ -155,6 +159,13 @@ fn abbreviations_keep_their_case() {
 fn the_record_of_originals_is_bounded() {
     let original = at("Quarantine", "spec.original");
     assert_eq!((&original["maxProperties"], &original["additionalProperties"]["maxLength"]), (&256.into(), &16384.into()));
+}
+
+/// A selector without a criterion would choose every instance of the region.
+#[test]
+fn no_tags_are_no_criterion() {
+    let tags = at("Incident", "spec.targets[].ec2Selector.tags");
+    assert_eq!((&tags["minProperties"], &tags["additionalProperties"]["maxLength"]), (&1.into(), &256.into()));
 }
 
 #[test]

@@ -80,6 +80,7 @@ pub fn holder(uid: &str, name: &str, actions: Vec<ContainAction>) -> Holder {
         state: HolderState::Holding,
         actions,
         release: ReleasePolicy::default(),
+        selector: None,
     }
 }
 

@@ -105,6 +105,7 @@ impl<A: Simulated> Simulation<A> {
             state: HolderState::Holding,
             actions: Vec::new(),
             release: ReleasePolicy::default(),
+            selector: None,
         };
         let spec = QuarantineSpec {
             resource,

@@ -103,7 +103,7 @@ proptest! {
     fn what_is_wanted_covers_every_holder_whatever_their_order(all in vec(actions(), 1..4)) {
         let holder = |actions: &Vec<ContainAction>| Holder {
             uid: String::new(), namespace: String::new(), name: String::new(),
-            state: HolderState::Retained, actions: actions.clone(), release: ReleasePolicy::default(),
+            state: HolderState::Retained, actions: actions.clone(), release: ReleasePolicy::default(), selector: None,
         };
         let mut holders: Vec<Holder> = all.iter().map(holder).collect();
         let one_way = wanted::wanted(&holders, std::iter::empty());
