@@ -9,8 +9,9 @@ mod iam;
 mod keys;
 mod marks;
 mod profiles;
+mod selected;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
@@ -43,6 +44,7 @@ pub struct RegionReader {
     pub(super) limiter: Arc<RateLimiter>,
     instances: Batcher<String, Instance, AwsError>,
     instance_types: Batcher<String, bool, AwsError>,
+    selected: Batcher<selected::Criteria, Arc<BTreeSet<String>>, AwsError>,
     interfaces: Batcher<String, Vec<Interface>, AwsError>,
     our_groups: Batcher<(), Vec<Group>, AwsError>,
     snapshots: Batcher<String, Snapshot, AwsError>,
@@ -68,6 +70,7 @@ impl RegionReader {
         Self {
             instances: batcher(&client, &limiter, "DescribeInstances", ec2::fetch_instances),
             instance_types: batcher(&client, &limiter, "DescribeInstanceTypes", ec2::fetch_instance_types),
+            selected: batcher_of(&client, &limiter, ("ec2", "DescribeInstances", 1), selected::fetch),
             interfaces: batcher(&client, &limiter, "DescribeNetworkInterfaces", ec2::fetch_interfaces),
             our_groups: batcher(&client, &limiter, "DescribeSecurityGroups", ec2::fetch_our_groups),
             associations: batcher(&client, &limiter, "DescribeIamInstanceProfileAssociations", profiles::fetch_associations),

@@ -140,7 +140,7 @@ impl Session {
 
     /// The instances that carry a tag of this key.
     pub async fn instances_tagged(&self, region: &str, key: &str) -> Read<Vec<Instance>> {
-        let read = describe_instances(self.ec2(region)?, "tag-key", vec![key.to_owned()]);
+        let read = describe_instances(self.ec2(region)?, vec![filter("tag-key", vec![key.to_owned()])]);
         self.measured("ec2:DescribeInstances", read).await
     }
 
@@ -173,12 +173,13 @@ pub(super) fn filter(name: &str, values: Vec<String>) -> Filter {
 }
 
 pub(super) async fn fetch_instances(ec2: aws_sdk_ec2::Client, ids: Vec<String>) -> Read<HashMap<String, Instance>> {
-    let found = describe_instances(&ec2, "instance-id", ids).await?;
+    let found = describe_instances(&ec2, vec![filter("instance-id", ids)]).await?;
     Ok(found.into_iter().map(|i| (i.id.clone(), i)).collect())
 }
 
-async fn describe_instances(ec2: &aws_sdk_ec2::Client, by: &str, values: Vec<String>) -> Read<Vec<Instance>> {
-    let pages = ec2.describe_instances().filters(filter(by, values)).max_results(PAGE).into_paginator().items().send();
+pub(super) async fn describe_instances(ec2: &aws_sdk_ec2::Client, filters: Vec<Filter>) -> Read<Vec<Instance>> {
+    let request = ec2.describe_instances().set_filters(Some(filters)).max_results(PAGE);
+    let pages = request.into_paginator().items().send();
     let found: Vec<_> = pages.collect::<Result<_, _>>().await.map_err(|e| error("ec2:DescribeInstances", &e))?;
     Ok(found.into_iter().flat_map(|r| r.instances.unwrap_or_default()).map(instance).collect())
 }
