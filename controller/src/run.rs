@@ -53,6 +53,7 @@ pub async fn run(args: RunArgs) -> Result<(), Fatal> {
         events: Events::new(client.clone(), identity),
         metrics: metrics.clone(),
         memory: Memory::default(),
+        looks: incident::Looks::default(),
         own_instance,
         drift_interval: args.drift_interval,
         mac_key_file: args.mac_key_file.clone(),

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
 
-use crate::controllers::incident::names_of;
+use crate::controllers::incident::concerns;
 use crate::stores::Stores;
 
 /// What a controller works off.
@@ -79,8 +79,7 @@ impl Triggers {
     /// A Quarantine: itself, its holders, and the Incidents that wait for it to go.
     pub fn quarantine(&self, quarantine: &Arc<Quarantine>) {
         send(&self.quarantines, &**quarantine);
-        let name = quarantine.name_any();
-        let concerned = self.stores.incidents.state_filter(|i| names_of(i, &self.stores).any(|n| n == name));
+        let concerned = self.stores.incidents.state_filter(|i| concerns(i, quarantine, &self.stores));
         concerned.iter().for_each(|i| send(&self.incidents, &**i));
         let holders = quarantine.spec.holders.iter().map(|h| ObjectRef::<Incident>::new(&h.name).within(&h.namespace));
         holders.for_each(|h| drop(self.incidents.unbounded_send(h)));
@@ -121,5 +120,6 @@ fn account_of(target: &Target) -> Option<&String> {
     let role = target.iam_role.as_ref().map(|t| &t.account_ref.name);
     let key = target.access_key.as_ref().map(|t| &t.account_ref.name);
     let session = target.role_session.as_ref().map(|t| &t.account_ref.name);
-    ec2.or(user).or(role).or(key).or(session).or_else(|| target.arn.as_ref().map(|t| &t.account_ref.name))
+    let selector = target.ec2_selector.as_ref().map(|t| &t.account_ref.name);
+    ec2.or(user).or(selector).or(role).or(key).or(session).or_else(|| target.arn.as_ref().map(|t| &t.account_ref.name))
 }

@@ -11,22 +11,28 @@ mod protection;
 mod report;
 mod resolve;
 mod rows;
+mod selector;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use firebreak_crds::{FINALIZER, Incident, Mode, Quarantine, quarantine_name};
+use firebreak_crds::{FINALIZER, Incident, IncidentStatus, Mode, Quarantine, Resource, SelectorStatus, quarantine_name};
+use futures::{FutureExt, StreamExt, stream};
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 
 use self::resolve::{Refusal, Resolved, Target};
+use self::selector::Chosen;
+pub use self::selector::Looks;
 use super::{Ctx, Error, reconcile_requested, set_finalizer, write_status};
 use crate::clock;
 use crate::memory::next_sweep;
 use crate::stores::Stores;
 
-/// The second and later changes of a status wait so long for each other.
+/// The second and later changes of a status wait so long for each other; and once more for every so many targets.
 const STATUS_PACE: Duration = Duration::from_secs(1);
+const STATUS_TARGETS: usize = 1000;
 
 /// Reconciles one Incident.
 ///
@@ -38,14 +44,39 @@ pub async fn reconcile(incident: Arc<Incident>, ctx: Arc<Ctx>) -> Result<Action,
         if incident.finalizers().iter().any(|f| f == FINALIZER) {
             deleting::let_go(&ctx, &api, &incident).await?;
         }
-        ctx.memory.forget(&incident.uid().unwrap_or_default());
+        let uid = incident.uid().unwrap_or_default();
+        ctx.memory.forget(&uid);
+        ctx.looks.forget(&uid, &[]);
         return Ok(Action::await_change());
     }
-    let (mut targets, mut notes) = (resolve::all(&ctx, &incident).await, Notes::default());
+    let mut known = Chosen::known(&incident, &ctx.stores.quarantines.state(), clock::now());
+    let plans = incident.spec.mode == Mode::Plan && !known.holds;
+    if plans {
+        known = selector::look(&ctx, &incident, &known).await; // nothing else is to be done
+    }
+    let (mut targets, mut notes) = (resolve::all(&ctx, &incident, &known).await, Notes::default());
     notes.again = targets.iter().any(|t| t.resolved.as_ref().is_err_and(|r| r.reason == protection::UNKNOWN));
-    gate::apply(&ctx, &incident, &mut targets, &mut notes).await;
-    let incident = act(&ctx, &api, (*incident).clone(), &targets, &mut notes).await?;
-    report(&ctx, &api, &incident, &targets, &notes).await
+    let acting = async {
+        gate::apply(&ctx, &incident, &mut targets, &mut notes).await;
+        act(&ctx, &api, (*incident).clone(), &targets, &mut notes).await
+    };
+    // what is known is held meanwhile; what is found out is written first, and held then
+    let (acted, chosen) = if plans {
+        (acting.boxed().await, known.clone())
+    } else {
+        futures::join!(acting.boxed(), selector::look(&ctx, &incident, &known).boxed())
+    };
+    if !plans {
+        notes.selectors = chosen.records(&given(&incident, &targets, &notes));
+    }
+    targets.extend(chosen.open(&known, &incident));
+    report(&ctx, &api, &acted?, &targets, &notes).await
+}
+
+/// What waited for an approval until now.
+fn given(incident: &Incident, targets: &[Target], notes: &Notes) -> HashSet<(String, String)> {
+    let held = incident.spec.mode == Mode::Contain && !incident.spec.suspend;
+    if held { approval::given(targets, notes.approval.as_ref()) } else { HashSet::new() }
 }
 
 /// What the reconcile did that the status must tell.
@@ -65,6 +96,8 @@ pub struct Notes {
     pub waiting: Option<Refusal>,
     /// A hold or a letting go that must be tried again.
     pub again: bool,
+    /// What the selectors stand for.
+    pub selectors: Vec<SelectorStatus>,
 }
 
 async fn act(
@@ -83,20 +116,38 @@ async fn act(
         }
         Mode::Plan if held(ctx, &incident).next().is_some() => notes.frozen = true,
         Mode::Plan => notes.plan = Some(dry_run::plan(ctx, &incident, targets).await),
-        Mode::Release => {
-            notes.letting_go = holds::let_go_everywhere(ctx, &incident, holds::End::LetGo).await?;
-            notes.again |= notes.letting_go;
-        }
+        Mode::Release => let_go(ctx, &incident, notes).await?,
     }
     Ok(incident)
 }
 
-/// All holds side by side, and the evidence at the same moment; none waits for another.
+/// Ends every hold, found by a live list: where thousands are given back, not one list for each, but one in each sweep.
+async fn let_go(ctx: &Ctx, incident: &Incident, notes: &mut Notes) -> Result<(), Error> {
+    let uid = incident.uid().unwrap_or_default();
+    let basis = format!("let go of generation {:?}", incident.metadata.generation);
+    let memo = ctx.memory.of(&uid);
+    let listed = memo.basis == basis && memo.seen.elapsed() < ctx.drift_interval;
+    if listed && held(ctx, incident).next().is_none() {
+        return Ok(());
+    }
+    let seen = Instant::now();
+    notes.letting_go = holds::let_go_everywhere(ctx, incident, holds::End::LetGo).await?;
+    notes.again |= notes.letting_go;
+    if !notes.letting_go {
+        ctx.memory.set(&uid, crate::memory::Memo { basis, seen, ..memo });
+    }
+    Ok(())
+}
+
+/// The holds side by side, and the evidence at the same moment; none waits for another.
 async fn hold(ctx: &Ctx, incident: &Incident, targets: &[Target], notes: &mut Notes) {
     let resolved: Vec<&Resolved> = targets.iter().filter_map(|t| t.resolved.as_ref().ok()).collect();
-    let holds = futures::future::join_all(resolved.iter().map(|r| holds::hold(ctx, incident, r)));
-    let pieces = futures::future::join_all(resolved.iter().map(|r| evidence::request(ctx, incident, r)));
-    let (held, asked) = futures::join!(holds, pieces);
+    let holds: Vec<_> = resolved.iter().map(|r| holds::hold(ctx, incident, r).boxed()).collect();
+    let pieces: Vec<_> = resolved.iter().map(|r| evidence::request(ctx, incident, r).boxed()).collect();
+    let (held, asked): (Vec<_>, Vec<_>) = futures::join!(
+        stream::iter(holds).buffered(holds::SIDE_BY_SIDE).collect(),
+        stream::iter(pieces).buffered(holds::SIDE_BY_SIDE).collect()
+    );
     for (target, result) in resolved.iter().zip(held) {
         let name = quarantine_name(&target.resource);
         match result {
@@ -124,11 +175,23 @@ fn held<'a>(ctx: &Ctx, incident: &'a Incident) -> impl Iterator<Item = Arc<Quara
 }
 
 /// The names of the Quarantines that this Incident speaks of: of its targets, and of those that its status names.
-pub fn names_of<'a>(incident: &'a Incident, stores: &'a Stores) -> impl Iterator<Item = String> + 'a {
+fn names_of<'a>(incident: &'a Incident, stores: &'a Stores) -> impl Iterator<Item = String> + 'a {
+    let chosen = selector::resources(incident, stores).map(|r| quarantine_name(&r));
+    named(incident, stores).chain(chosen)
+}
+
+/// The same, but for what its selectors chose.
+fn named<'a>(incident: &'a Incident, stores: &'a Stores) -> impl Iterator<Item = String> + 'a {
     let now =
         incident.spec.targets.iter().filter_map(|t| resolve::located(t, stores).ok()).map(|(r, _)| quarantine_name(&r));
     let before = incident.status.iter().flat_map(|s| &s.targets).filter_map(|t| t.quarantine.clone());
     now.chain(before)
+}
+
+/// Whether this Incident speaks of that Quarantine.
+pub fn concerns(incident: &Incident, quarantine: &Quarantine, stores: &Stores) -> bool {
+    let (name, resource): (String, &Resource) = (quarantine.name_any(), &quarantine.spec.resource);
+    named(incident, stores).any(|n| n == name) || selector::is_chosen(incident, resource)
 }
 
 async fn report(
@@ -144,19 +207,26 @@ async fn report(
     let refused = targets.iter().any(|t| t.resolved.is_err()) || !notes.per_target.is_empty() || notes.waiting.is_some();
     let open = refused || incident.spec.mode != Mode::Contain;
     let sweep = open.then(|| next_sweep(ctx.drift_interval, clock::now()));
-    let wait = again.or(sweep).map_or_else(Action::await_change, Action::requeue);
+    let uid = incident.uid().unwrap_or_default();
+    let wait = [again.or(sweep), ctx.looks.next(&uid)].into_iter().flatten().min();
+    let wait = wait.map_or_else(Action::await_change, Action::requeue);
     if incident.status.as_ref() == Some(&status) {
         return Ok(wait);
     }
-    let uid = incident.uid().unwrap_or_default();
     let memo = ctx.memory.of(&uid);
-    let asked_for = incident.status.is_none() || reconcile_requested(incident) != status.last_handled_reconcile_at;
-    if memo.due > Instant::now() && !asked_for {
+    if memo.due > Instant::now() && !is_urgent(incident, &status) {
         return Ok(Action::requeue(memo.due - Instant::now()));
     }
     let next = Incident { status: Some(status), ..incident.clone() };
     let written = write_status(api, &next).await?;
     report::publish(&ctx.events, incident, &written).await;
-    ctx.memory.set(&uid, crate::memory::Memo { due: Instant::now() + STATUS_PACE, ..memo });
+    let pace = STATUS_PACE * u32::try_from(1 + targets.len() / STATUS_TARGETS).unwrap_or(u32::MAX);
+    ctx.memory.set(&uid, crate::memory::Memo { due: Instant::now() + pace, ..memo });
     Ok(wait)
+}
+
+/// Whether somebody waits for an answer, or something is not held before it is written.
+fn is_urgent(incident: &Incident, status: &IncidentStatus) -> bool {
+    let Some(before) = &incident.status else { return true };
+    reconcile_requested(incident) != before.last_handled_reconcile_at || before.selectors != status.selectors
 }

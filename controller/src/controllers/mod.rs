@@ -43,6 +43,8 @@ pub struct Ctx {
     pub metrics: Arc<Metrics>,
     /// Between reconciles.
     pub memory: Memory,
+    /// When AWS was asked who matches the selectors.
+    pub looks: incident::Looks,
     /// The EC2 instance on which this process runs, where that is known.
     pub own_instance: Option<String>,
     /// How often everything that is contained is looked at.

@@ -4,7 +4,7 @@
 //! scratch each time.
 
 use std::borrow::Borrow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use firebreak_crds::conditions::APPROVED;
 use firebreak_crds::{Approval, ApprovalPolicy, ApprovalStatus, ContainAction, Incident};
@@ -29,6 +29,8 @@ pub struct Asked {
     pub status: ApprovalStatus,
     /// The actions that need approval and are not held yet as the plan has them.
     pub new: Vec<&'static str>,
+    /// So many instances of selectors are not held at all before.
+    pub instances: usize,
 }
 
 impl Asked {
@@ -53,14 +55,13 @@ pub fn asked<A: Borrow<Approval>>(
 ) -> Option<Asked> {
     let resolved: Vec<(&Resolved, &Vec<ContainAction>)> =
         targets.iter().zip(held).filter_map(|(t, held)| t.resolved.as_ref().ok().map(|r| (r, held))).collect();
-    let needing =
-        |r: &Resolved| r.actions.iter().map(name_of).filter(|n| needed(r.approvals.as_ref(), n)).collect::<Vec<_>>();
+    let needing = |r: &Resolved| r.actions.iter().map(name_of).filter(|n| waits(r, n)).collect::<Vec<_>>();
     let actions: BTreeSet<&str> = resolved.iter().flat_map(|(r, _)| needing(r)).collect();
     if actions.is_empty() {
         return None;
     }
-    let waits = |r: &Resolved, held: &[ContainAction]| hold_back(&r.actions, held, |n| needed(r.approvals.as_ref(), n)).1;
-    let new: BTreeSet<&str> = resolved.iter().flat_map(|(r, held)| waits(r, held)).collect();
+    let new: BTreeSet<&str> = resolved.iter().flat_map(|(r, held)| hold_back(&r.actions, held, |n| waits(r, n)).1).collect();
+    let instances = resolved.iter().filter(|(r, _)| of_a_selector(r).is_some()).count();
     let policy = resolved.iter().find_map(|(r, _)| r.approvals.as_ref());
     let group = policy.and_then(|p| p.group.clone());
     let digest = digest(&resolved.iter().map(|(r, _)| (r.resource.clone(), r.actions.clone())).collect::<Vec<_>>());
@@ -73,7 +74,17 @@ pub fn asked<A: Borrow<Approval>>(
         actions: actions.into_iter().map(str::to_owned).collect(),
         approved_by: by,
     };
-    Some(Asked { status, new: new.into_iter().collect() })
+    Some(Asked { status, new: new.into_iter().collect(), instances })
+}
+
+/// Whether an action of this name needs approval for this target.
+fn waits(target: &Resolved, name: &str) -> bool {
+    of_a_selector(target).is_some() || needed(target.approvals.as_ref(), name)
+}
+
+/// Why all that is to be done to an instance that a selector chose needs approval.
+fn of_a_selector(target: &Resolved) -> Option<&'static str> {
+    target.chosen.as_ref().and_then(|c| c.awaits)
 }
 
 /// Whether an action of this name needs approval.
@@ -135,14 +146,27 @@ pub fn take_out(targets: &mut [Target], held: &[Vec<ContainAction>], asked: Opti
     let waiting = asked.map(Asked::waiting).unwrap_or_default();
     for (target, held) in targets.iter_mut().zip(held) {
         let Ok(target) = &mut target.resolved else { continue };
-        let waits = |n: &str| waiting.contains(&n) && needed(target.approvals.as_ref(), n);
-        let (now, waiting) = hold_back(&target.actions, held, waits);
+        let (now, waiting) = hold_back(&target.actions, held, |n| waiting.contains(&n) && waits(target, n));
         if !waiting.is_empty() {
-            let what = format!("{} waits for approval: the condition Approved says how to give it", waiting.join(", "));
+            let why = of_a_selector(target).map(|why| format!(": {why}")).unwrap_or_default();
+            let what = format!("{} waits for approval{why}: the condition Approved says how to give it", waiting.join(", "));
             target.waiting.push(Refusal::new(AWAITING, what));
+        }
+        if of_a_selector(target).is_some() && now.is_empty() {
+            target.evidence.clear(); // asked for with the hold: nobody may fill an account with snapshots
         }
         target.actions = now;
     }
+}
+
+/// The instances that waited for this approval and have it, with the keys of the selectors that chose them.
+pub fn given(targets: &[Target], asked: Option<&Asked>) -> HashSet<(String, String)> {
+    if !asked.is_some_and(Asked::enough) {
+        return HashSet::new();
+    }
+    let resolved = targets.iter().filter_map(|t| t.resolved.as_ref().ok());
+    let chosen = resolved.filter(|r| of_a_selector(r).is_some()).filter_map(|r| Some((r, r.chosen.as_ref()?)));
+    chosen.map(|(r, choice)| (choice.selector.clone(), r.resource.id.clone())).collect()
 }
 
 /// The condition `Approved`, where something needs approval.
@@ -162,7 +186,11 @@ pub fn condition(c: &mut Conditions<'_>, incident: &Incident, asked: Option<&Ask
 fn how(incident: &Incident, asked: &Asked) -> String {
     let ApprovalStatus { required, group, approved_by, .. } = &asked.status;
     let who = group.as_ref().map_or_else(String::new, |group| format!(", given on behalf of the group {group}"));
-    let waits = format!("{} waits for approval: {} of {required} given{who}. ", asked.new.join(", "), approved_by.len());
+    let of = match asked.instances {
+        0 => String::new(),
+        n => format!(", all of it for {n} instances that a selector may not take by itself,"),
+    };
+    let waits = format!("{}{of} waits for approval: {} of {required} given{who}. ", asked.new.join(", "), approved_by.len());
     let Some(author) = &incident.spec.requested_by else {
         return waits + "None counts while spec.requestedBy is empty: set it to your own user name (kubectl auth whoami)";
     };

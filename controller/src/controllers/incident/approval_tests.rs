@@ -5,6 +5,7 @@ use firebreak_crds::{ApprovalSpec, ApprovedIncident, SeverTrackedConnections, ge
 use k8s_openapi::jiff::Timestamp;
 use serde_json::from_value;
 
+use super::super::selector::Choice;
 use super::*;
 use crate::containment::example::{self, deny_all, isolate, keys_off};
 
@@ -29,6 +30,7 @@ pub fn target(actions: Vec<ContainAction>, approvals: Option<ApprovalPolicy>) ->
         release: firebreak_crds::ReleasePolicy::default(),
         approvals,
         waiting: vec![],
+        chosen: None,
     };
     Target { resource: Some(example::user()), resolved: Ok(resolved) }
 }
@@ -215,4 +217,45 @@ fn a_plan_says_what_will_wait() {
     let asked = ask(&incident(), &of_the_leads(), &[]);
     assert_eq!(note(Some(&asked)), ", of which deactivateAccessKeys waits for approval (condition Approved)");
     assert_eq!(note(None), "");
+}
+
+/// An instance that a selector chose, but may not take by itself.
+fn beyond(id: &str) -> Target {
+    let mut target = target(vec![isolate(SeverTrackedConnections::Auto)], None);
+    let resolved = target.resolved.as_mut().unwrap();
+    resolved.resource = firebreak_crds::Resource { id: id.into(), ..example::instance() };
+    resolved.evidence = vec![firebreak_crds::EvidenceAction::default()];
+    resolved.chosen = Some(Choice { selector: "k".into(), awaits: Some("it is beyond the limit") });
+    target
+}
+
+#[test]
+fn all_that_is_to_be_done_to_an_instance_beyond_the_limit_waits_and_its_evidence_too() {
+    let mut targets = [beyond("i-2"), target(vec![deny_all()], None)];
+    let held = vec![vec![]; 2];
+    let asked = asked(&incident(), &targets, &held, &[] as &[Approval]).unwrap();
+    assert_eq!((asked.instances, asked.new.as_slice(), asked.status.required), (1, ["isolateNetwork"].as_slice(), 1));
+    assert!(how(&incident(), &asked).starts_with("isolateNetwork, all of it for 1 instances that a selector may not take"));
+    assert!(given(&targets, Some(&asked)).is_empty());
+    take_out(&mut targets, &held, Some(&asked));
+    let [waits, goes] = targets.map(|t| t.resolved.unwrap());
+    assert_eq!((waits.actions.len(), waits.evidence.len(), waits.waiting[0].reason), (0, 0, AWAITING));
+    assert!(waits.waiting[0].message.contains("waits for approval: it is beyond the limit"), "{:?}", waits.waiting);
+    assert_eq!((goes.actions.len(), goes.waiting.len()), (1, 0), "all else goes at once");
+}
+
+#[test]
+fn an_approval_of_the_plan_lets_the_instances_in_it_go_and_no_other() {
+    let refused = Target { resolved: Err(Refusal::new("LimitReached", "full")), ..beyond("i-3") };
+    let mut targets = [beyond("i-2"), refused];
+    let approvals = [approval("bob", &digest_of(&targets))];
+    let asked = ask(&incident(), &targets, &approvals);
+    assert!(asked.enough());
+    let expected = HashSet::from([("k".to_owned(), "i-2".to_owned())]);
+    assert_eq!(given(&targets, Some(&asked)), expected, "what is not in the plan was not approved");
+    take_out(&mut targets, &[vec![], vec![]], Some(&asked));
+    let goes = targets[0].resolved.as_ref().unwrap();
+    assert_eq!((goes.actions.len(), goes.evidence.len(), goes.waiting.len()), (1, 1, 0));
+    let more = [beyond("i-2"), beyond("i-4")];
+    assert!(!ask(&incident(), &more, &approvals).enough(), "one more is another plan");
 }

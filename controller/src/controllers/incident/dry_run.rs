@@ -13,13 +13,15 @@ use futures::{FutureExt, StreamExt, stream};
 /// The status shows so many targets, with so many calls each.
 const TARGETS: usize = 50;
 const CALLS: usize = 20;
+/// So many targets are looked at: a selector may stand for thousands.
+const LOOKED_AT: usize = 100;
 /// Looks side by side.
 const LOOKS: usize = 16;
 
 /// What `Contain` would do.
 pub async fn plan(ctx: &Ctx, incident: &Incident, targets: &[Target]) -> Plan {
     let resolved: Vec<&Resolved> = targets.iter().filter_map(|t| t.resolved.as_ref().ok()).collect();
-    let runs: Vec<_> = resolved.iter().map(|r| target(ctx, incident, r).boxed()).collect();
+    let runs: Vec<_> = resolved.iter().take(LOOKED_AT).map(|r| target(ctx, incident, r).boxed()).collect();
     let rows: Vec<(usize, PlanTarget)> = stream::iter(runs).buffered(LOOKS).collect().await;
     let asked: Vec<_> = resolved.iter().map(|r| (r.resource.clone(), r.actions.clone())).collect();
     let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);

@@ -5,6 +5,7 @@
 //! is asked: an approval may have been withdrawn, or evidence asked for, a moment ago.
 
 use std::borrow::Borrow;
+use std::collections::HashMap;
 
 use firebreak_crds::{Approval, ContainAction, Evidence, Incident, Mode, quarantine_name};
 use kube::api::ListParams;
@@ -82,6 +83,7 @@ async fn await_evidence(
         return; // nearly always: then nobody looks through the evidence
     }
     let known = ctx.stores.evidence.state();
+    let known = by_arn(&known);
     if !asking.iter().any(|(resolved, _)| missing(incident, resolved, &known).is_empty()) {
         return targets
             .iter_mut()
@@ -90,8 +92,9 @@ async fn await_evidence(
     }
     let live = kube("list Evidence", Api::<Evidence>::all(ctx.client.clone()).list(&ListParams::default())).await;
     notes.again |= live.is_err();
+    let live = live.as_ref().map(|live| by_arn(&live.items));
     let said = |r: &Resolved| match &live {
-        Ok(live) => missing(incident, r, &live.items),
+        Ok(live) => missing(incident, r, live),
         Err(error) => vec![Error::to_string(error)],
     };
     targets.iter_mut().zip(held).for_each(|(t, held)| keep(&DESTRUCTIVE, t, held, said));
@@ -118,13 +121,21 @@ fn keep(names: &[&str], target: &mut Target, held: &[ContainAction], missing: im
 }
 
 /// The evidence that is not complete: what this Incident's policy asks for, and what any other has of the same resource.
-fn missing<E: Borrow<Evidence>>(incident: &Incident, target: &Resolved, known: &[E]) -> Vec<String> {
-    let arn = target.resource.arn();
-    let of_it: Vec<&Evidence> = known.iter().map(Borrow::borrow).filter(|e| e.spec.resource.arn() == arn).collect();
+fn missing(incident: &Incident, target: &Resolved, known: &HashMap<String, Vec<&Evidence>>) -> Vec<String> {
+    let of_it = known.get(&target.resource.arn()).map(Vec::as_slice).unwrap_or_default();
     let absent = evidence::wanted(incident, target).map(|(name, _)| name);
     let absent = absent.filter(|name| !of_it.iter().any(|e| e.name_any() == *name));
     let open = of_it.iter().filter(|e| !is_complete(e)).map(|e| evidence::standing(&e.name_any(), Some(e)));
     absent.map(|name| evidence::standing(&name, None)).chain(open).collect()
+}
+
+/// By the ARN of its resource: there may be thousands of both.
+fn by_arn<E: Borrow<Evidence>>(known: &[E]) -> HashMap<String, Vec<&Evidence>> {
+    let mut by_arn: HashMap<String, Vec<&Evidence>> = HashMap::new();
+    for evidence in known.iter().map(Borrow::borrow) {
+        by_arn.entry(evidence.spec.resource.arn()).or_default().push(evidence);
+    }
+    by_arn
 }
 
 /// What to say of the Incident as a whole: what people must do goes before what time will do.

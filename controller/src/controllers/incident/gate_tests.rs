@@ -30,7 +30,7 @@ fn instance(evidence: usize) -> Target {
 }
 
 fn missing_of(target: &Target, known: &[Evidence]) -> Vec<String> {
-    missing(&incident(), target.resolved.as_ref().unwrap(), known)
+    missing(&incident(), target.resolved.as_ref().unwrap(), &by_arn(known))
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use firebreak_crds::{
     FINALIZER, Holder, HolderState, Incident, Mode, Quarantine, QuarantineSpec, Resource, quarantine_name,
 };
+use futures::{FutureExt, StreamExt, stream};
 use kube::api::{ListParams, PostParams};
 use kube::{Api, ResourceExt};
 
@@ -15,6 +16,8 @@ use crate::stores::Stores;
 
 /// What `spec.holders` has room for.
 const HOLDERS: usize = 64;
+/// So many Quarantines are written at once: the API server serves others too.
+pub const SIDE_BY_SIDE: usize = 50;
 
 /// How a hold ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +131,8 @@ pub fn holder(incident: &Incident, target: &Resolved, holders: &[Holder]) -> (Ho
         (incident.uid().unwrap_or_default(), incident.namespace().unwrap_or_default(), incident.name_any());
     let mine = entry(incident, holders);
     let (actions, stays) = grow(mine.map_or(&[], |h| &h.actions), &target.actions);
-    (Holder { uid, namespace, name, state: HolderState::Holding, actions, release: target.release.clone() }, stays)
+    let (release, selector) = (target.release.clone(), target.chosen.as_ref().map(|c| c.selector.clone()));
+    (Holder { uid, namespace, name, state: HolderState::Holding, actions, release, selector }, stays)
 }
 
 /// In the place of this Incident's entry, or of its predecessor's.
@@ -160,7 +164,8 @@ pub async fn let_go_everywhere(ctx: &Ctx, incident: &Incident, end: End) -> Resu
             return Ok(any);
         }
         any = true;
-        let ended = futures::future::join_all(holding.into_iter().map(|q| finish(&api, q, mine, end))).await;
+        let endings: Vec<_> = holding.into_iter().map(|q| finish(&api, q, mine, end).boxed()).collect();
+        let ended: Vec<Result<(), Error>> = stream::iter(endings).buffer_unordered(SIDE_BY_SIDE).collect().await;
         ended.into_iter().collect::<Result<Vec<_>, _>>()?;
     }
 }

@@ -33,6 +33,7 @@ fn target(actions: Vec<firebreak_crds::ContainAction>) -> Resolved {
         release: ReleasePolicy::default(),
         approvals: None,
         waiting: vec![],
+        chosen: None,
     }
 }
 
@@ -137,4 +138,14 @@ fn a_hold_ends_once() {
         assert_eq!(ends(&with(state), of("1"), end), expected, "{state:?} {end:?}");
         assert!(!ends(&with(state), of("2"), end), "not another's");
     }
+}
+
+#[test]
+fn a_hold_says_which_selector_chose_it() {
+    let mut chosen = target(vec![deny_all()]);
+    chosen.chosen = Some(super::super::selector::Choice { selector: "k".into(), awaits: None });
+    let (first, _) = holder(&incident("1", "a"), &chosen, &[]);
+    assert_eq!(first.selector.as_deref(), Some("k"));
+    let (named_too, _) = holder(&incident("1", "a"), &target(vec![deny_all()]), &[first]);
+    assert_eq!(named_too.selector, None, "the spec names it itself now");
 }

@@ -20,8 +20,9 @@ use crate::events::{self, Events};
 use crate::stores::Stores;
 
 /// Why a target is not contained although nobody need act: time will do.
-const UNDER_WAY: [&str; 8] = [
+pub const UNDER_WAY: [&str; 9] = [
     "Containing",
+    "Resolving",
     "Releasing",
     "AwsUnreachable",
     "OutcomeUnknown",
@@ -88,10 +89,12 @@ pub fn status(incident: &Incident, targets: &[Target], notes: &Notes, world: &Wo
         contained: Some(format!("{contained}/{}", rows.len())),
         evidence: (asked > 0).then(|| format!("{complete}/{asked}")),
         targets: rows,
+        selectors: notes.selectors.clone(),
         plan: notes.plan.clone(),
         approval: notes.approval.as_ref().map(|a| a.status.clone()),
     };
     status.conditions = conditions(incident, notes, world, &status, now);
+    status.targets = rows::shown(status.targets); // the conditions speak of all
     status
 }
 
@@ -136,22 +139,22 @@ fn contained(incident: &Incident, status: &IncidentStatus, holds: bool) -> (&'st
     }
 }
 
-/// The targets that are not contained: the first few, and how many more.
+/// The targets that are not contained.
 fn open(status: &IncidentStatus) -> String {
-    let open: Vec<String> = status.targets.iter().filter(|t| t.contained != "True").map(explained).collect();
-    let more = open.len().saturating_sub(SHOWN);
-    let mut shown: Vec<String> = open.into_iter().take(SHOWN).collect();
-    shown.extend((more > 0).then(|| format!("and {more} more (status.targets)")));
+    let open: Vec<&TargetStatus> = status.targets.iter().filter(|t| t.contained != "True").collect();
+    few(&open, |t| explained(t), " (status.targets)")
+}
+
+/// The first few, and how many more.
+fn few<T>(all: &[T], said: impl Fn(&T) -> String, of: &str) -> String {
+    let more = all.len().saturating_sub(SHOWN);
+    let mut shown: Vec<String> = all.iter().take(SHOWN).map(said).collect();
+    shown.extend((more > 0).then(|| format!("and {more} more{of}")));
     shown.join("; ")
 }
 
 fn evidence_condition(c: &mut Conditions<'_>, world: &World) {
-    let missing: Vec<String> = world
-        .evidence
-        .iter()
-        .filter(|(_, e)| !e.as_ref().is_some_and(|e| is_complete(e)))
-        .map(|(name, e)| evidence::standing(name, e.as_deref()))
-        .collect();
+    let missing: Vec<_> = world.evidence.iter().filter(|(_, e)| !e.as_ref().is_some_and(|e| is_complete(e))).collect();
     match (world.evidence.is_empty(), missing.is_empty()) {
         (true, _) => {}
         (_, true) => {
@@ -161,7 +164,10 @@ fn evidence_condition(c: &mut Conditions<'_>, world: &World) {
             let what = format!("{0} of {0} pieces of evidence complete{since}", world.evidence.len());
             c.set(EVIDENCE_PRESERVED, "True", "Complete", what);
         }
-        _ => c.set(EVIDENCE_PRESERVED, "False", "InProgress", missing.join("; ")),
+        _ => {
+            let standing = few(&missing, |(name, e)| evidence::standing(name, e.as_deref()), " (Evidence)");
+            c.set(EVIDENCE_PRESERVED, "False", "InProgress", standing);
+        }
     }
 }
 
@@ -169,12 +175,12 @@ fn release(c: &mut Conditions<'_>, status: &IncidentStatus, holds: bool) {
     let open: Vec<&TargetStatus> =
         status.targets.iter().filter(|t| t.reason == "Releasing" || t.reason == "ReleaseConflict").collect();
     let conflict = open.iter().find(|t| t.reason == "ReleaseConflict");
-    let text = open.iter().map(|t| explained(t)).collect::<Vec<_>>().join("; ");
+    let text = few(&open, |t| explained(t), "");
     match (holds || !open.is_empty(), conflict) {
         (false, _) => {
-            let done: Vec<String> = status.targets.iter().map(explained).collect();
-            c.set(RELEASED, "True", "Released", done.join("; "));
-            c.set(READY, "True", "Released", done.join("; "));
+            let done = few(&status.targets, explained, "");
+            c.set(RELEASED, "True", "Released", &*done);
+            c.set(READY, "True", "Released", done);
         }
         (true, Some(t)) => {
             c.set(RELEASED, "False", "ReleaseConflict", &*text);
@@ -293,3 +299,7 @@ pub async fn publish(events: &Events, before: &Incident, now: &Incident) {
 #[cfg(test)]
 #[path = "report_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "many_tests.rs"]
+mod many;

@@ -9,11 +9,11 @@ use crate::containment::example::{self, deny_all, isolate, keys_off};
 use crate::containment::holds_digest;
 use crate::controllers::incident::resolve::Refusal;
 
-fn now() -> Timestamp {
+pub fn now() -> Timestamp {
     example::SINCE.parse().unwrap()
 }
 
-fn incident(mode: Mode) -> Incident {
+pub fn incident(mode: Mode) -> Incident {
     let spec = IncidentSpec {
         title: "t".into(),
         description: None,
@@ -40,7 +40,7 @@ fn incident(mode: Mode) -> Incident {
 }
 
 /// A target that was resolved: all that its row needs is the resource.
-fn found(resource: Resource) -> Target {
+pub fn found(resource: Resource) -> Target {
     let account = serde_json::json!({ "accountId": "111122223333", "regions": ["eu-west-1"] });
     let account = firebreak_crds::AwsAccount::new("prod", serde_json::from_value(account).unwrap());
     let resolved = crate::controllers::incident::resolve::Resolved {
@@ -51,6 +51,7 @@ fn found(resource: Resource) -> Target {
         release: firebreak_crds::ReleasePolicy::default(),
         approvals: None,
         waiting: vec![],
+        chosen: None,
     };
     Target { resource: Some(resource), resolved: Ok(resolved) }
 }
@@ -59,11 +60,16 @@ fn refused(reason: &'static str) -> Target {
     Target { resource: Some(example::user()), resolved: Err(Refusal::new(reason, "why")) }
 }
 
-fn in_state(name: &str, state: ActionState) -> ActionStatus {
+pub fn in_state(name: &str, state: ActionState) -> ActionStatus {
     ActionStatus { name: name.into(), state, since: clock::time(now()), message: String::new(), put_back: vec![] }
 }
 
-fn quarantine(resource: Resource, holders: Vec<Holder>, contained: (&str, &str), actions: Vec<ActionStatus>) -> Quarantine {
+pub fn quarantine(
+    resource: Resource,
+    holders: Vec<Holder>,
+    contained: (&str, &str),
+    actions: Vec<ActionStatus>,
+) -> Quarantine {
     let name = quarantine_name(&resource);
     let mut quarantine = example::quarantine(resource, holders);
     quarantine.metadata.name = Some(name);
@@ -84,16 +90,16 @@ fn contained_instance() -> Quarantine {
     quarantine(example::instance(), vec![holder], ("True", "Enforced"), actions)
 }
 
-fn world(quarantines: Vec<Quarantine>) -> World {
+pub fn world(quarantines: Vec<Quarantine>) -> World {
     let quarantines = quarantines.into_iter().map(|q| (q.name_any(), Arc::new(q))).collect();
     World { quarantines, evidence: BTreeMap::new(), said: BTreeMap::new(), residual: Vec::new() }
 }
 
-fn says(status: &IncidentStatus, kind: &str) -> String {
+pub fn says(status: &IncidentStatus, kind: &str) -> String {
     get_condition(&status.conditions, kind).map_or_else(|| "absent".into(), |c| format!("{} {}", c.status, c.reason))
 }
 
-fn look(incident: &Incident, targets: &[Target], world: &World) -> IncidentStatus {
+pub fn look(incident: &Incident, targets: &[Target], world: &World) -> IncidentStatus {
     status(incident, targets, &Notes::default(), world, now())
 }
 
@@ -421,4 +427,22 @@ fn a_target_of_which_everything_waits_is_not_contained() {
         assert_eq!(says(&status, READY), format!("False {reason}"));
         assert_eq!(says(&status, STALLED) != "absent", stalled, "{reason}");
     }
+}
+
+#[test]
+fn what_a_selector_chose_and_nobody_said_was_held_is_let_go_all_the_same() {
+    let mut target = found(example::instance());
+    for (awaits, told) in [(None, "let go"), (Some("it waits"), "nobody holds it")] {
+        target.resolved.as_mut().unwrap().chosen =
+            Some(crate::controllers::incident::selector::Choice { selector: "k".into(), awaits });
+        let status = look(&incident(Mode::Release), std::slice::from_ref(&target), &world(vec![]));
+        assert!(status.targets[0].message.starts_with(told), "{status:#?}");
+    }
+}
+
+#[test]
+fn a_selector_that_cannot_be_watched_is_not_known_to_be_contained() {
+    let unseen = Target { resource: None, resolved: Err(Refusal::new("NotObserved", "instances of prod: no answer")) };
+    let status = look(&incident(Mode::Contain), &[found(example::instance()), unseen], &world(vec![contained_instance()]));
+    assert_eq!((says(&status, CONTAINED), says(&status, STALLED)), ("Unknown NotObserved".into(), "absent".into()));
 }

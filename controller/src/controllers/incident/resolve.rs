@@ -1,11 +1,12 @@
 //! What each target of an Incident is, whether it may be touched, and what its policy asks for.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use firebreak_crds::conditions::STALLED;
 use firebreak_crds::{
-    ApprovalPolicy, ArnTarget, AwsAccount, ContainAction, EvidenceAction, Incident, NameRef, Named, ReleasePolicy, Resource,
-    ResourceKind, get_condition, quarantine_name,
+    ApprovalPolicy, ArnTarget, AwsAccount, ContainAction, EvidenceAction, Incident, Mode, NameRef, Named, ReleasePolicy,
+    Resource, ResourceKind, get_condition, quarantine_name,
 };
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Namespace;
@@ -13,6 +14,7 @@ use kube::ResourceExt;
 use kube::core::{Selector, SelectorExt};
 use kube::runtime::reflector::ObjectRef;
 
+use super::selector::{self, Choice, Chosen, Selection};
 use super::{access_key, protection};
 use crate::controllers::Ctx;
 use crate::stores::Stores;
@@ -42,6 +44,8 @@ pub struct Resolved {
     pub approvals: Option<ApprovalPolicy>,
     /// Why some of the policy's actions are not in `actions` yet.
     pub waiting: Vec<Refusal>,
+    /// The selector that chose it.
+    pub chosen: Option<Choice>,
 }
 
 /// Why a target is not contained as asked.
@@ -60,23 +64,50 @@ impl Refusal {
     }
 }
 
-/// Every target, in the order of the spec.
-pub async fn all(ctx: &Ctx, incident: &Incident) -> Vec<Target> {
-    let each = incident.spec.targets.iter().map(|t| one(ctx, incident, t));
-    let mut targets = once(join_all(each).await);
+/// Every target, in the order of the spec; in the place of a selector the instances that it stands for. Nothing twice.
+pub async fn all(ctx: &Ctx, incident: &Incident, chosen: &Chosen) -> Vec<Target> {
+    let each = incident.spec.targets.iter().map(async |target| match &target.ec2_selector {
+        None => vec![one(ctx, incident, target).await],
+        Some(selector) => chosen.of(selector).into_iter().flat_map(|s| instances(ctx, incident, s)).collect(),
+    });
+    let mut targets: Vec<Target> = join_all(each).await.into_iter().flatten().collect();
+    if incident.spec.mode == Mode::Release {
+        let gone = chosen.all.iter().filter(|s| s.selector.is_none());
+        targets.extend(gone.flat_map(|s| instances(ctx, incident, s)));
+    }
+    let mut targets = once(targets);
     limit(ctx, incident, &mut targets);
     targets
 }
 
 /// One resource named in two ways is one target.
-fn once(all: Vec<Target>) -> Vec<Target> {
-    let mut targets: Vec<Target> = Vec::new();
-    for target in all {
-        if target.resource.is_none() || !targets.iter().any(|t| t.resource == target.resource) {
-            targets.push(target);
-        }
-    }
+fn once(mut targets: Vec<Target>) -> Vec<Target> {
+    let mut met = HashSet::new();
+    targets.retain(|t| t.resource.as_ref().is_none_or(|r| met.insert(r.clone())));
     targets
+}
+
+/// The instances that a selector stands for.
+fn instances(ctx: &Ctx, incident: &Incident, selection: &Selection) -> Vec<Target> {
+    let account = match account(&selection.record.account_ref, &ctx.stores) {
+        Ok(account) => account,
+        Err(refusal) => return vec![Target { resource: None, resolved: Err(refusal) }],
+    };
+    let target = |(id, choice): (&String, Choice)| {
+        let resource = selector::resource(&selection.record, &account.spec.account_id, id);
+        let resolved = resolve(ctx, incident, &resource, &account).map(|r| Resolved { chosen: Some(choice), ..r });
+        Target { resource: Some(resource), resolved }
+    };
+    selection.choices().map(target).collect()
+}
+
+/// The account of a selector, where this Incident may use it in that region.
+pub fn reach(ctx: &Ctx, incident: &Incident, account_ref: &NameRef, region: &str) -> Result<Arc<AwsAccount>, Refusal> {
+    let account = account(account_ref, &ctx.stores)?;
+    usable(&account)?;
+    allowed(ctx, incident, &account)?;
+    is_listed(Some(region), &account)?;
+    Ok(account)
 }
 
 async fn one(ctx: &Ctx, incident: &Incident, target: &firebreak_crds::Target) -> Target {
@@ -168,7 +199,7 @@ fn resolve(ctx: &Ctx, incident: &Incident, resource: &Resource, account: &Arc<Aw
 fn reachable(ctx: &Ctx, incident: &Incident, resource: &Resource, account: &AwsAccount) -> Result<(), Refusal> {
     usable(account)?;
     allowed(ctx, incident, account)?;
-    region(resource, account)
+    is_listed(resource.region.as_deref(), account)
 }
 
 /// An account that says something else than AWS, or that another AwsAccount owns.
@@ -204,9 +235,9 @@ fn allowed(ctx: &Ctx, incident: &Incident, account: &AwsAccount) -> Result<(), R
     ))
 }
 
-fn region(resource: &Resource, account: &AwsAccount) -> Result<(), Refusal> {
-    match &resource.region {
-        Some(region) if !account.spec.regions.contains(region) => {
+fn is_listed(region: Option<&str>, account: &AwsAccount) -> Result<(), Refusal> {
+    match region {
+        Some(region) if !account.spec.regions.iter().any(|r| r == region) => {
             let what = format!(
                 "region {region} is not in spec.regions of AwsAccount {}: add it there, or mend the target",
                 account.name_any()
@@ -260,6 +291,7 @@ fn policy(ctx: &Ctx, incident: &Incident, resource: &Resource, account: &Arc<Aws
         release: spec.release.clone(),
         approvals: spec.approvals.clone(),
         waiting: Vec::new(),
+        chosen: None,
     })
 }
 
@@ -267,21 +299,26 @@ fn policy(ctx: &Ctx, incident: &Incident, resource: &Resource, account: &Arc<Aws
 fn limit(ctx: &Ctx, incident: &Incident, targets: &mut [Target]) {
     let held = ctx.stores.quarantines.state();
     let uid = incident.uid().unwrap_or_default();
-    let mut new: Vec<(String, String)> = Vec::new();
+    let own = held.iter().filter(|q| q.spec.holders.iter().any(|h| h.uid == uid));
+    let own: HashSet<String> = own.map(|q| q.name_any()).collect();
+    let mut taken: HashMap<String, HashSet<String>> = HashMap::new();
+    for quarantine in &held {
+        let account = quarantine.spec.resource.account_ref.name.clone();
+        taken.entry(account).or_default().insert(quarantine.name_any());
+    }
     for target in targets {
         let Ok(resolved) = &target.resolved else { continue };
         let (name, account) = (quarantine_name(&resolved.resource), resolved.account.name_any());
         let Some(max) = resolved.account.spec.limits.max_quarantines else { continue };
-        let theirs = held.iter().filter(|q| q.spec.resource.account_ref.name == account && q.name_any() != name).count();
-        let ours = new.iter().filter(|(a, n)| *a == account && !held.iter().any(|q| q.name_any() == *n)).count();
-        let mine = held.iter().any(|q| q.name_any() == name && q.spec.holders.iter().any(|h| h.uid == uid));
-        if !mine && theirs + ours >= usize::try_from(max).unwrap_or_default() {
+        let taken = taken.entry(account.clone()).or_default();
+        let others = taken.len() - usize::from(taken.contains(&name));
+        if !own.contains(&name) && others >= usize::try_from(max).unwrap_or_default() {
             let what = format!(
                 "AwsAccount {account} allows {max} quarantines at once: raise spec.limits.maxQuarantines, or release others"
             );
             target.resolved = Err(Refusal::new("LimitReached", what));
         } else {
-            new.push((account, name));
+            taken.insert(name);
         }
     }
 }

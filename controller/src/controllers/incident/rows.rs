@@ -1,63 +1,118 @@
 //! The rows of an Incident's status: each target, as its Quarantine says it is. Pure.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use firebreak_crds::conditions::{CONTAINED, READY, RELEASED};
 use firebreak_crds::{
     ActionState, Incident, Mode, Quarantine, ResidualDeny, Resource, TargetStatus, get_condition, is_true, quarantine_name,
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::report::World;
+use super::report::{UNDER_WAY, World};
 use super::resolve::{Refusal, Target};
+use super::selector::NOT_OBSERVED;
 use super::{Notes, holds};
 use crate::aws::Principal;
 use crate::clock;
 use crate::conditions::bounded;
 use crate::containment::{holds_digest, name_of, session_of};
 
-/// What the API has room for.
-const ROWS: usize = 400;
+/// So many targets stand in the status; of more than that, those that need somebody first.
+const ROWS: usize = 100;
+/// As much of their messages then.
+const MESSAGE: usize = 500;
+
+/// What the rows rest on, found by name.
+struct About<'a> {
+    incident: &'a Incident,
+    uid: String,
+    notes: HashMap<&'a str, &'a Refusal>,
+    problems: HashMap<&'a str, &'a String>,
+    earlier: HashMap<&'a Resource, &'a TargetStatus>,
+    world: &'a World,
+}
+
+impl<'a> About<'a> {
+    fn new(incident: &'a Incident, notes: &'a Notes, world: &'a World) -> Self {
+        let planned = notes.plan.iter().flat_map(|p| &p.targets);
+        Self {
+            incident,
+            uid: incident.uid().unwrap_or_default(),
+            notes: notes.per_target.iter().rev().map(|(name, note)| (name.as_str(), note)).collect(),
+            problems: planned.filter_map(|t| Some((t.resource.as_str(), t.problem.as_ref()?))).collect(),
+            earlier: earlier(incident).filter_map(|t| Some((t.resource.as_ref()?, t))).collect(),
+            world,
+        }
+    }
+
+    fn earlier(&self, resource: Option<&Resource>) -> Option<&'a TargetStatus> {
+        resource.and_then(|r| self.earlier.get(r)).copied()
+    }
+}
 
 /// Each target of the spec; then what is still held, or was until it was released, though the spec names it no more.
 pub fn all(incident: &Incident, targets: &[Target], notes: &Notes, world: &World, now: Timestamp) -> Vec<TargetStatus> {
-    let mut rows: Vec<TargetStatus> = targets.iter().map(|t| row(incident, t, notes, world)).collect();
-    let uid = incident.uid().unwrap_or_default();
-    for quarantine in world.holds(&uid) {
-        let resource = &quarantine.spec.resource;
-        if !rows.iter().any(|r| r.resource.as_ref() == Some(resource)) {
-            let (contained, reason, message) = containment(incident, quarantine);
-            let message = format!("no longer a target; stays contained until release. {message}");
-            rows.push(target(Some(resource.clone()), contained, reason, message));
+    let about = About::new(incident, notes, world);
+    let mut rows: Vec<TargetStatus> = targets.iter().map(|t| row(&about, t)).collect();
+    let mut told: HashSet<&Resource> = targets.iter().filter_map(|t| t.resource.as_ref()).collect();
+    for quarantine in world.holds(&about.uid).filter(|q| !told.contains(&q.spec.resource)) {
+        let (contained, reason, message) = containment(incident, quarantine);
+        let message = format!("no longer a target; stays contained until release. {message}");
+        rows.push(target(Some(quarantine.spec.resource.clone()), contained, reason, message));
+    }
+    told.extend(world.holds(&about.uid).map(|q| &q.spec.resource));
+    for before in earlier(incident).filter(|b| b.held_since.is_some() && incident.spec.mode == Mode::Release) {
+        if before.resource.as_ref().is_none_or(|r| !told.contains(r)) {
+            rows.push(released(&about, before.resource.clone(), false));
         }
     }
-    for before in earlier(incident).filter(|b| b.held_since.is_some()) {
-        if incident.spec.mode == Mode::Release && !rows.iter().any(|r| r.resource == before.resource) {
-            rows.push(released(incident, before.resource.clone(), world));
-        }
-    }
-    rows.truncate(ROWS);
-    rows.iter_mut().for_each(|row| complete(row, incident, world, now));
+    rows.iter_mut().for_each(|row| complete(row, &about, now));
     rows
+}
+
+/// The rows that the status has room for.
+pub fn shown(mut rows: Vec<TargetStatus>) -> Vec<TargetStatus> {
+    if rows.len() > ROWS {
+        rows.sort_by_key(urgency);
+        rows.truncate(ROWS);
+        rows.iter_mut().for_each(|row| row.message = bounded(std::mem::take(&mut row.message), MESSAGE));
+    }
+    rows
+}
+
+/// What a person must look at comes first, then what time will do, then what is done.
+fn urgency(row: &TargetStatus) -> u8 {
+    match (row.contained.as_str(), row.reason.as_str()) {
+        ("True", "Enforced") | (_, "Released" | "LetGo") => 4,
+        ("True", _) => 3,
+        (_, reason) if UNDER_WAY.contains(&reason) => 2,
+        ("Unknown", _) => 1,
+        _ => 0,
+    }
 }
 
 fn earlier(incident: &Incident) -> impl Iterator<Item = &TargetStatus> {
     incident.status.iter().flat_map(|s| &s.targets)
 }
 
-fn earlier_row<'a>(incident: &'a Incident, resource: Option<&Resource>) -> Option<&'a TargetStatus> {
-    earlier(incident).find(|t| t.resource.is_some() && t.resource.as_ref() == resource)
+/// Since when this Incident has held it, and the name of its Quarantine where there is one.
+fn complete(row: &mut TargetStatus, about: &About<'_>, now: Timestamp) {
+    let Some(name) = row.resource.as_ref().map(quarantine_name) else { return };
+    let quarantine = about.world.quarantines.get(&name);
+    let before = about.earlier(row.resource.as_ref());
+    let holds = quarantine.filter(|q| q.spec.holders.iter().any(|h| h.uid == about.uid));
+    let since = holds.map(|q| since(about, q, now));
+    row.held_since = before.and_then(|b| b.held_since.clone()).or(since);
+    row.quarantine = quarantine.filter(|_| row.reason != "Released").map(|_| name);
 }
 
-/// Since when this Incident has held it, and the name of its Quarantine where there is one.
-fn complete(row: &mut TargetStatus, incident: &Incident, world: &World, now: Timestamp) {
-    let name = row.resource.as_ref().map(quarantine_name);
-    let uid = incident.uid().unwrap_or_default();
-    let holds = world.holds(&uid).any(|q| Some(q.name_any()) == name);
-    let before = earlier_row(incident, row.resource.as_ref()).and_then(|b| b.held_since.clone());
-    row.held_since = before.or_else(|| holds.then(|| clock::time(now)));
-    row.quarantine = name.filter(|n| row.reason != "Released" && world.quarantines.contains_key(n));
+/// Of a hold that the status had no room for, its Quarantine knows best since when it has been.
+fn since(about: &About<'_>, quarantine: &Quarantine, now: Timestamp) -> Time {
+    let made = quarantine.metadata.creation_timestamp.clone().filter(|_| about.earlier.len() >= ROWS);
+    made.unwrap_or_else(|| clock::time(now))
 }
 
 fn target(
@@ -82,11 +137,11 @@ pub fn explained(t: &TargetStatus) -> String {
     if t.message.starts_with(&what) { t.message.clone() } else { format!("{what}: {}", t.message) }
 }
 
-fn row(incident: &Incident, t: &Target, notes: &Notes, world: &World) -> TargetStatus {
+fn row(about: &About<'_>, t: &Target) -> TargetStatus {
+    let About { incident, world, .. } = about;
     let name = t.resource.as_ref().map(quarantine_name).unwrap_or_default();
-    let uid = incident.uid().unwrap_or_default();
-    let quarantine = world.quarantines.get(&name).filter(|q| q.spec.holders.iter().any(|h| h.uid == uid));
-    let note = notes.per_target.iter().find(|(n, _)| *n == name).map(|(_, r)| r);
+    let quarantine = world.quarantines.get(&name).filter(|q| q.spec.holders.iter().any(|h| h.uid == about.uid));
+    let note = about.notes.get(name.as_str());
     if let Some(quarantine) = quarantine {
         let (contained, reason, message) = containment(incident, quarantine);
         let refusal = t.resolved.as_ref().err().map(|r| format!("{}; it stays contained until release", r.message));
@@ -96,14 +151,16 @@ fn row(incident: &Incident, t: &Target, notes: &Notes, world: &World) -> TargetS
         return target(t.resource.clone(), contained, reason, all.collect::<Vec<_>>().join("; "));
     }
     if incident.spec.mode == Mode::Release {
-        return released(incident, t.resource.clone(), world);
+        let chosen = t.resolved.as_ref().is_ok_and(|r| r.chosen.as_ref().is_some_and(|c| c.awaits.is_none()));
+        return released(about, t.resource.clone(), chosen);
     }
     match (&t.resolved, note) {
         (Err(Refusal { reason, message }), _) | (_, Some(Refusal { reason, message })) => {
-            target(t.resource.clone(), "False", *reason, message.clone())
+            let contained = if *reason == NOT_OBSERVED { "Unknown" } else { "False" };
+            target(t.resource.clone(), contained, *reason, message.clone())
         }
         _ if incident.spec.mode == Mode::Plan => {
-            target(t.resource.clone(), "False", "PlanOnly", planned(notes, t.resource.as_ref()))
+            target(t.resource.clone(), "False", "PlanOnly", planned(about, t.resource.as_ref()))
         }
         _ if incident.spec.suspend => target(t.resource.clone(), "False", "Suspended", "spec.suspend: no new holds"),
         _ => target(t.resource.clone(), "False", "Containing", "the hold is being made"),
@@ -111,10 +168,9 @@ fn row(incident: &Incident, t: &Target, notes: &Notes, world: &World) -> TargetS
 }
 
 /// In mode Plan: what stands in the way, if anything does.
-fn planned(notes: &Notes, resource: Option<&Resource>) -> String {
-    let arn = resource.map(Resource::arn).unwrap_or_default();
-    let row = notes.plan.iter().flat_map(|p| &p.targets).find(|t| t.resource == arn);
-    row.and_then(|t| t.problem.clone()).unwrap_or_else(|| "mode is Plan: set Contain to contain it".to_owned())
+fn planned(about: &About<'_>, resource: Option<&Resource>) -> String {
+    let problem = resource.and_then(|r| about.problems.get(r.arn().as_str()));
+    problem.map_or_else(|| "mode is Plan: set Contain to contain it".to_owned(), |p| (*p).clone())
 }
 
 /// Whether the target is contained for this holder: its Quarantine's status speaks of the holds as they are now, and every
@@ -145,10 +201,12 @@ fn containment(incident: &Incident, quarantine: &Quarantine) -> (&'static str, S
     }
 }
 
-/// A target in mode Release that this Incident does not hold. What was said when the release had ended stays said: what
+/// A target in mode Release that this Incident does not hold. `chosen`: a selector's list has it, so it was held if the status had
+/// no room to say so. What was said when the release had ended stays said: what
 /// others do to the resource later is no longer this Incident's.
-fn released(incident: &Incident, resource: Option<Resource>, world: &World) -> TargetStatus {
-    let before = earlier_row(incident, resource.as_ref());
+fn released(about: &About<'_>, resource: Option<Resource>, chosen: bool) -> TargetStatus {
+    let About { incident, world, .. } = about;
+    let before = about.earlier(resource.as_ref());
     let over = incident
         .status
         .as_ref()
@@ -157,7 +215,7 @@ fn released(incident: &Incident, resource: Option<Resource>, world: &World) -> T
         return before.clone();
     }
     let quarantine = resource.as_ref().and_then(|r| world.quarantines.get(&quarantine_name(r)));
-    let held = before.is_some_and(|b| b.held_since.is_some());
+    let held = before.map_or(chosen, |b| b.held_since.is_some());
     match quarantine {
         Some(quarantine) if quarantine.spec.holders.iter().any(|h| holds::is_mine(incident, h)) => {
             target(resource, "False", "Releasing", "the hold is being let go")
