@@ -73,6 +73,11 @@ impl Scene {
         run_instance(self.run(aws).instance_market_options(spot)).await
     }
 
+    /// One more instance like the first.
+    pub async fn another(&self, aws: &Aws) -> anyhow::Result<SceneInstance> {
+        run_instance(self.run(aws)).await
+    }
+
     fn run(&self, aws: &Aws) -> RunInstancesFluentBuilder {
         one_instance(aws, &self.subnet, &self.groups)
     }
@@ -89,6 +94,20 @@ impl Scene {
         route.gateway_id(gateway).send().await?;
         Ok(())
     }
+}
+
+/// An instance like those of a scene, in a network of its own.
+pub async fn elsewhere(aws: &Aws) -> anyhow::Result<SceneInstance> {
+    let (vpc, subnet) = network(aws).await?;
+    let groups = [group(aws, &vpc, "web").await?, group(aws, &vpc, "backup").await?];
+    instance(aws, &subnet, &groups).await
+}
+
+/// Gives an EC2 resource a tag.
+pub async fn tag(aws: &Aws, resource: &str, key: &str, value: &str) -> anyhow::Result<()> {
+    let tag = aws_sdk_ec2::types::Tag::builder().key(key).value(value).build();
+    aws.ec2.create_tags().resources(resource).tags(tag).send().await?;
+    Ok(())
 }
 
 /// A role with policies of both kinds, a permissions boundary and a tag.

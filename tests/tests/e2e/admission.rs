@@ -1,7 +1,7 @@
 //! What the API server refuses, with a message that names the field: by the CRDs' schemas and rules, and by the chart's
 //! admission policies.
 
-use firebreak_crds::ContainmentPolicy;
+use firebreak_crds::{ContainmentPolicy, Incident};
 use firebreak_tests::plane::Plane;
 use firebreak_tests::shared;
 use firebreak_tests::world::{World, manifest};
@@ -60,6 +60,13 @@ impl Field for Value {
     }
 }
 
+#[allow(clippy::needless_pass_by_value)] // callers write the criteria in place
+fn selector(criteria: Value) -> Value {
+    let mut selector = json!({ "accountRef": { "name": "nowhere" }, "region": "eu-west-1" });
+    selector.as_object_mut().unwrap().extend(criteria.as_object().unwrap().clone());
+    json!({ "ec2Selector": selector })
+}
+
 #[tokio::test]
 async fn bad_incidents_are_refused_with_the_name_of_the_field() {
     let user = |name: &str| json!({ "iamUser": { "accountRef": { "name": "nowhere" }, "userName": name } });
@@ -68,6 +75,7 @@ async fn bad_incidents_are_refused_with_the_name_of_the_field() {
     let arn = |arn: &str| json!({ "arn": { "accountRef": { "name": "nowhere" }, "arn": arn } });
     let mut both = user("mallory");
     both["ec2Instance"] = instance("eu-west-1", "i-0123456789abcdef0")["ec2Instance"].clone();
+    let vpc = "vpc-0123456789abcdef0";
     judge(
         "Incident",
         &[
@@ -84,13 +92,19 @@ async fn bad_incidents_are_refused_with_the_name_of_the_field() {
             (
                 "/spec/targets/0",
                 json!({}),
-                &["spec.targets", "exactly one of ec2Instance, iamUser, iamRole, accessKey, roleSession and arn"],
+                &[
+                    "spec.targets",
+                    "exactly one of ec2Instance, iamUser, iamRole, accessKey, roleSession, arn and ec2Selector",
+                ],
             ),
             ("/spec/targets/0", json!({ "iamUser": null }), &["spec.targets"]),
             (
                 "/spec/targets/0",
                 both,
-                &["spec.targets", "exactly one of ec2Instance, iamUser, iamRole, accessKey, roleSession and arn"],
+                &[
+                    "spec.targets",
+                    "exactly one of ec2Instance, iamUser, iamRole, accessKey, roleSession, arn and ec2Selector",
+                ],
             ),
             ("/spec/targets/0", user("no spaces"), &["spec.targets[0].iamUser.userName"]),
             ("/spec/targets/0", instance("eu-west-1", "i-123"), &["spec.targets[0].ec2Instance.instanceId"]),
@@ -102,6 +116,11 @@ async fn bad_incidents_are_refused_with_the_name_of_the_field() {
                 arn("arn:aws:s3:::bucket"),
                 &["spec.targets[0].arn.arn", "write the ARN of an EC2 instance"],
             ),
+            ("/spec/targets/0", selector(json!({})), &["spec.targets[0].ec2Selector", "give at least one of tags"]),
+            ("/spec/targets/0", selector(json!({ "tags": {} })), &["spec.targets[0].ec2Selector.tags"]),
+            ("/spec/targets/0", selector(json!({ "vpcId": "*" })), &["spec.targets[0].ec2Selector.vpcId"]),
+            ("/spec/targets/0", selector(json!({ "vpcId": vpc, "follow": true })), &["maxNewPerHour: needed with"]),
+            ("/spec/targets/0", selector(json!({ "vpcId": vpc, "maxNewPerHour": 2 })), &["maxNewPerHour: only with"]),
             ("/spec/suspended", json!(true), &["spec.suspended", "unknown field"]),
         ],
     )
@@ -153,6 +172,22 @@ async fn a_key_with_nothing_after_it_is_refused() {
         let sent = policies.create(&PostParams::default(), &serde_json::from_value(bad.clone()).unwrap()).await;
         let refused = sent.expect_err(&bad.to_string()).to_string();
         assert!(refused.contains(word), "no {word}, for {bad}: {refused}");
+    }
+}
+
+/// A selector with one criterion fewer than its author sees would choose more.
+#[tokio::test]
+async fn a_criterion_with_nothing_after_it_is_refused() {
+    let kind = ApiResource::erase::<Incident>(&());
+    let incidents = Api::<DynamicObject>::namespaced_with(plane().await.client().await, "default", &kind);
+    for criterion in ["vpcId", "subnetId", "securityGroupId", "autoScalingGroup", "tags"] {
+        let other = if criterion == "vpcId" { "sg-01234567" } else { "vpc-01234567" };
+        let field = if criterion == "vpcId" { "securityGroupId" } else { "vpcId" };
+        let mut bad = good("Incident", "judged-null");
+        bad["spec"]["targets"][0] = selector(json!({ field: other, criterion: null }));
+        let sent = incidents.create(&PostParams::default(), &serde_json::from_value(bad.clone()).unwrap()).await;
+        let refused = sent.expect_err(&bad.to_string()).to_string();
+        assert!(refused.contains("spec.targets[0].ec2Selector"), "{criterion}: {refused}");
     }
 }
 

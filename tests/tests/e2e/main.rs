@@ -28,4 +28,5 @@ mod refusals;
 mod release;
 mod roles;
 mod scaling;
+mod selectors;
 mod sessions;
