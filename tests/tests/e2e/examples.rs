@@ -70,10 +70,10 @@ async fn the_examples_plan_contain_and_give_back() {
     let incident = &files.iter().find(|(name, _)| name.contains("incident-selector")).unwrap().1;
     let contain = command(incident, "To contain:");
     world.plane.kubectl(&contain).await.unwrap();
-    condition(&incidents, "inc-2026-043", "Contained", "True", SOON).await;
+    condition(&incidents, "inc-2026-046", "Contained", "True", SOON).await;
     sight::isolated(&world.aws, interfaces).await.unwrap();
     release(&world, &contain).await;
-    condition(&incidents, "inc-2026-043", "Released", "True", SOON).await;
+    condition(&incidents, "inc-2026-046", "Released", "True", SOON).await;
     world.until_nothing_is_held().await;
     assert_eq!(sight::groups(&world.aws, interfaces).await.unwrap(), before);
 
