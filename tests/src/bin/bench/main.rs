@@ -24,8 +24,7 @@ async fn main() -> anyhow::Result<()> {
     let wanted = |name: &str| half.as_deref().is_none_or(|half| half == name);
     let plane = Plane::start().await?;
     if wanted("speed") {
-        let [firebreak, script] = speed::measure(&plane).await?;
-        speed::print(&firebreak, &script);
+        speed::print(&speed::measure(&plane).await?);
     }
     if wanted("scale") {
         let mut rows = Vec::new();

@@ -20,6 +20,21 @@ const RUNS: usize = 5;
 /// What the proxy adds to each AWS call.
 const DELAY: Duration = Duration::from_millis(50);
 
+/// Every action that there is.
+const THOROUGH: &str = include_str!("../../../../examples/21-containment-policy-thorough.yaml");
+
+/// How each is measured, in the order of the columns.
+#[derive(Clone, Copy)]
+enum How {
+    Firebreak,
+    /// With every action.
+    Thorough,
+    Script,
+}
+
+const HOW: [(How, &str); 3] =
+    [(How::Firebreak, "Firebreak"), (How::Thorough, "Firebreak, every action"), (How::Script, "sequential script")];
+
 /// One containment.
 pub struct Run {
     /// The cut, the conversion, keys and deny, the snapshots.
@@ -33,22 +48,30 @@ pub struct Run {
 /// The parts of the time to a milestone: until the first read, reading, until the first write, writing.
 type Phases = [Duration; 4];
 
-/// Firebreak and the script by turns, each time in an AWS account of its own.
-pub async fn measure(plane: &Plane) -> anyhow::Result<[Vec<Run>; 2]> {
+/// Firebreak, Firebreak with every action, and the script by turns, each time in an AWS account of its own.
+pub async fn measure(plane: &Plane) -> anyhow::Result<[Vec<Run>; 3]> {
     let mut controller = world::install(plane, crate::controller(), "30s").await?;
     controller.start()?;
-    let mut runs = [Vec::new(), Vec::new()];
+    let mut runs = [const { Vec::new() }; 3];
     for run in 1..=RUNS {
         eprintln!("bench: run {run} of {RUNS}");
-        runs[0].push(firebreak(plane).await?);
-        runs[1].push(script(plane).await?);
+        for (runs, (how, _)) in runs.iter_mut().zip(HOW) {
+            runs.push(match how {
+                How::Firebreak => firebreak(plane, "standard").await?,
+                How::Thorough => firebreak(plane, "thorough").await?,
+                How::Script => script(plane).await?,
+            });
+        }
     }
     Ok(runs)
 }
 
-async fn firebreak(plane: &Plane) -> anyhow::Result<Run> {
+async fn firebreak(plane: &Plane, policy: &str) -> anyhow::Result<Run> {
     let world = scene(plane).await?;
-    let incident = serde_json::from_value(world.incident("inc", "Contain", json!({})))?;
+    let thorough = format!("name: {}", world.policy_name("thorough"));
+    plane.apply(&THOROUGH.replace("name: thorough", &thorough)).await?;
+    let follow = json!({ "policyRef": { "name": world.policy_name(policy) } });
+    let incident = serde_json::from_value(world.incident("inc", "Contain", follow))?;
     let before = world.proxy.log().len();
     world.incidents().create(&PostParams::default(), &incident).await?;
     let accepted = Instant::now();
@@ -126,7 +149,7 @@ fn phases(log: &[Call], since: Instant, end: Option<Instant>, such: impl Fn(&Cal
 }
 
 /// The median of each moment, side by side.
-pub fn print(firebreak: &[Run], script: &[Run]) {
+pub fn print(all: &[Vec<Run>; 3]) {
     println!("\nEach AWS call takes {} ms longer than the emulator; median of {RUNS} runs.\n", DELAY.as_millis());
     let moments = ["last interface in the isolation group (the cut)", "conversion of tracked flows over"];
     let moments = moments.into_iter().chain(["last key off and denies in place", "snapshots started"]);
@@ -135,13 +158,13 @@ pub fn print(firebreak: &[Run], script: &[Run]) {
         let (all, changing) = (median(runs.iter().map(|r| r.calls)), median(runs.iter().map(|r| r.changing)));
         format!("{all} ({changing} changing)")
     };
-    let rows = moments.enumerate().map(|(nth, what)| vec![what.to_owned(), moment(firebreak, nth), moment(script, nth)]);
-    let counts = vec!["AWS calls until it is verified".to_owned(), count(firebreak), count(script)];
-    table(&["", "Firebreak", "sequential script"], rows.chain([counts]));
+    let row = |what: &str, cells: Vec<String>| [vec![what.to_owned()], cells].concat();
+    let rows = moments.enumerate().map(|(nth, what)| row(what, all.iter().map(|runs| moment(runs, nth)).collect()));
+    let counts = row("AWS calls until it is verified", all.iter().map(|runs| count(runs)).collect());
+    table(&[&[""][..], &HOW.map(|(_, name)| name)].concat(), rows.chain([counts]));
     println!("Where Firebreak's time goes:\n");
     let parts = ["until the first read", "reading", "until the first write", "writing"];
-    let part =
-        |which: usize, nth: usize| format!("{} ms", median(firebreak.iter().map(|r| r.phases[which][nth])).as_millis());
+    let part = |which: usize, nth: usize| format!("{} ms", median(all[0].iter().map(|r| r.phases[which][nth])).as_millis());
     let rows = parts.iter().enumerate().map(|(nth, what)| vec![(*what).to_owned(), part(0, nth), part(1, nth)]);
     table(&["", "the cut", "keys and denies"], rows);
 }
