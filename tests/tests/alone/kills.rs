@@ -13,6 +13,7 @@ use futures::future::join_all;
 use tokio::sync::watch;
 
 use crate::apart::{Apart, apart};
+use crate::scenario::Scenario;
 use crate::victim::{Goal, Place, Seen, Victim};
 
 /// Places that one kill tests.
@@ -21,52 +22,38 @@ const AT_ONCE: usize = 6;
 const HELD: Duration = Duration::from_millis(4500);
 /// A place that came too late, since the machine is busy, is tried again.
 const TRIES: usize = 4;
-/// Every action of a containment and of its release.
-const ACTIONS: [&str; 16] = [
-    "AttachUserPolicy",
-    "AuthorizeSecurityGroupEgress",
-    "AuthorizeSecurityGroupIngress",
-    "CreateSecurityGroup",
-    "CreateSnapshots",
-    "CreateTags",
-    "DeleteTags",
-    "DeleteUserPermissionsBoundary",
-    "DeleteUserPolicy",
-    "DetachUserPolicy",
-    "ModifyNetworkInterfaceAttribute",
-    "PutUserPermissionsBoundary",
-    "PutUserPolicy",
-    "TagUser",
-    "UntagUser",
-    "UpdateAccessKey",
-];
 const BOTH: [When; 2] = [When::Before, When::After];
 
 #[tokio::test]
 async fn killed_at_any_call_with_groups_made_ahead_it_ends_the_same() {
-    kill_everywhere("AllVpcs").await;
+    kill_everywhere(Scenario::GroupsAhead).await;
 }
 
 #[tokio::test]
 async fn killed_at_any_call_with_groups_made_on_demand_it_ends_the_same() {
-    kill_everywhere("OnDemand").await;
+    kill_everywhere(Scenario::GroupsOnDemand).await;
 }
 
-async fn kill_everywhere(isolation_groups: &str) {
+#[tokio::test]
+async fn killed_at_any_call_of_any_action_it_ends_the_same() {
+    kill_everywhere(Scenario::EveryAction).await;
+}
+
+async fn kill_everywhere(scenario: Scenario) {
     let Apart { plane, mut controller, place: _place } = apart(ControllerManager::Absent, "5s").await;
-    let (started, mut victims, mut todo) = (Instant::now(), Vec::new(), Todo::default());
+    let (started, mut victims, mut todo) = (Instant::now(), Vec::new(), Todo::of(scenario));
     while let Some(places) = todo.next() {
-        let round = join_all(places.iter().map(|place| Victim::new(&plane, *place, isolation_groups))).await;
+        let round = join_all(places.iter().map(|place| Victim::new(&plane, *place, scenario))).await;
         let contained = kill(&mut controller, &round, Goal::Contained).await;
         let released = kill(&mut controller, &round, Goal::Released).await;
-        println!("{isolation_groups} {:?} {places:?}: {contained:?} {released:?}", started.elapsed());
+        println!("{scenario:?} {:?} {places:?}: {contained:?} {released:?}", started.elapsed());
         for (place, seen) in places.into_iter().zip(contained.into_iter().zip(released)) {
             todo.done(place, [seen.0, seen.1]);
         }
         victims.extend(round);
     }
     join_all(victims.iter().map(Victim::has_one_set_of_snapshots)).await;
-    println!("{isolation_groups} {:?}: {} worlds", started.elapsed(), victims.len());
+    println!("{scenario:?} {:?}: {} worlds", started.elapsed(), victims.len());
     for victim in &victims {
         let openings = victim.judge.assert_no_call_was_wrong();
         assert!(openings >= 6, "two interfaces there and back, and a user: {openings}");
@@ -75,8 +62,9 @@ async fn kill_everywhere(isolation_groups: &str) {
 
 /// The places: by number until there are fewer calls; then the actions that were at none of these, since calls go out side by
 /// side in any order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Todo {
+    actions: &'static [&'static str],
     places: VecDeque<Place>,
     numbers: usize,
     beyond: bool,
@@ -85,6 +73,11 @@ struct Todo {
 }
 
 impl Todo {
+    fn of(scenario: Scenario) -> Self {
+        let (actions, beyond) = (scenario.actions(), !scenario.by_number());
+        Self { actions, places: VecDeque::new(), numbers: 0, beyond, by_action: false, held: BTreeSet::new() }
+    }
+
     fn next(&mut self) -> Option<Vec<Place>> {
         while self.places.len() < AT_ONCE && !self.beyond {
             self.numbers += 1;
@@ -101,7 +94,7 @@ impl Todo {
     }
 
     fn missed(&self) -> Vec<(&'static str, When)> {
-        let all = ACTIONS.into_iter().flat_map(|action| BOTH.map(|when| (action, when)));
+        let all = self.actions.iter().flat_map(|action| BOTH.map(|when| (*action, when)));
         all.filter(|(action, when)| !self.held.contains(&((*action).to_owned(), *when == When::Before))).collect()
     }
 

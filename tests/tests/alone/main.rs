@@ -11,4 +11,5 @@ mod kills;
 mod lease;
 mod picture;
 mod quiet;
+mod scenario;
 mod victim;

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::picture::Picture;
+use crate::scenario::{self, Scenario};
 
 /// So long is waited for the others once the first is held.
 const PATIENCE: Duration = Duration::from_millis(3500);
@@ -68,20 +69,25 @@ pub struct Victim<'p> {
     /// Of all its calls
     pub judge: Judge,
     place: Place,
+    scenario: Scenario,
     before: Picture,
+    /// What only some scenarios have
+    more: Vec<String>,
 }
 
 impl<'p> Victim<'p> {
     /// Not contained yet.
-    pub async fn new(on: &'p Plane, place: Place, isolation_groups: &str) -> Self {
+    pub async fn new(on: &'p Plane, place: Place, scenario: Scenario) -> Self {
         let world = World::unannounced(on, 1).await;
+        scenario.dress(&world).await.unwrap();
         let judge = Judge::of(&world).await;
         let before = Picture::of(&world).await;
-        let account = world.account(json!({ "prepare": { "isolationGroups": isolation_groups } }));
+        let more = more(&world, scenario).await.unwrap();
+        let account = world.account(json!({ "prepare": { "isolationGroups": scenario.isolation_groups() } }));
         on.apply(&account.to_string()).await.unwrap();
-        on.apply(&world.policy("standard", policy()).to_string()).await.unwrap();
+        on.apply(&world.policy("standard", scenario.policy()).to_string()).await.unwrap();
         world.account_ready().await;
-        Self { world, judge, place, before }
+        Self { world, judge, place, scenario, before, more }
     }
 
     /// Begins, and gives the call once it is held.
@@ -93,7 +99,9 @@ impl<'p> Victim<'p> {
             None => proxy.hold_changing(nth, when),
         };
         match goal {
-            Goal::Contained => self.world.declare("inc", "Contain", json!({})).await,
+            Goal::Contained => {
+                self.world.declare("inc", "Contain", json!({ "targets": self.scenario.targets(&self.world) })).await
+            }
             Goal::Released => self.world.change("inc", json!({ "mode": "Release" })).await,
         }
         let call = tokio::select! {
@@ -136,7 +144,8 @@ impl<'p> Victim<'p> {
         let [instance, user] = [self.world.scene.instances[0].id.as_str(), USER];
         let instance = self.world.quarantine_of(instance).await.expect("a Quarantine").spec;
         let windows: Vec<_> = instance.conversions.iter().map(|c| c.state).collect();
-        ensure!(windows == [ConversionState::Closed; 2], "{windows:?}");
+        let expected = if self.scenario.has_windows() { 2 } else { 0 };
+        ensure!(windows == vec![ConversionState::Closed; expected], "{windows:?}");
         let recorded = |spec: firebreak_crds::QuarantineSpec| {
             let original = spec.original.unwrap_or_default().into_iter();
             original.map(|(k, v)| (k, serde_json::from_str(&v.0).unwrap())).collect::<BTreeMap<String, Value>>()
@@ -162,6 +171,8 @@ impl<'p> Victim<'p> {
         ensure!(left.is_empty(), "{left:#?}");
         let now = Picture::of(&self.world).await;
         ensure!(now == Picture { residual: 1, ..self.before.clone() }, "{now:#?}, before: {:#?}", self.before);
+        let more = more(&self.world, self.scenario).await?;
+        ensure!(more == self.more, "{more:#?}, before: {:#?}", self.more);
         Ok(())
     }
 
@@ -183,16 +194,8 @@ impl<'p> Victim<'p> {
     }
 }
 
-/// Windows for every interface, and keys that come back.
-fn policy() -> Value {
-    json!({
-        "ec2Instance": {
-            "contain": [{ "isolateNetwork": { "severTrackedConnections": "Always" } }],
-            "evidence": [{ "ebsSnapshots": {} }],
-        },
-        "iamUser": { "contain": [{ "denyAll": {} }, { "deactivateAccessKeys": {} }] },
-        "release": { "reactivateAccessKeys": true },
-    })
+async fn more(world: &World<'_>, scenario: Scenario) -> anyhow::Result<Vec<String>> {
+    if scenario == Scenario::EveryAction { scenario::more(world).await } else { Ok(Vec::new()) }
 }
 
 /// Until long enough after the first call was held.
