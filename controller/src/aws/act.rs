@@ -21,7 +21,7 @@ mod session_denies;
 
 use std::time::{Duration, Instant};
 
-use firebreak_crds::{ContainAction, Evidence, Quarantine};
+use firebreak_crds::{ContainAction, Evidence, Holder, HolderState, Quarantine};
 use k8s_openapi::jiff::SignedDuration;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
@@ -225,8 +225,11 @@ fn spared(call: &Call, held: Option<&Quarantine>) -> Result<(), AwsError> {
     if quarantine.spec.suspend {
         return fenced("its Quarantine is suspended");
     }
-    let asked = |such: fn(&ContainAction) -> bool| quarantine.spec.holders.iter().flat_map(|h| &h.actions).any(such);
-    let agreed = asked(|a| a.terminate_instance.is_some()) && !asked(|a| a.protect_from_termination.is_some());
+    let asked = |h: &Holder, such: fn(&ContainAction) -> bool| h.actions.iter().any(such);
+    let mut holders = quarantine.spec.holders.iter();
+    let kept = holders.clone().any(|h| asked(h, |a| a.protect_from_termination.is_some()));
+    // What was only retained is a decision of before, and nobody keeps its evidence.
+    let agreed = !kept && holders.any(|h| h.state == HolderState::Holding && asked(h, |a| a.terminate_instance.is_some()));
     if matches!(call, Call::TerminateInstances { .. }) && !agreed {
         return fenced("its holders do not agree to it any more");
     }

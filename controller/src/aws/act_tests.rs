@@ -28,10 +28,15 @@ fn what_is_lost_for_good_is_spared_once_anything_speaks_against_it() {
     };
     let calls = || [Call::StopInstances { instance: "i-1".into() }, Call::TerminateInstances { instance: "i-1".into() }];
     let both = || held(vec![stop.clone(), terminate.clone()]);
+    let retained = |mut quarantine: Quarantine| {
+        quarantine.spec.holders.iter_mut().for_each(|h| h.state = HolderState::Retained);
+        quarantine
+    };
     for (what, quarantine, sent) in [
         ("as asked", Some(both()), [true, true]),
         ("let go", Some(example::quarantine(example::instance(), vec![])), [false, false]),
         ("another containment", None, [false, false]),
+        ("only retained", Some(retained(both())), [true, false]),
         ("suspended", Some(suspended(both())), [false, false]),
         ("who asked for the termination let go", Some(held(vec![stop.clone()])), [true, false]),
         ("somebody wants to keep it", Some(held(vec![terminate.clone(), stop.clone(), protect()])), [true, false]),

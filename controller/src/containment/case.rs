@@ -1,7 +1,8 @@
 //! Everything that a plan may depend on besides what was observed.
 
 use firebreak_crds::{
-    Conversion, ConversionState, Holder, KeyUser, OnConflict, Quarantine, QuarantineSpec, ReleasePolicy, Resource,
+    Conversion, ConversionState, Holder, HolderState, KeyUser, OnConflict, Quarantine, QuarantineSpec, ReleasePolicy,
+    Resource,
 };
 use k8s_openapi::jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -141,6 +142,13 @@ impl Case {
     #[must_use]
     pub fn asks(&self, action: &str) -> bool {
         self.holders.iter().flat_map(|h| &h.actions).any(|a| name_of(a) == action)
+    }
+
+    /// Whether an Incident that is there asks for an action now. What was only retained is a decision of before.
+    #[must_use]
+    pub fn holds(&self, action: &str) -> bool {
+        let holding = self.holders.iter().filter(|h| h.state == HolderState::Holding);
+        holding.flat_map(|h| &h.actions).any(|a| name_of(a) == action)
     }
 
     /// Whether an action is to be in force: a holder asks for it, or it is on record from when one did.

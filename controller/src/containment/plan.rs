@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::case::{Case, ENDED, unknown_key};
-use crate::aws::Call;
+use crate::aws::{Call, Instance};
 
 /// The record has room for 256 entries; some are kept for what every action must note.
 pub const RECORDS: usize = 200;
@@ -61,11 +61,11 @@ impl Plan {
         Self { verdict: Verdict::new(state, message), ..Self::default() }
     }
 
-    /// Nothing is left to contain of an instance that has ended. That is noted, since AWS forgets such an instance: absent alone
-    /// is not ended.
-    pub fn ended(case: &Case, message: impl Into<String>) -> Self {
+    /// Nothing is left to contain of an instance that has ended, or is ending. Once it is terminated that is noted, since AWS forgets
+    /// such an instance: absent alone is not ended.
+    pub fn ended(case: &Case, instance: &Instance, message: impl Into<String>) -> Self {
         let mut plan = Self::done(ActionState::InForce, message);
-        if !case.has_ended() {
+        if instance.is_terminated() && !case.has_ended() {
             plan.record(ENDED, &case.now);
         }
         plan

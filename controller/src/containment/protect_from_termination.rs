@@ -10,7 +10,7 @@ use firebreak_crds::{ActionState, Empty, OnConflict};
 use serde::{Deserialize, Serialize};
 
 use super::case::Case;
-use super::drive::Action;
+use super::drive::{Action, Stage};
 use super::given::{no_such_key, reads};
 use super::plan::{Plan, RECORDS};
 use super::stop_instance::{LIFTED, Stop};
@@ -41,6 +41,7 @@ struct Original {
 
 impl Action for Protection {
     const NAME: &'static str = "protectFromTermination";
+    const STAGE: Stage = Stage::Service;
     type Params = Empty;
     type Look = Look;
 
@@ -65,11 +66,12 @@ impl Action for Protection {
     fn contain(case: &Case, _: &Empty, look: &Look) -> Plan {
         let Some(instance) = &look.instance else { return super::isolate_network::not_seen(case) };
         if instance.is_ended() {
-            return Plan::ended(case, "the instance is terminated: nothing is left to protect");
+            return Plan::ended(case, instance, "the instance is terminated: nothing is left to protect");
         }
         let Some(mut shown) = look.shown() else { return not_yet() };
-        let stops = case.wants(Stop::NAME);
-        shown.retain(|name, _| !(stops && name == STOP)); // it would stop our own call: stopInstance has it in hand
+        // It would stop our own call: once it is lifted for that, or the instance does not run, stopInstance has it in hand.
+        let stops = case.wants(Stop::NAME) && (case.original.contains_key(LIFTED) || instance.state != "running");
+        shown.retain(|name, _| !(stops && name == STOP));
         let mut plan = Plan::default();
         if case.is_unknown(Self::NAME) || (!case.has_record_of(Self::NAME) && is_marked_before(case, &instance.tags)) {
             plan.unknown(case, Self::NAME);

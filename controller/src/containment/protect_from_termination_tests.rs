@@ -121,10 +121,20 @@ fn a_protection_from_before_that_somebody_took_away_is_a_conflict() {
 fn stop_protection_is_left_to_what_stops_the_instance() {
     let (mut case, look) = contained(&unprotected());
     case.holders = vec![example::holder("1", "inc-1", vec![example::protect(), example::end("stopInstance")])];
-    let mut lifted = look.clone();
-    lifted.protection.as_mut().unwrap().disable_api_stop = false;
-    for look in [&look, &lifted] {
-        let plan = Protection::contain(&case, &Empty {}, look);
+    let mut unlifted = look.clone();
+    unlifted.protection.as_mut().unwrap().disable_api_stop = false;
+    let plan = Protection::contain(&case, &Empty {}, &unlifted);
+    assert_eq!(plan.calls, [set(DisableApiStop, true)], "a stop that is refused must not leave it open");
+    let lifted = example::recorded(case.clone(), LIFTED, &serde_json::json!({ "protected": false }));
+    let stopped = |look: &Look| {
+        let mut look = look.clone();
+        look.instance.as_mut().unwrap().state = "stopped".into();
+        look
+    };
+    for (case, look) in
+        [(&lifted, look.clone()), (&lifted, unlifted.clone()), (&case, stopped(&look)), (&case, stopped(&unlifted))]
+    {
+        let plan = Protection::contain(case, &Empty {}, &look);
         assert!(plan.is_done() && plan.verdict.state == ActionState::InForce, "{plan:?}");
         assert!(plan.verdict.drift.is_empty() && plan.verdict.message.contains("no stop protection"), "{plan:?}");
     }

@@ -11,7 +11,7 @@ use firebreak_crds::{ActionState, EndInstance, OnConflict};
 use serde::{Deserialize, Serialize};
 
 use super::case::Case;
-use super::drive::Action;
+use super::drive::{Action, Stage};
 pub use super::ending::Look;
 use super::ending::{in_a_group, loses_data};
 use super::given::{no_such_key, reads};
@@ -40,6 +40,7 @@ struct Protected {
 
 impl Action for Stop {
     const NAME: &'static str = "stopInstance";
+    const STAGE: Stage = Stage::Start;
     type Params = EndInstance;
     type Look = Look;
 
@@ -72,7 +73,7 @@ impl Action for Stop {
     fn contain(case: &Case, params: &EndInstance, look: &Look) -> Plan {
         let Some(instance) = &look.instance else { return super::isolate_network::not_seen(case) };
         if instance.is_ended() {
-            return Plan::ended(case, "the instance is terminated: nothing is left to stop");
+            return Plan::ended(case, instance, "the instance is terminated: nothing is left to stop");
         }
         let mut plan = Plan::default();
         record(&mut plan, case, instance);
@@ -187,9 +188,13 @@ fn as_before(case: &Case, look: &Look, instance: &Instance) -> Plan {
     let Some(original) = case.recorded::<Original>(Stop::NAME) else { return release_unknown(case) };
     match (original.ran(), instance.state.as_str()) {
         (true, "running") | (false, "stopped" | "stopping") => Plan::done(ActionState::Released, ""),
+        (true, "stopped") if case.decision == Some(OnConflict::KeepTheirs) => {
+            Plan::done(ActionState::Released, "it stays stopped, as was decided")
+        }
         (true, "stopped") => {
             let calls = vec![Call::StartInstances { instance: instance.id.clone() }]; // AWS shows what we left
-            Plan { calls, verdict: Verdict::new(ActionState::InProgress, "it starts again"), ..Plan::default() }
+            let what = "it starts again; where AWS cannot start it, spec.release.onConflict: KeepTheirs leaves it stopped";
+            Plan { calls, verdict: Verdict::new(ActionState::InProgress, what), ..Plan::default() }
         }
         (true, state) => Plan::done(ActionState::InProgress, format!("it is {state}")),
         (false, _) => ran_since(case, look, instance),

@@ -196,3 +196,12 @@ fn an_instance_that_is_gone_is_contained_and_gives_nothing_back() {
         assert_eq!(Stop::contain(&case, &params(false), &Look::default()).verdict.state, state);
     }
 }
+
+#[test]
+fn an_instance_that_aws_cannot_start_holds_no_release_up_once_a_person_says_so() {
+    let case = example::recorded(case(), Stop::NAME, &Original { state: "running".into() });
+    assert_eq!(Stop::release(&case, &look("stopped")).calls.len(), 1);
+    let kept = Case { decision: Some(OnConflict::KeepTheirs), ..case };
+    let plan = Stop::release(&kept, &look("stopped"));
+    assert!(plan.is_done() && plan.verdict.state == ActionState::Released, "{plan:?}");
+}

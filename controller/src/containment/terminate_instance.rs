@@ -56,17 +56,20 @@ impl Action for Terminate {
 
     fn contain(case: &Case, params: &EndInstance, look: &Look) -> Plan {
         let Some(instance) = &look.instance else { return super::isolate_network::not_seen(case) };
-        if instance.is_ended() {
-            let ending = if instance.is_terminated() { "terminated" } else { "ending" };
-            return Plan::ended(case, format!("the instance is {ending}: nothing brings it back"));
+        if instance.is_terminated() {
+            return Plan::ended(case, instance, "the instance is terminated: nothing brings it back");
         }
-        if !case.asks(Self::NAME) {
-            return Plan::done(ActionState::InForce, "nobody asks for it any more: the instance is not terminated");
+        if instance.is_ended() {
+            return Plan::done(ActionState::InProgress, "AWS is ending the instance");
+        }
+        if !case.holds(Self::NAME) {
+            return Plan::done(ActionState::InForce, "no Incident asks for it any more: the instance is not terminated");
         }
         let refused = contradicted(case)
             .or_else(|| in_a_group(case, look))
             .or_else(|| loses_data(look, instance, *params))
-            .or_else(|| is_protected(look));
+            .or_else(|| is_protected(look))
+            .or_else(|| comes_again(look, instance));
         if let Some(verdict) = refused {
             return Plan { verdict, ..Plan::default() };
         }
@@ -101,6 +104,13 @@ fn contradicted(case: &Case) -> Option<Verdict> {
     let why =
         "not done: protectFromTermination, which another Incident holds it with, contradicts it; this one must be let go";
     case.wants(Protection::NAME).then(|| Verdict::new(ActionState::Failed, why))
+}
+
+/// AWS answers the end of such an instance with another one from the same image, in no quarantine.
+/// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-requests.html>
+fn comes_again(look: &Look, instance: &Instance) -> Option<Verdict> {
+    let why = "not done: its Spot request is persistent, so AWS would launch another like it; cancel that request first";
+    (instance.spot && look.persistent).then(|| Verdict::new(ActionState::Failed, why))
 }
 
 fn is_protected(look: &Look) -> Option<Verdict> {

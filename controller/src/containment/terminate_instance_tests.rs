@@ -34,11 +34,29 @@ fn it_is_noted_and_ended_whether_it_runs_or_not() {
         let plan = Terminate::contain(&case(), &params(false), &look(state));
         assert_eq!((plan.calls, &plan.record["terminateInstance"]), (ends(), &serde_json::json!({ "state": state })));
     }
-    for state in ["shutting-down", "terminated"] {
-        let plan = Terminate::contain(&case(), &params(false), &look(state));
-        assert!(plan.calls.is_empty() && plan.verdict.state == ActionState::InForce, "{plan:?}");
-        assert!(plan.verdict.message.contains("nothing brings it back"), "{plan:?}");
-    }
+    let ending = Terminate::contain(&case(), &params(false), &look("shutting-down"));
+    assert!(ending.is_done() && ending.verdict.state == ActionState::InProgress, "it may have traffic: {ending:?}");
+    let ended = Terminate::contain(&case(), &params(false), &look("terminated"));
+    assert!(ended.calls.is_empty() && ended.verdict.state == ActionState::InForce, "{ended:?}");
+    assert!(ended.verdict.message.contains("nothing brings it back"), "{ended:?}");
+}
+
+#[test]
+fn what_was_only_retained_is_ended_by_nobody() {
+    let mut case = case();
+    case.holders.iter_mut().for_each(|h| h.state = firebreak_crds::HolderState::Retained);
+    let plan = Terminate::contain(&case, &params(false), &look("running"));
+    assert!(plan.is_done() && plan.verdict.message.contains("no Incident asks for it any more"), "{plan:?}");
+}
+
+#[test]
+fn a_spot_request_that_outlives_the_instance_keeps_it() {
+    let persistent = with(|l| {
+        l.instance.as_mut().unwrap().spot = true;
+        l.persistent = true;
+    });
+    let plan = Terminate::contain(&case(), &params(true), &persistent);
+    assert!(plan.is_done() && plan.verdict.message.contains("cancel that request first"), "{plan:?}");
 }
 
 #[test]

@@ -179,6 +179,7 @@ impl Simulated for Terminate {
             assert!(matches!(call, Call::TerminateInstances { .. }), "not a call that contains: {call}");
             assert!(case.has_record_of(Terminate::NAME) || plan.record.contains_key(Terminate::NAME));
             assert!(look.membership.is_none() && look.protected == Some(false));
+            assert!(!(look.persistent && look.instance.as_ref().is_some_and(|i| i.spot)), "AWS would launch another");
         }
     }
 
@@ -187,7 +188,8 @@ impl Simulated for Terminate {
     }
 
     fn contained(_: &Case, params: &EndInstance, aws: &Look, verdict: &Verdict) {
-        let kept = there(aws) && (must_not_end(aws, *params) || aws.protected == Some(true));
+        let again = aws.persistent && aws.instance.as_ref().is_some_and(|i| i.spot);
+        let kept = there(aws) && (must_not_end(aws, *params) || aws.protected == Some(true) || again);
         let expected = if kept || aws.instance.is_none() { ActionState::Failed } else { ActionState::InForce };
         assert_eq!(verdict.state, expected, "{}", verdict.message);
         assert_eq!(there(aws), kept);

@@ -8,6 +8,7 @@ use std::borrow::Borrow;
 use std::collections::HashMap;
 
 use firebreak_crds::{Approval, ContainAction, Evidence, Incident, Mode, quarantine_name};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 
@@ -19,6 +20,8 @@ use crate::controllers::evidence::is_complete;
 use crate::controllers::{Ctx, Error, kube};
 use crate::stores::Stores;
 
+/// Evidence and hold are asked for at the same moment; this is more than that moment takes.
+const ASKED_WITHIN: SignedDuration = SignedDuration::from_mins(1);
 /// The reason of what waits for evidence.
 pub const AWAITING_EVIDENCE: &str = "AwaitingEvidence";
 
@@ -84,17 +87,15 @@ async fn await_evidence(
     }
     let known = ctx.stores.evidence.state();
     let known = by_arn(&known);
-    if !asking.iter().any(|(resolved, _)| missing(incident, resolved, &known).is_empty()) {
-        return targets
-            .iter_mut()
-            .zip(held)
-            .for_each(|(t, held)| keep(&DESTRUCTIVE, t, held, |r| missing(incident, r, &known)));
+    let open = |r: &Resolved, known: &HashMap<String, Vec<&Evidence>>| open(incident, r, since(ctx, r), known);
+    if !asking.iter().any(|(resolved, _)| open(resolved, &known).is_empty()) {
+        return targets.iter_mut().zip(held).for_each(|(t, held)| keep(&DESTRUCTIVE, t, held, |r| open(r, &known)));
     }
     let live = kube("list Evidence", Api::<Evidence>::all(ctx.client.clone()).list(&ListParams::default())).await;
     notes.again |= live.is_err();
     let live = live.as_ref().map(|live| by_arn(&live.items));
     let said = |r: &Resolved| match &live {
-        Ok(live) => missing(incident, r, live),
+        Ok(live) => open(r, live),
         Err(error) => vec![Error::to_string(error)],
     };
     targets.iter_mut().zip(held).for_each(|(t, held)| keep(&DESTRUCTIVE, t, held, said));
@@ -118,6 +119,31 @@ fn keep(names: &[&str], target: &mut Target, held: &[ContainAction], missing: im
         let what = format!("{} waits until all evidence is complete: {}", waiting.join(", "), missing.join("; "));
         target.waiting.push(Refusal::new(AWAITING_EVIDENCE, what));
     }
+}
+
+/// When the containment of a target began; None where it has not.
+fn since(ctx: &Ctx, target: &Resolved) -> Option<Timestamp> {
+    let quarantine = Stores::named(&ctx.stores.quarantines, &quarantine_name(&target.resource))?;
+    quarantine.metadata.creation_timestamp.as_ref().map(|t| t.0)
+}
+
+/// The evidence without which nothing is destroyed: what is not complete, and what shows an earlier containment only.
+fn open(
+    incident: &Incident,
+    target: &Resolved,
+    since: Option<Timestamp>,
+    known: &HashMap<String, Vec<&Evidence>>,
+) -> Vec<String> {
+    let mut open = missing(incident, target, known);
+    let of_it = known.get(&target.resource.arn()).map(Vec::as_slice).unwrap_or_default();
+    let taken = |e: &Evidence| e.status.as_ref().and_then(|s| s.request.as_ref()).map(|r| r.at.0);
+    let of_before = |e: &Evidence| is_complete(e) && since.zip(taken(e)).is_none_or(|(since, at)| at + ASKED_WITHIN < since);
+    for (name, _) in evidence::wanted(incident, target) {
+        if of_it.iter().any(|e| e.name_any() == name && of_before(e)) {
+            open.push(format!("{name}: taken before this containment; another Incident takes a new set"));
+        }
+    }
+    open
 }
 
 /// The evidence that is not complete: what this Incident's policy asks for, and what any other has of the same resource.

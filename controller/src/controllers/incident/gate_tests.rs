@@ -103,3 +103,27 @@ fn what_people_must_do_is_said_before_what_time_will_do() {
     assert_eq!((told.reason, told.message.as_str()), (approval::AWAITING, "instance i-1: why"));
     assert_eq!(first(&[waits(AWAITING_EVIDENCE)]).unwrap().reason, AWAITING_EVIDENCE);
 }
+
+#[test]
+fn evidence_of_an_earlier_containment_lets_nothing_be_destroyed() {
+    let target = instance(1);
+    let resolved = target.resolved.as_ref().unwrap();
+    let mut evidence = snapshots(&incident().metadata.uid.unwrap(), example::instance(), Some("True"));
+    let at = |second| Timestamp::from_second(second).unwrap();
+    let request = |second| firebreak_crds::Request {
+        at: crate::clock::time(at(second)),
+        outcome: firebreak_crds::RequestOutcome::Accepted,
+        message: String::new(),
+    };
+    for (taken, began, goes) in [
+        (1000, Some(1000), true),
+        (1000, Some(1030), true),
+        (1000, Some(900), true),
+        (1000, Some(5000), false),
+        (1000, None, false),
+    ] {
+        evidence.status.as_mut().unwrap().request = Some(request(taken));
+        let open = open(&incident(), resolved, began.map(at), &by_arn(std::slice::from_ref(&evidence)));
+        assert_eq!(open.is_empty(), goes, "{taken} {began:?}: {open:?}");
+    }
+}
