@@ -24,6 +24,19 @@ pub struct Memo {
     pub changed: Instant,
     /// When AWS was last seen.
     pub seen: Instant,
+    /// What somebody changed, of which no status and no event tells yet.
+    pub untold: Vec<Untold>,
+}
+
+/// A change of somebody else's that was seen.
+#[derive(Clone, Debug)]
+pub struct Untold {
+    /// The action that it undid, in part or wholly.
+    pub action: &'static str,
+    /// What was changed.
+    pub drift: Vec<String>,
+    /// Whether it put the action out of force.
+    pub open: bool,
 }
 
 /// What is remembered, by uid.
@@ -50,7 +63,7 @@ impl Memory {
     #[must_use]
     pub fn of(&self, uid: &str) -> Memo {
         let now = Instant::now();
-        let new = Memo { basis: String::new(), due: now, changed: now, seen: now };
+        let new = Memo { basis: String::new(), due: now, changed: now, seen: now, untold: Vec::new() };
         self.memos().entry(uid.to_owned()).or_insert(new).clone()
     }
 

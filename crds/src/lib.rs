@@ -43,8 +43,8 @@ pub use incident::{
 };
 pub use names::{evidence_name, quarantine_name};
 pub use quarantine::{
-    ActionState, ActionStatus, Conversion, ConversionState, Holder, HolderState, OnConflict, PutBack, Quarantine,
-    QuarantineSpec, QuarantineStatus, ReleaseDecision, Text,
+    ActionState, ActionStatus, Conversion, ConversionState, Holder, HolderState, OnConflict, Quarantine, QuarantineSpec,
+    QuarantineStatus, ReleaseDecision, Text, Undone,
 };
 pub use resource::{IncidentRef, KeyUser, NameRef, Resource, ResourceKind};
 pub use selector::{Ec2SelectorTarget, Joined, MAX_SELECTED, SelectorStatus, TagValue};

@@ -212,19 +212,19 @@ pub struct ActionStatus {
     #[serde(default)]
     #[schemars(length(max = 2048))]
     pub message: String,
-    /// What somebody undid within the last ten minutes, and was put back.
+    /// When somebody put it out of force, within the last ten minutes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32))]
-    pub put_back: Vec<PutBack>,
+    #[schemars(length(max = 8))]
+    pub undone: Vec<Undone>,
 }
 
-/// A change of somebody else's that was put back.
+/// A change of somebody else's that put an action out of force.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct PutBack {
-    /// What had been changed.
+pub struct Undone {
+    /// What was changed.
     #[schemars(length(max = 512))]
     pub what: String,
-    /// When it was put back.
+    /// When that was seen.
     pub at: Time,
 }
 
@@ -237,7 +237,7 @@ pub enum ActionState {
     InProgress,
     /// Read back in force.
     InForce,
-    /// Read back in force, but somebody undid the same thing five times within ten minutes: most of the time it may be open.
+    /// Read back in force, but somebody undid it five times within ten minutes: most of the time it may be open.
     Contested,
     /// AWS refused, or the resource cannot be found; the message says what to do.
     Failed,

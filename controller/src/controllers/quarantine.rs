@@ -24,7 +24,7 @@ use crate::containment::{
     Adopted, Adoption, Case, DESTRUCTIVE, Keys, Ledger, LedgerError, Pass, REVOKE_INSTANCE_ROLE, Report, SecondCopy, Stage,
     Wanted, beside, wanted,
 };
-use crate::memory::{Memo, next_sweep};
+use crate::memory::{Memo, Untold, next_sweep};
 use crate::stores::Stores;
 
 /// Reconciles one Quarantine.
@@ -78,15 +78,20 @@ impl Turn<'_> {
         let before = self.ctx.memory.of(&self.uid);
         let lags = self.ctx.memory.lags(&self.uid);
         let suspended = quarantine.spec.suspend;
-        let Carried { reports, quarantine, copy, adopted } = Box::pin(self.carry_out(quarantine, releasing)).await;
+        let Carried { mut reports, quarantine, copy, adopted } = Box::pin(self.carry_out(quarantine, releasing)).await;
         if let Some(adopted) = adopted {
             report::publish_adopted(&self.ctx.events, &quarantine, &adopted).await;
             return Err(Error::Changed(quarantine.name_any())); // there may be more to carry out than this pass knew of
         }
+        let untold = before.untold.clone();
+        let memo = Memo { untold: Vec::new(), ..self.remember(&quarantine, &reports, before) };
+        let lags = lags && untold.is_empty();
+        recall(&mut reports, untold);
+        let open = if lags { Vec::new() } else { drifts(&reports) };
+        self.ctx.memory.set(&self.uid, Memo { untold: open, ..memo.clone() }); // whatever becomes of this pass
         if reports.iter().any(|r| r.ledger == Some(LedgerError::Changed)) {
             return Err(Error::Changed(quarantine.name_any()));
         }
-        let memo = self.remember(&quarantine, &reports, before);
         let unseen_for = memo.seen.elapsed();
         let seen = Seen { releasing, suspended, lags, interval: self.ctx.drift_interval, unseen_for, reports, copy };
         let acted = quarantine.clone();
@@ -126,13 +131,18 @@ impl Turn<'_> {
         let (name, uid, suspended) = (quarantine.name_any(), self.uid.clone(), quarantine.spec.suspend);
         let beside = beside(&quarantine, &self.ctx.stores.quarantines.state());
         let (ledger, adoption) = (Ledger::new(self.api.clone(), quarantine), Adoption::new(keys.clone()));
-        let guard = if releasing { Guard::StillToRelease { name, uid } } else { Guard::StillHeld { name, uid } };
         let (actor, session, records) = (&self.ctx.actor, &*session, &ledger);
-        let pass = Pass { session, actor, ledger: records, adoption: &adoption, releasing, suspended, guard, beside };
-        let mut reports = if releasing { give_back(&wanted, &pass).await } else { contain(&wanted, &pass).await };
-        let through = reports
-            .iter()
-            .all(|r| r.seen && r.verdict.state != ActionState::InProgress && r.verdict.state != ActionState::Conflict);
+        let pass = |releasing, guard| {
+            let beside = beside.clone();
+            Pass { session, actor, ledger: records, adoption: &adoption, releasing, suspended, guard, beside }
+        };
+        let holding = pass(false, Guard::StillHeld { name: name.clone(), uid: uid.clone() });
+        let releases = pass(true, Guard::StillToRelease { name, uid });
+        let mut reports =
+            if releasing { give_back(&wanted, &releases, &holding).await } else { contain(&wanted, &holding).await };
+        let held = |r: &Report| r.seen && !matches!(r.verdict.state, ActionState::InProgress | ActionState::Conflict);
+        let through = reports.iter().all(|r| if releasing { r.is_released() } else { held(r) });
+        let pass = if releasing { releases } else { holding };
         let all = reports.len() == wanted.len() && !wanted.is_empty();
         let digest = async || copy_digest(&ledger.latest().await, &session.partition, &keys);
         let mark = mark(&ledger.latest().await, releasing, digest().await.as_ref(), &keys);
@@ -212,15 +222,46 @@ async fn side_by_side(wanted: impl IntoIterator<Item = &Wanted>, pass: &Pass<'_>
     join_all(wanted.into_iter().map(|action| action.run(pass))).await
 }
 
-/// Stage after stage, each when the one before it is given back. What waits stands as it stood.
-async fn give_back(wanted: &[Wanted], pass: &Pass<'_>) -> Vec<Report> {
+/// Stage after stage, each when the one before it is given back. What waits is kept in force meanwhile, as before the release.
+async fn give_back(wanted: &[Wanted], releases: &Pass<'_>, holding: &Pass<'_>) -> Vec<Report> {
     let mut reports: Vec<Report> = Vec::with_capacity(wanted.len());
     for stage in Stage::ALL {
+        let of_it = wanted.iter().filter(|w| w.stage() == stage);
         if reports.iter().all(Report::is_released) {
-            reports.extend(side_by_side(wanted.iter().filter(|w| w.stage() == stage), pass).await);
+            reports.extend(side_by_side(of_it, releases).await);
+        } else {
+            let quarantine = releases.ledger.latest().await;
+            let kept = of_it.filter(|w| !DESTRUCTIVE.contains(&w.name()) && !was_given_back(&quarantine, w.name()));
+            reports.extend(side_by_side(kept, holding).await);
         }
     }
     reports
+}
+
+/// Whether a release had come to that action already: then it is not taken again.
+fn was_given_back(quarantine: &Quarantine, action: &str) -> bool {
+    was(quarantine, action).is_some_and(|state| matches!(state, ActionState::Released | ActionState::Conflict))
+}
+
+/// How an action stood when it was last told.
+fn was(quarantine: &Quarantine, action: &str) -> Option<ActionState> {
+    quarantine.status.as_ref()?.actions.iter().find(|a| a.name == action).map(|a| a.state)
+}
+
+/// What was changed by somebody, to be told later where it cannot be told now.
+fn drifts(reports: &[Report]) -> Vec<Untold> {
+    let drifted = reports.iter().filter(|r| !r.verdict.drift.is_empty());
+    drifted.map(|r| Untold { action: r.name, drift: r.verdict.drift.clone(), open: r.open }).collect()
+}
+
+/// What an earlier pass put back and could not tell is told with this one.
+fn recall(reports: &mut [Report], untold: Vec<Untold>) {
+    for Untold { action, drift, open } in untold {
+        for report in reports.iter_mut().filter(|r| r.name == action && r.verdict.drift.is_empty()) {
+            report.verdict.drift.clone_from(&drift);
+            (report.open, report.wrote) = (open, true);
+        }
+    }
 }
 
 /// All but what destroys, side by side; then that, one after the other, once what the others change is on record.
@@ -228,7 +269,10 @@ async fn contain(wanted: &[Wanted], pass: &Pass<'_>) -> Vec<Report> {
     let destroys = |action: &&Wanted| DESTRUCTIVE.contains(&action.name());
     let mut reports = side_by_side(wanted.iter().filter(|a| !destroys(a)), pass).await;
     for action in wanted.iter().filter(destroys) {
-        let report = match unrecorded(&pass.ledger.latest().await, &reports) {
+        let quarantine = pass.ledger.latest().await;
+        // What it was to wait for is on record, or lost, since it was in force for the first time.
+        let again = matches!(was(&quarantine, action.name()), Some(ActionState::InForce | ActionState::Contested));
+        let report = match unrecorded(&quarantine, &reports).filter(|_| !again) {
             None => Box::pin(action.run(pass)).await,
             Some(other) => Report::waits(action.name(), other),
         };
@@ -241,7 +285,8 @@ async fn contain(wanted: &[Wanted], pass: &Pass<'_>) -> Vec<Report> {
 fn unrecorded<'r>(quarantine: &Quarantine, reports: &'r [Report]) -> Option<&'r Report> {
     let of = |r: &Report, key: &String| key.split('/').next() == Some(r.name);
     let recorded = |r: &Report| quarantine.spec.original.iter().flat_map(|o| o.keys()).any(|key| of(r, key));
-    reports.iter().find(|r| r.ledger.is_some() || !(r.seen || recorded(r)))
+    let nothing_to_lose = |r: &Report| r.seen && r.verdict.state != ActionState::InProgress;
+    reports.iter().find(|r| r.ledger.is_some() || !(nothing_to_lose(r) || recorded(r)))
 }
 
 /// What came of one pass.
@@ -302,7 +347,9 @@ mod tests {
     fn what_destroys_waits_until_what_the_others_change_is_on_record() {
         let error = AwsError { class: Class::Denied, operation: "o".into(), code: "c".into(), message: "m".into() };
         let unseen = Report::unseen("isolateNetwork", error.clone());
-        let seen = Report { seen: true, ..unseen.clone() };
+        let verdict = crate::containment::Verdict::new(ActionState::Failed, "");
+        let seen = Report { seen: true, verdict, ..unseen.clone() };
+        let not_yet = Report { seen: true, error: Some(error.clone()), ..unseen.clone() };
         let unstored = Report { ledger: Some(LedgerError::Refused("no".into())), ..seen.clone() };
         let fresh = example::quarantine(example::instance(), vec![]);
         let mut known = fresh.clone();
@@ -310,6 +357,7 @@ mod tests {
         for (what, quarantine, report, waits) in [
             ("looked at, whatever came of it", &fresh, seen, false),
             ("not looked at, nothing on record", &fresh, unseen.clone(), true),
+            ("looked at, and not all is shown yet", &fresh, not_yet, true),
             ("not looked at, on record from before", &known, unseen, false),
             ("what is new could not be stored", &known, unstored, true),
         ] {

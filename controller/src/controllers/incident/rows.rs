@@ -192,9 +192,10 @@ fn containment(incident: &Incident, quarantine: &Quarantine) -> (&'static str, S
             ("False", "NothingToDo".into(), "the policy has no containment action for this kind of target".into())
         }
         () if condition.status == "Unknown" => ("Unknown", reason, message),
-        () if !current && (asked.iter().all(in_force) || condition.status == "True") => {
+        () if !current && condition.status == "True" => {
             ("False", "Containing".into(), "a change is not carried out yet".into())
         }
+        () if !current => ("False", reason, format!("a change is not carried out yet; {message}")),
         () if asked.iter().all(in_force) && condition.status == "True" => ("True", reason, message),
         () if asked.iter().all(in_force) => ("True", "Enforcing".into(), message),
         () => ("False", reason, message),

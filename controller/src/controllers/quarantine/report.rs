@@ -58,17 +58,27 @@ impl Seen {
     /// The actions in force that somebody undid. Reads that contradict our own recent write are AWS's lag, not drift; and what
     /// was never achieved, though the action is in force without it, was undone by nobody.
     pub fn drifted<'a>(&'a self, quarantine: &'a Quarantine) -> impl Iterator<Item = &'a Report> {
-        let held = |a: &ActionStatus| matches!(a.state, ActionState::InForce | ActionState::Contested);
-        let in_force = move |r: &&Report| before(quarantine, r.name).is_some_and(held);
+        let in_force = move |r: &&Report| before(quarantine, r.name).is_some_and(was_in_force);
         let counts = !self.lags && !self.releasing;
         let undone = |r: &&Report| r.wrote || r.verdict.state != ActionState::InForce;
         self.reports.iter().filter(move |r| counts && !r.verdict.drift.is_empty()).filter(in_force).filter(undone)
+    }
+
+    /// The actions that somebody put out of force. However soon after our own write: that had been read back.
+    fn undone<'a>(&'a self, quarantine: &'a Quarantine) -> impl Iterator<Item = &'a Report> {
+        let counts = !self.releasing;
+        let undone = move |r: &&Report| counts && r.open && !r.verdict.drift.is_empty();
+        self.reports.iter().filter(undone).filter(|r| before(quarantine, r.name).is_some_and(was_in_force))
     }
 
     /// Whether AWS has not been seen for too long to say anything.
     fn blind(&self) -> bool {
         self.unseen_for > self.interval * 3
     }
+}
+
+fn was_in_force(action: &ActionStatus) -> bool {
+    matches!(action.state, ActionState::InForce | ActionState::Contested)
 }
 
 fn before<'a>(quarantine: &'a Quarantine, action: &str) -> Option<&'a ActionStatus> {
@@ -84,7 +94,8 @@ pub fn status(quarantine: &Quarantine, seen: &Seen, now: Timestamp) -> Quarantin
     let observed_holds = observed_holds(quarantine, seen);
     let current = observed_holds.as_ref() == Some(&holds_digest(&quarantine.spec.holders));
     let in_force = current && all_in_force(&actions) && !seen.releasing;
-    let in_force_since = match (&previous.in_force_since, in_force, drift.is_empty()) {
+    let unbroken = drift.is_empty() && seen.undone(quarantine).next().is_none();
+    let in_force_since = match (&previous.in_force_since, in_force, unbroken) {
         (_, false, _) => None,
         (Some(since), true, true) => Some(since.clone()),
         _ => Some(clock::time(now)),
@@ -126,10 +137,11 @@ fn actions(quarantine: &Quarantine, seen: &Seen, now: Timestamp) -> Vec<ActionSt
     list
 }
 
-/// An action that could not be looked at stands where it stood, until that is too long ago; but not one that was seen undone.
+/// An action that could not be looked at stands where it stood, until that is too long ago; but not one that was seen undone, or of
+/// which something new could not be recorded.
 fn action(quarantine: &Quarantine, seen: &Seen, report: &Report, now: Timestamp) -> ActionStatus {
     let before = before(quarantine, report.name);
-    let shown = report.seen || !report.verdict.drift.is_empty();
+    let shown = report.seen || report.error.is_none() || report.ledger.is_some() || !report.verdict.drift.is_empty();
     if let (false, false, Some(before)) = (shown, seen.blind(), before) {
         return before.clone();
     }
@@ -139,14 +151,14 @@ fn action(quarantine: &Quarantine, seen: &Seen, report: &Report, now: Timestamp)
         (false, Some(error), None) => (ActionState::Failed, error.to_string()),
         (false, None, None) => (ActionState::InProgress, "not finished in this pass".into()),
     };
-    let put_back = contested::put_back(quarantine, seen, report, now);
-    let (state, message) = match contested::again_and_again(&put_back) {
+    let undone = contested::undone(quarantine, seen, report, now);
+    let (state, message) = match contested::again_and_again(&undone) {
         Some(what) if state == ActionState::InForce => (ActionState::Contested, contested::message(&message, what)),
         _ if seen.suspended && state == ActionState::InProgress => (ActionState::Planned, message),
         _ => (state, message),
     };
     let since = before.filter(|b| b.state == state).map_or_else(|| clock::time(now), |b| b.since.clone());
-    ActionStatus { name: report.name.into(), state, since, message: bounded(message, 2000), put_back }
+    ActionStatus { name: report.name.into(), state, since, message: bounded(message, 2000), undone }
 }
 
 /// The mark counts for nothing.
@@ -301,7 +313,7 @@ fn stalled(c: &mut Conditions<'_>, reason: &str, message: &str) {
 
 fn needs_a_person(report: &Report) -> bool {
     match (&report.error, &report.ledger) {
-        (_, Some(ledger)) => matches!(ledger, LedgerError::Pruned(_)),
+        (_, Some(ledger)) => matches!(ledger, LedgerError::Pruned(_) | LedgerError::TooLong(_)),
         (Some(e), _) => matches!(e.class, Class::Denied | Class::Terminal | Class::NotFound),
         _ => report.verdict.unknown || matches!(report.verdict.state, ActionState::Failed | ActionState::Conflict),
     }

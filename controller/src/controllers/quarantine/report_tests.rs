@@ -16,7 +16,7 @@ fn held() -> Quarantine {
 
 fn report(name: &'static str, state: ActionState) -> Report {
     let verdict = Verdict { state, message: format!("{name} says"), ..Verdict::default() };
-    Report { name, verdict, error: None, seen: true, wrote: false, ledger: None }
+    Report { name, verdict, error: None, seen: true, wrote: false, open: false, ledger: None }
 }
 
 fn failing(class: Class) -> Report {
@@ -25,7 +25,7 @@ fn failing(class: Class) -> Report {
 }
 
 fn drifting(state: ActionState, wrote: bool) -> Report {
-    let mut report = Report { wrote, ..report("denyAll", state) };
+    let mut report = Report { wrote, open: true, ..report("denyAll", state) };
     report.verdict.drift = vec!["it was detached".into()];
     report
 }
@@ -117,7 +117,7 @@ fn what_is_undone_again_and_again_is_contested_and_not_called_contained() {
         ("False Contested".into(), "True Contested".into())
     );
     let said = &condition(&quarantine, CONTAINED).unwrap().message;
-    assert!(said.contains("put back each time: it was detached") && said.contains("CloudTrail"), "{said}");
+    assert!(said.contains("put back each time: the last time it was detached") && said.contains("CloudTrail"), "{said}");
     quarantine = after(&quarantine, &undone, at(320));
     assert_eq!(quarantine.status.as_ref().unwrap().drift_count, 6, "it is put back all the same");
     let quiet = after(&quarantine, &in_force(), at(719));
@@ -127,14 +127,48 @@ fn what_is_undone_again_and_again_is_contested_and_not_called_contained() {
 }
 
 #[test]
-fn what_is_changed_in_other_places_each_time_is_drift_and_no_contest() {
-    let mut quarantine = after(&held(), &in_force(), at(0));
-    for second in 1..=10 {
+fn an_attacker_who_is_quick_or_changes_something_else_each_time_is_counted_too() {
+    let mut quarantine = after(&after(&held(), &in_force(), at(0)), &in_force(), at(60));
+    for second in 61..=65 {
         let mut undone = drifting(ActionState::InForce, true);
         undone.verdict.drift = vec![format!("key {second} was on")];
-        quarantine = after(&quarantine, &seen(vec![undone]), at(second));
+        let lagging = Seen { lags: true, ..seen(vec![undone, report("deactivateAccessKeys", ActionState::InForce)]) };
+        quarantine = after(&quarantine, &lagging, at(second));
+        assert_ne!(says(&quarantine, CONTAINED), "True Enforced", "the minute begins anew");
+    }
+    assert_eq!(says(&quarantine, CONTAINED), "False Contested");
+    assert_eq!(quarantine.status.unwrap().drift_count, 0, "what may be AWS's lag is not told as drift");
+}
+
+#[test]
+fn what_never_went_out_of_force_is_no_contest() {
+    let mut quarantine = after(&held(), &in_force(), at(0));
+    for second in 1..=10 {
+        let rung = Report { open: false, ..drifting(ActionState::InForce, true) };
+        quarantine = after(&quarantine, &seen(vec![rung]), at(second));
     }
     assert_eq!(says(&quarantine, CONTAINED), "True Enforcing");
+    assert_eq!(quarantine.status.unwrap().drift_count, 10, "but drift");
+}
+
+#[test]
+fn what_takes_two_passes_to_put_back_is_counted_when_it_is_seen() {
+    let mut quarantine = after(&held(), &in_force(), at(0));
+    for minute in 1..=5 {
+        quarantine = after(&quarantine, &seen(vec![drifting(ActionState::InProgress, false)]), at(minute * 60));
+        quarantine = after(&quarantine, &in_force(), at(minute * 60 + 1));
+    }
+    assert_eq!(says(&quarantine, CONTAINED), "False Contested");
+}
+
+#[test]
+fn what_is_new_and_cannot_be_recorded_is_not_called_contained() {
+    let before = after(&held(), &in_force(), at(0));
+    for ledger in [LedgerError::Refused("no".into()), LedgerError::TooLong("denyAll".into())] {
+        let unrecorded = Report { seen: false, ledger: Some(ledger), ..report("denyAll", ActionState::InProgress) };
+        let unrecorded = seen(vec![unrecorded, report("deactivateAccessKeys", ActionState::InForce)]);
+        assert_eq!(says(&after(&before, &unrecorded, at(10)), CONTAINED), "False NotRecorded");
+    }
 }
 
 #[test]
