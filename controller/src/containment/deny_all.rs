@@ -234,7 +234,8 @@ fn conflict(theirs: bool, detached: bool, bounded: Option<String>) -> String {
 /// Nothing was recorded: either nothing was done, or the record is lost.
 fn release_unknown(case: &Case, look: &Look) -> Plan {
     let rungs = look.rungs(case);
-    let denied = case.is_unknown(DenyAll::NAME);
+    // A record that cannot be read is none that says what was there.
+    let denied = case.is_unknown(DenyAll::NAME) || case.original.contains_key(DenyAll::NAME);
     let left = look.inline.is_some() || (denied && (rungs.attached || rungs.boundary));
     match (left && case.decision != Some(OnConflict::KeepTheirs), denied) {
         (true, _) => {}

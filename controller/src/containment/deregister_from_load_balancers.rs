@@ -81,7 +81,7 @@ impl Action for LoadBalancers {
     fn contain(case: &Case, _: &Empty, look: &Look) -> Plan {
         let Some(instance) = &look.instance else { return super::isolate_network::not_seen(case) };
         if instance.is_terminated() {
-            return Plan::ended(case, "the instance is terminated: load balancers let it go by themselves");
+            return Plan::ended(case, instance, "the instance is terminated: load balancers let it go by themselves");
         }
         let mut plan = Plan::default();
         record(&mut plan, case, instance, look);

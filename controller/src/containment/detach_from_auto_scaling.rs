@@ -75,7 +75,7 @@ impl Action for AutoScaling {
     fn contain(case: &Case, params: &DetachFromAutoScaling, look: &Look) -> Plan {
         let Some(instance) = &look.instance else { return super::isolate_network::not_seen(case) };
         if instance.is_ended() {
-            return Plan::ended(case, "the instance is terminated: nothing is left to detach");
+            return Plan::ended(case, instance, "the instance is terminated: nothing is left to detach");
         }
         let mut plan = Plan::default();
         record(&mut plan, case, instance, look.membership.as_ref());

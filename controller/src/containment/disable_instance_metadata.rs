@@ -55,7 +55,7 @@ impl Action for Metadata {
     fn contain(case: &Case, _: &Empty, look: &Look) -> Plan {
         let Some(instance) = look else { return super::isolate_network::not_seen(case) };
         if instance.is_ended() {
-            return Plan::ended(case, "the instance is terminated: it has no metadata service");
+            return Plan::ended(case, instance, "the instance is terminated: it has no metadata service");
         }
         let (mut plan, known) = (Plan::default(), case.original.contains_key(Self::NAME));
         if !known && (case.is_unknown(Self::NAME) || is_marked_before(case, &instance.tags)) {
@@ -109,6 +109,12 @@ impl Original {
         (&self.http_tokens, self.http_put_response_hop_limit) == (&options.http_tokens, options.hop_limit)
     }
 
+    /// Tokens that were required and are optional now, or a hop limit that grew.
+    fn is_stricter_than(&self, options: &MetadataOptions) -> bool {
+        let optional = self.http_tokens == "required" && options.http_tokens != "required";
+        optional || options.hop_limit > self.http_put_response_hop_limit
+    }
+
     fn tokens(&self) -> String {
         format!("HttpTokens {}, hop limit {}", self.http_tokens, self.http_put_response_hop_limit)
     }
@@ -118,7 +124,7 @@ impl Original {
 fn is_on(case: &Case, instance: &Instance, original: &Original) -> Plan {
     let before = (original.http_tokens.clone(), original.http_put_response_hop_limit);
     match case.decision {
-        _ if original.has_tokens_of(&instance.metadata) => Plan::done(ActionState::Released, ""),
+        _ if !original.is_stricter_than(&instance.metadata) => Plan::done(ActionState::Released, ""),
         None => conflict(&format!(
             "the metadata service is on with {}, before containment it had {}: spec.release.onConflict decides (KeepTheirs or RestoreOriginal)",
             Original::of(&instance.metadata).tokens(),

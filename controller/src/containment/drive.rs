@@ -47,17 +47,19 @@ impl Merge for Empty {
 /// last, and no deny goes while a credential may still work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// What gives nobody access: credentials that stay off or sleep under the deny, protection, metadata.
+    /// What gives nobody access: credentials that stay off or sleep under the deny, the metadata service.
     Before,
+    /// What runs again, isolated as it is.
+    Start,
     /// Access: the network, the deny, who may assume the role.
     Access,
-    /// Work: load balancers and Auto Scaling, which end what does not answer them.
+    /// Work: load balancers and Auto Scaling, which end what does not answer them. Protection goes with them: until here, nobody ends it.
     Service,
 }
 
 impl Stage {
     /// In their order.
-    pub const ALL: [Self; 3] = [Self::Before, Self::Access, Self::Service];
+    pub const ALL: [Self; 4] = [Self::Before, Self::Start, Self::Access, Self::Service];
 }
 
 /// One way of containing one kind of resource.
@@ -129,6 +131,8 @@ pub struct Report {
     pub seen: bool,
     /// Whether a call was accepted.
     pub wrote: bool,
+    /// Whether the first look of this pass showed it out of force.
+    pub open: bool,
     /// The record could not be written.
     pub ledger: Option<LedgerError>,
 }
@@ -230,7 +234,10 @@ impl<A: Action> Running<'_, A> {
     async fn plan(&mut self, look: &A::Look) -> Plan {
         let case = self.case().await;
         let mut plan = if self.pass.releasing { A::release(&case, look) } else { A::contain(&case, self.params, look) };
-        self.drift.get_or_insert_with(|| plan.verdict.drift.clone());
+        if self.drift.is_none() {
+            self.report.open = plan.verdict.state != ActionState::InForce;
+            self.drift = Some(plan.verdict.drift.clone());
+        }
         plan.calls.retain(|c| !self.failed.iter().any(|(f, _)| f == c));
         plan
     }
@@ -300,7 +307,7 @@ impl Report {
     /// An action that could not even be looked at.
     #[must_use]
     pub fn unseen(name: &'static str, error: AwsError) -> Self {
-        Self { name, verdict: Verdict::default(), error: Some(error), seen: false, wrote: false, ledger: None }
+        Self { name, verdict: Verdict::default(), error: Some(error), seen: false, wrote: false, open: false, ledger: None }
     }
 
     /// An action that waits until what another changes is on record: what stands in that one's way stands in its way too.
@@ -308,11 +315,27 @@ impl Report {
     pub fn waits(name: &'static str, other: &Self) -> Self {
         let message = format!("it waits until what {} changes is on record", other.name);
         let verdict = Verdict::new(ActionState::InProgress, message);
-        Self { name, verdict, error: other.error.clone(), seen: true, wrote: false, ledger: other.ledger.clone() }
+        Self {
+            name,
+            verdict,
+            error: other.error.clone(),
+            seen: true,
+            wrote: false,
+            open: false,
+            ledger: other.ledger.clone(),
+        }
     }
 
     fn of<A: Action>() -> Self {
-        Self { name: A::NAME, verdict: Verdict::default(), error: None, seen: false, wrote: false, ledger: None }
+        Self {
+            name: A::NAME,
+            verdict: Verdict::default(),
+            error: None,
+            seen: false,
+            wrote: false,
+            open: false,
+            ledger: None,
+        }
     }
 }
 

@@ -74,7 +74,7 @@ impl Action for Isolation {
     fn contain(case: &Case, params: &IsolateNetwork, look: &Look) -> Plan {
         let Some(instance) = &look.instance else { return not_seen(case) };
         if instance.is_terminated() {
-            return Plan::ended(case, "the instance is terminated: nothing is left to isolate");
+            return Plan::ended(case, instance, "the instance is terminated: nothing is left to isolate");
         }
         let mut plan = Plan::default();
         prepare(&mut plan, look);

@@ -87,7 +87,7 @@ impl Action for Addresses {
     fn contain(case: &Case, _: &Empty, look: &Look) -> Plan {
         let Some(instance) = &look.instance else { return super::isolate_network::not_seen(case) };
         if instance.is_terminated() {
-            return Plan::ended(case, "the instance is terminated: it has no addresses");
+            return Plan::ended(case, instance, "the instance is terminated: it has no addresses");
         }
         let mut plan = Plan::default();
         if case.is_unknown(Self::NAME) || (!case.has_record_of(Self::NAME) && is_marked_before(case, &instance.tags)) {
