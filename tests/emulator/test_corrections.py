@@ -58,6 +58,7 @@ class Corrections(unittest.TestCase):
         of_account = keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"]
         self.ec2, self.iam = self.client("ec2", *of_account), self.client("iam", *of_account)
         self.elbv2 = self.client("elbv2", *of_account)
+        self.ssm = self.client("ssm", *of_account)
         self.vpc = self.ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
         self.subnet = self.ec2.create_subnet(VpcId=self.vpc, CidrBlock="10.0.0.0/24")["Subnet"]["SubnetId"]
 
@@ -311,6 +312,52 @@ class Corrections(unittest.TestCase):
             if not page["IsTruncated"]:
                 return found
             marker = {"Marker": page["Marker"]}
+
+    def test_sessions_exist(self):
+        first, second = self.instance(self.group("web")), self.instance(self.group("other"))
+        mine, too, other = [self.session(target) for target in (first, first, second)]
+        self.assertEqual(self.sessions(), {mine: "Connected", too: "Connected", other: "Connected"})
+        self.assertEqual(self.sessions(Filters=[{"key": "Target", "value": second}]), {other: "Connected"})
+        self.ssm.terminate_session(SessionId=mine)
+        self.ssm.terminate_session(SessionId="nobody-0")
+        looks = [self.sessions() for _ in range(2)]
+        self.assertEqual(looks, [{mine: "Terminating", too: "Connected", other: "Connected"}, {too: "Connected", other: "Connected"}])
+        self.assertEqual(self.sessions(State="History"), {mine: "Terminated"})
+        self.assert_refused("TargetNotConnected", self.ssm.start_session, Target="i-0123456789abcdef0")
+
+    def session(self, target):
+        return self.ssm.start_session(Target=target)["SessionId"]
+
+    def sessions(self, State="Active", **more):
+        """The status of each, one page after the other."""
+        pages = self.ssm.get_paginator("describe_sessions").paginate(State=State, **more)
+        found = [page["Sessions"] for page in pages]
+        self.assertTrue(all(len(page) <= 1 for page in found))
+        self.assertTrue(all(one["Owner"].endswith("assumed-role/test/test") for page in found for one in page))
+        return {one["SessionId"]: one["Status"] for page in found for one in page}
+
+    def test_commands_run_until_they_are_cancelled(self):
+        first, second = self.instance(self.group("web")), self.instance(self.group("other"))
+        both = self.ssm.send_command(DocumentName="AWS-RunShellScript", InstanceIds=[first, second])["Command"]["CommandId"]
+        one = self.ssm.send_command(DocumentName="AWS-RunShellScript", InstanceIds=[second])["Command"]["CommandId"]
+        every = {(both, first), (both, second), (one, second)}
+        self.assertEqual([self.commands("InProgress"), self.commands("Pending"), self.commands("Pending")], [set(), every, set()])
+        self.ssm.cancel_command(CommandId=both, InstanceIds=[second])
+        self.assertEqual(self.commands("InProgress"), {(both, first), (one, second)})
+        self.assertEqual(self.commands("InProgress", InstanceId=first), {(both, first)})
+        self.ssm.cancel_command(CommandId=both)
+        self.assertEqual(self.commands("Cancelled"), {(both, first), (both, second)})
+        self.assert_refused("InvalidCommandId", self.ssm.cancel_command, CommandId="0" * 36)
+        listing = {"InstanceId": first, "Filters": [{"key": "Status", "value": "Pending"}]}
+        self.assert_refused("InvalidInstanceId", self.ssm.list_command_invocations, **listing)
+
+    def commands(self, status, **more):
+        """Which commands have that status, and where, one page after the other."""
+        filters = [{"key": "Status", "value": status}]
+        pages = self.ssm.get_paginator("list_command_invocations").paginate(Filters=filters, **more)
+        found = [page["CommandInvocations"] for page in pages]
+        self.assertTrue(all(len(page) <= 1 for page in found))
+        return {(one["CommandId"], one["InstanceId"]) for page in found for one in page}
 
     def test_users_have_boundaries(self):
         deny_all = "arn:aws:iam::aws:policy/AWSDenyAll"

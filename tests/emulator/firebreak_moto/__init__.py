@@ -17,6 +17,7 @@ from . import (
     policies,
     profiles,
     server,
+    sessions,
     snapshots,
 )
 
@@ -37,6 +38,8 @@ CORRECTIONS = [
     boundaries.users_have_boundaries,
     keys.keys_are_told_apart_by_account,
     credentials.login_profiles_have_a_date_of_their_own,
+    sessions.sessions_exist,
+    sessions.commands_run_until_they_are_cancelled,
     policies.accounts_have_few_managed_policies,
     profiles.replaced_profiles_are_new_associations,
     profiles.unknown_profiles_are_an_error_of_ec2,
