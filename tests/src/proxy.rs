@@ -233,6 +233,9 @@ fn error_code(answer: &Answer) -> Option<String> {
     if !answer.status.is_client_error() && !answer.status.is_server_error() {
         return None;
     }
+    if let Ok(json) = serde_json::from_slice::<serde_json::Value>(&answer.body) {
+        return json["__type"].as_str().map(str::to_owned);
+    }
     let text = String::from_utf8_lossy(&answer.body);
     let code = text.split_once("<Code>")?.1.split_once("</Code>")?.0;
     Some(code.to_owned())

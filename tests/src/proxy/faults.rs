@@ -169,8 +169,13 @@ fn matches(pattern: &str, action: &str) -> bool {
     pattern.strip_suffix('*').map_or(pattern == action, |prefix| action.starts_with(prefix))
 }
 
-/// EC2 has a shape of its own; the other query services share one.
+/// EC2 has a shape of its own; the other query services share one; Systems Manager speaks JSON.
 fn error(service: &str, status: StatusCode, code: &str, message: &str) -> Answer {
+    if service == "ssm" {
+        let body = serde_json::json!({ "__type": code, "message": message }).to_string();
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/x-amz-json-1.1"))]);
+        return Answer { status, headers, body: body.into() };
+    }
     let kind = if status.is_server_error() { "Receiver" } else { "Sender" };
     let body = if service == "ec2" {
         format!(
