@@ -66,8 +66,8 @@ pub struct EndInstance {
 /// One action as a holder asks for it: a copy of the policy's, resolved when the hold was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = exactly_one(&["isolateNetwork", "detachFromAutoScaling", "deregisterFromLoadBalancers", "protectFromTermination", "disableInstanceMetadata", "removePublicAddresses", "revokeInstanceRole", "stopInstance", "terminateInstance", "denyAll", "deactivateAccessKeys", "deactivateSshKeys", "deactivateServiceCredentials", "deactivateSigningCertificates", "removeConsoleAccess", "revokeSessions", "sealTrustPolicy", "denySession"])
-    .message("actions: each item needs exactly one of isolateNetwork, detachFromAutoScaling, deregisterFromLoadBalancers, protectFromTermination, disableInstanceMetadata, removePublicAddresses, revokeInstanceRole, stopInstance, terminateInstance, denyAll, deactivateAccessKeys, deactivateSshKeys, deactivateServiceCredentials, deactivateSigningCertificates, removeConsoleAccess, revokeSessions, sealTrustPolicy, denySession"))]
+#[x_kube(validation = exactly_one(&["isolateNetwork", "detachFromAutoScaling", "deregisterFromLoadBalancers", "protectFromTermination", "disableInstanceMetadata", "removePublicAddresses", "revokeInstanceRole", "terminateSessions", "stopInstance", "terminateInstance", "denyAll", "deactivateAccessKeys", "deactivateSshKeys", "deactivateServiceCredentials", "deactivateSigningCertificates", "removeConsoleAccess", "revokeSessions", "sealTrustPolicy", "denySession"])
+    .message("actions: each item needs exactly one of isolateNetwork, detachFromAutoScaling, deregisterFromLoadBalancers, protectFromTermination, disableInstanceMetadata, removePublicAddresses, revokeInstanceRole, terminateSessions, stopInstance, terminateInstance, denyAll, deactivateAccessKeys, deactivateSshKeys, deactivateServiceCredentials, deactivateSigningCertificates, removeConsoleAccess, revokeSessions, sealTrustPolicy, denySession"))]
 pub struct ContainAction {
     /// EC2 instance: network isolation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -84,6 +84,9 @@ pub struct ContainAction {
     /// EC2 instance: take its role away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoke_instance_role: Option<Empty>,
+    /// EC2 instance: end its Session Manager sessions, and cancel the commands that run on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminate_sessions: Option<Empty>,
     /// EC2 instance: out of its Auto Scaling group.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detach_from_auto_scaling: Option<DetachFromAutoScaling>,

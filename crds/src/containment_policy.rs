@@ -86,7 +86,7 @@ pub struct Ec2InstancePolicy {
     /// Actions that contain it; each item has exactly one key, e.g. `- isolateNetwork: {}`.
     #[serde(default)]
     #[schemars(length(max = 32))]
-    #[x_kube(validation = no_key_twice(&["isolateNetwork", "detachFromAutoScaling", "deregisterFromLoadBalancers", "protectFromTermination", "disableInstanceMetadata", "removePublicAddresses", "revokeInstanceRole", "stopInstance", "terminateInstance"]).message("ec2Instance.contain: the same key is listed twice; keep one"))]
+    #[x_kube(validation = no_key_twice(&["isolateNetwork", "detachFromAutoScaling", "deregisterFromLoadBalancers", "protectFromTermination", "disableInstanceMetadata", "removePublicAddresses", "revokeInstanceRole", "terminateSessions", "stopInstance", "terminateInstance"]).message("ec2Instance.contain: the same key is listed twice; keep one"))]
     #[x_kube(validation = not_both("protectFromTermination", "terminateInstance")
     .message("ec2Instance.contain: protectFromTermination and terminateInstance contradict each other; keep one"))]
     pub contain: Vec<Ec2InstanceAction>,
@@ -101,8 +101,8 @@ pub struct Ec2InstancePolicy {
 /// One containment action on an instance.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = exactly_one(&["isolateNetwork", "detachFromAutoScaling", "deregisterFromLoadBalancers", "protectFromTermination", "disableInstanceMetadata", "removePublicAddresses", "revokeInstanceRole", "stopInstance", "terminateInstance"])
-    .message("ec2Instance.contain: each item needs exactly one action: isolateNetwork, detachFromAutoScaling, deregisterFromLoadBalancers, protectFromTermination, disableInstanceMetadata, removePublicAddresses, revokeInstanceRole, stopInstance or terminateInstance (write `isolateNetwork: {}`, not `isolateNetwork:`)"))]
+#[x_kube(validation = exactly_one(&["isolateNetwork", "detachFromAutoScaling", "deregisterFromLoadBalancers", "protectFromTermination", "disableInstanceMetadata", "removePublicAddresses", "revokeInstanceRole", "terminateSessions", "stopInstance", "terminateInstance"])
+    .message("ec2Instance.contain: each item needs exactly one action: isolateNetwork, detachFromAutoScaling, deregisterFromLoadBalancers, protectFromTermination, disableInstanceMetadata, removePublicAddresses, revokeInstanceRole, terminateSessions, stopInstance or terminateInstance (write `isolateNetwork: {}`, not `isolateNetwork:`)"))]
 pub struct Ec2InstanceAction {
     /// Moves every network interface to a security group without rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -126,6 +126,11 @@ pub struct Ec2InstanceAction {
     /// gives the profile back; the old credentials stay denied until they have expired.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoke_instance_role: Option<Empty>,
+    /// Ends every Session Manager session on it, and cancels every Run Command command that waits or runs on it (elsewhere it goes
+    /// on), also those that come later. Nothing of it is given back. Whoever may call `ssm:StartSession` or `ssm:SendCommand` can
+    /// begin again until the next look: `isolateNetwork` cuts the instance's agent off, so that nothing new begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminate_sessions: Option<Empty>,
     /// Takes it out of its Auto Scaling group, which could otherwise terminate it. The group launches a replacement. Not given
     /// back unless `release.rejoinAutoScaling` says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -285,6 +290,7 @@ impl From<&Ec2InstanceAction> for ContainAction {
             disable_instance_metadata: a.disable_instance_metadata,
             remove_public_addresses: a.remove_public_addresses,
             revoke_instance_role: a.revoke_instance_role,
+            terminate_sessions: a.terminate_sessions,
             detach_from_auto_scaling: a.detach_from_auto_scaling.clone(),
             deregister_from_load_balancers: a.deregister_from_load_balancers,
             stop_instance: a.stop_instance,

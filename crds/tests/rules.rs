@@ -185,6 +185,7 @@ fn an_item_of_a_policy_has_one_action_and_no_action_is_listed_twice() {
         (instances("contain", json!([{"isolateNetwork": {}}, {"protectFromTermination": {}}])), ""),
         (instances("contain", json!([{"disableInstanceMetadata": {}}, {"disableInstanceMetadata": {}}])), "the same key"),
         (instances("contain", json!([{"removePublicAddresses": {}}, {"removePublicAddresses": {}}])), "the same key"),
+        (instances("contain", json!([{"terminateSessions": {}}, {"terminateSessions": {}}])), "the same key"),
         (instances("contain", json!([{"protectFromTermination": {}}, {"protectFromTermination": {}}])), "the same key"),
         (instances("contain", json!([{"stopInstance": {}}, {"stopInstance": {}}])), "the same key"),
         (instances("contain", json!([{"protectFromTermination": {}}, {"stopInstance": {}}])), ""),

@@ -131,6 +131,8 @@ pub struct Aws {
     pub elbv2: aws_sdk_elasticloadbalancingv2::Client,
     /// IAM
     pub iam: aws_sdk_iam::Client,
+    /// Systems Manager in [`REGION`]
+    pub ssm: aws_sdk_ssm::Client,
     /// STS
     pub sts: aws_sdk_sts::Client,
     credentials: Credentials,
@@ -147,6 +149,7 @@ impl Aws {
             elb: aws_sdk_elasticloadbalancing::Client::new(&config),
             elbv2: aws_sdk_elasticloadbalancingv2::Client::new(&config),
             iam: aws_sdk_iam::Client::new(&config),
+            ssm: aws_sdk_ssm::Client::new(&config),
             sts: aws_sdk_sts::Client::new(&config),
             credentials,
         }

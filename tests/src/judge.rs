@@ -323,6 +323,7 @@ fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Need
         "SetInstanceProtection" if param("ProtectedFromScaleIn") != "true" => {
             Needs::Release(param("InstanceIds.member.1").to_owned())
         }
+        "CancelCommand" => cancels(call),
         "ExitStandby" | "AttachInstances" => Needs::Release(param("InstanceIds.member.1").to_owned()),
         "RegisterTargets" => Needs::Release(param("TargetGroupArn").to_owned()),
         "RegisterInstancesWithLoadBalancer" => Needs::Release(param("Instances.member.1.InstanceId").to_owned()),
@@ -365,6 +366,7 @@ fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Need
         | "UpdateServiceSpecificCredential"
         | "UpdateSigningCertificate"
         | "DeleteLoginProfile"
+        | "TerminateSession"
         | "PutUserPolicy"
         | "AttachUserPolicy"
         | "PutUserPermissionsBoundary"
@@ -424,6 +426,12 @@ fn swap(call: &Call, groups: &BTreeMap<String, String>) -> Needs {
         [one] if name(one) == Some("firebreak-conversion") => Needs::OpenWindow(interface),
         _ => Needs::Release(interface),
     }
+}
+
+/// Without an instance it would be cancelled on all.
+fn cancels(call: &Call) -> Needs {
+    let on: Vec<_> = call.params.keys().filter(|key| key.starts_with("InstanceIds.")).collect();
+    if on.len() == 1 { Needs::Nothing } else { Needs::Never("cancels it on other instances, too") }
 }
 
 /// The values that keep an instance and its volumes need no leave; user data and the rest are nothing of ours.
@@ -682,6 +690,16 @@ mod tests {
         assert!(matches!(judged(&text(&[ids(&["A:i-2"])])), Needs::Never(_)));
         assert!(matches!(judged(&text(&[old("A:i-1")])), Needs::Never(_)));
         assert!(matches!(judged(&before.replace("Deny", "Allow")), Needs::Never(_)));
+    }
+
+    #[test]
+    fn a_command_is_cancelled_on_one_instance() {
+        let cancelled = |on: &[(&str, &str)]| judged("CancelCommand", &[&[("CommandId", "c-1")], on].concat());
+        assert_eq!(cancelled(&[("InstanceIds.1", "i-1")]), Needs::Nothing);
+        assert!(matches!(cancelled(&[]), Needs::Never(_)));
+        assert!(matches!(cancelled(&[("InstanceIds.1", "i-1"), ("InstanceIds.2", "i-2")]), Needs::Never(_)));
+        assert_eq!(judged("TerminateSession", &[("SessionId", "s-1")]), Needs::Nothing);
+        assert!(matches!(judged("SendCommand", &[]), Needs::Never(_)));
     }
 
     #[test]

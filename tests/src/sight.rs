@@ -240,6 +240,22 @@ pub async fn registrations(aws: &Aws) -> anyhow::Result<BTreeMap<String, Vec<Str
     Ok(shown)
 }
 
+/// The sessions of Session Manager that have not ended: the instance of each, by id.
+pub async fn open_sessions(aws: &Aws) -> anyhow::Result<BTreeMap<String, String>> {
+    let pages = aws.ssm.describe_sessions().state(aws_sdk_ssm::types::SessionState::Active).into_paginator().items().send();
+    let found = pages.collect::<Result<Vec<_>, _>>().await?;
+    Ok(found.into_iter().map(|s| (s.session_id.unwrap_or_default(), s.target.unwrap_or_default())).collect())
+}
+
+/// The status of each command on each instance, by command and instance.
+pub async fn commands(aws: &Aws) -> anyhow::Result<BTreeMap<(String, String), String>> {
+    let pages = aws.ssm.list_command_invocations().into_paginator().items().send();
+    let found = pages.collect::<Result<Vec<_>, _>>().await?;
+    let status = |c: &aws_sdk_ssm::types::CommandInvocation| c.status.as_ref().map(|s| s.as_str().to_owned());
+    let named = found.into_iter().map(|c| (status(&c).unwrap_or_default(), c));
+    Ok(named.map(|(s, c)| ((c.command_id.unwrap_or_default(), c.instance_id.unwrap_or_default()), s)).collect())
+}
+
 /// The ids of all snapshots of the account.
 pub async fn snapshots(aws: &Aws) -> anyhow::Result<Vec<String>> {
     let answer = aws.ec2.describe_snapshots().owner_ids("self").send().await?;

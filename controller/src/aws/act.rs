@@ -18,6 +18,7 @@ mod elb;
 mod iam;
 mod principal;
 mod session_denies;
+mod ssm;
 
 use std::time::{Duration, Instant};
 
@@ -273,6 +274,7 @@ async fn send(session: &Session, region: Option<&str>, call: &Call) -> Result<Ou
         "iam" => iam::send(&session.iam, call).await,
         "autoscaling" => autoscaling::send(session.autoscaling(needed(region, call)?)?, call).await,
         "elasticloadbalancing" => elb::send(session.balancers(needed(region, call)?)?, call).await,
+        "ssm" => ssm::send(session.systems_manager(needed(region, call)?)?, call).await,
         "ec2" => ec2::send(session.ec2(needed(region, call)?)?, call).await,
         _ => Err(unknown(call)),
     }

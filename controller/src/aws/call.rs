@@ -188,6 +188,18 @@ pub enum Call {
         balancer: String,
         instance: String,
     },
+    /// Of Session Manager.
+    TerminateSession {
+        instance: String,
+        session: String,
+        owner: String,
+    },
+    /// Of Run Command, on this instance only: it goes on elsewhere.
+    CancelCommand {
+        instance: String,
+        command: String,
+        document: String,
+    },
     /// From scale-in, by its group.
     SetInstanceProtection {
         group: String,
@@ -333,6 +345,8 @@ impl Call {
             Self::RegisterTargets { .. } => "elasticloadbalancing:RegisterTargets",
             Self::DeregisterInstancesFromLoadBalancer { .. } => "elasticloadbalancing:DeregisterInstancesFromLoadBalancer",
             Self::RegisterInstancesWithLoadBalancer { .. } => "elasticloadbalancing:RegisterInstancesWithLoadBalancer",
+            Self::TerminateSession { .. } => "ssm:TerminateSession",
+            Self::CancelCommand { .. } => "ssm:CancelCommand",
             Self::SetInstanceProtection { .. } => "autoscaling:SetInstanceProtection",
             Self::DetachInstances { .. } => "autoscaling:DetachInstances",
             Self::EnterStandby { .. } => "autoscaling:EnterStandby",
@@ -411,6 +425,8 @@ impl Call {
             | Self::CreateSnapshots { .. }
             | Self::DeregisterTargets { .. }
             | Self::DeregisterInstancesFromLoadBalancer { .. }
+            | Self::TerminateSession { .. }
+            | Self::CancelCommand { .. }
             | Self::DetachInstances { .. }
             | Self::EnterStandby { .. }
             | Self::PutPolicy { .. }
@@ -471,7 +487,9 @@ impl Call {
             Self::CreateRole
             | Self::CreateInstanceProfile
             | Self::AddRoleToInstanceProfile
-            | Self::RemoveRoleFromInstanceProfile { .. } => true,
+            | Self::RemoveRoleFromInstanceProfile { .. }
+            | Self::TerminateSession { .. }
+            | Self::CancelCommand { .. } => true,
             _ => false,
         }
     }
@@ -538,6 +556,8 @@ impl Display for Call {
             }
             Self::DeregisterInstancesFromLoadBalancer { balancer, instance }
             | Self::RegisterInstancesWithLoadBalancer { balancer, instance } => write!(f, "{instance} in {balancer}"),
+            Self::TerminateSession { instance, session, owner } => write!(f, "{session} of {owner} on {instance}"),
+            Self::CancelCommand { instance, command, document } => write!(f, "{command} ({document}) on {instance} only"),
             Self::SetInstanceProtection { group, instance, protect } => {
                 write!(f, "{instance} in {group}: scale-in protection {}", if *protect { "on" } else { "off" })
             }

@@ -12,7 +12,7 @@ const NO_ANSWER: &str = "NoAnswer";
 
 /// AWS failed on its side, after it may have begun.
 const MAY_HAVE_HAPPENED: &[&str] =
-    &["InternalError", "InternalFailure", "ServiceUnavailable", "ServiceFailure", "Unavailable"];
+    &["InternalError", "InternalFailure", "InternalServerError", "ServiceUnavailable", "ServiceFailure", "Unavailable"];
 
 /// What kind of failure it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -173,6 +173,7 @@ fn class_of(code: &str) -> Class {
         "ExpiredTokenException",
         "InternalError",
         "InternalFailure",
+        "InternalServerError",
         "ServiceUnavailable",
         "ServiceFailure",
         "Unavailable",
@@ -187,7 +188,7 @@ fn class_of(code: &str) -> Class {
     match code {
         c if DENIED.contains(&c) => Class::Denied,
         c if TRANSIENT.contains(&c) => Class::Transient,
-        c if c.contains("NotFound") || c == "NoSuchEntity" => Class::NotFound,
+        c if c.contains("NotFound") || ["NoSuchEntity", "InvalidCommandId"].contains(&c) => Class::NotFound,
         _ => Class::Terminal,
     }
 }
@@ -205,6 +206,8 @@ mod tests {
             ("ConcurrentSnapshotLimitExceeded", Class::Transient),
             ("InvalidInstanceID.NotFound", Class::NotFound),
             ("NoSuchEntity", Class::NotFound),
+            ("InvalidCommandId", Class::NotFound),
+            ("InternalServerError", Class::Transient),
             ("LimitExceeded", Class::Terminal),
         ] {
             assert_eq!(class_of(code), class, "{code}");

@@ -24,8 +24,8 @@ pub use instance_role::{
 pub use model::AttachedVolume;
 pub use model::{
     ClassicBalancer, Credential, ElasticAddress, Group, Identity, Instance, InstanceProtection, Interface, LoginProfile,
-    Marked, Membership, MetadataOptions, Principal, PublicAddress, Registration, RouteTable, Rule, ScalingGroup, Snapshot,
-    Target, TargetGroup, User,
+    Marked, Membership, MetadataOptions, OpenCommand, OpenSession, Principal, PublicAddress, Registration, RouteTable, Rule,
+    ScalingGroup, Snapshot, Target, TargetGroup, User,
 };
 pub use own_instance::own_instance;
 pub use permissions::iam_policy;

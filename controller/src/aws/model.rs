@@ -302,6 +302,32 @@ impl ClassicBalancer {
     }
 }
 
+/// A session of Session Manager that has not ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OpenSession {
+    /// `mallory-0123456789abcdef0`.
+    pub id: String,
+    /// The managed node that it is on: an instance's id, or something else's.
+    pub target: String,
+    /// The ARN of whoever opened it.
+    pub owner: String,
+    /// Whether AWS is ending it.
+    pub ending: bool,
+}
+
+/// A command of Run Command on one instance, that waits or runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OpenCommand {
+    /// The command, of all its instances.
+    pub id: String,
+    /// This instance.
+    pub target: String,
+    /// The document that it runs.
+    pub document: String,
+    /// Whether AWS is cancelling it.
+    pub ending: bool,
+}
+
 /// An EBS snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {

@@ -37,6 +37,8 @@ const READS: &[&str] = &[
     "iam:ListSSHPublicKeys",
     "iam:ListServiceSpecificCredentials",
     "iam:ListSigningCertificates",
+    "ssm:DescribeSessions",
+    "ssm:ListCommandInvocations",
     "sts:GetAccessKeyInfo",
 ];
 
@@ -86,6 +88,8 @@ const WRITES: &[&str] = &[
     "iam:UpdateSSHPublicKey",
     "iam:UpdateServiceSpecificCredential",
     "iam:UpdateSigningCertificate",
+    "ssm:CancelCommand",
+    "ssm:TerminateSession",
 ];
 
 /// What `ModifyInstanceAttribute` could set besides: code that runs at the next start, and the way out of isolation. A deny, since

@@ -10,6 +10,7 @@ mod keys;
 mod marks;
 mod profiles;
 mod selected;
+mod ssm;
 
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
@@ -27,7 +28,9 @@ pub(super) use self::profiles::ProfileReader;
 use super::batch::Batcher;
 use super::error::{AwsError, Class};
 use super::instance_role::ProfileAssociation;
-use super::model::{ClassicBalancer, Group, Instance, Interface, Membership, ScalingGroup, Snapshot, TargetGroup};
+use super::model::{
+    ClassicBalancer, Group, Instance, Interface, Membership, OpenCommand, OpenSession, ScalingGroup, Snapshot, TargetGroup,
+};
 use super::rate::{Priority, RateLimiter};
 use super::session::Session;
 
@@ -41,6 +44,7 @@ pub struct RegionReader {
     pub(super) ec2: aws_sdk_ec2::Client,
     autoscaling: aws_sdk_autoscaling::Client,
     balancers: Balancers,
+    ssm: aws_sdk_ssm::Client,
     pub(super) limiter: Arc<RateLimiter>,
     instances: Batcher<String, Instance, AwsError>,
     instance_types: Batcher<String, bool, AwsError>,
@@ -53,6 +57,9 @@ pub struct RegionReader {
     scaling_groups: Batcher<String, ScalingGroup, AwsError>,
     target_groups: Batcher<String, Arc<Vec<TargetGroup>>, AwsError>,
     classic_balancers: Batcher<(), Arc<Vec<ClassicBalancer>>, AwsError>,
+    sessions: Batcher<(), Arc<Vec<OpenSession>>, AwsError>,
+    /// One per status.
+    commands: [Batcher<(), Arc<Vec<OpenCommand>>, AwsError>; 3],
 }
 
 impl RegionReader {
@@ -65,6 +72,7 @@ impl RegionReader {
             v2: aws_sdk_elasticloadbalancingv2::Client::new(config),
             limiter: limiter.clone(),
         };
+        let manager = aws_sdk_ssm::Client::new(config);
         let members = ("autoscaling", "DescribeAutoScalingInstances", autoscaling::INSTANCES);
         let groups = ("autoscaling", "DescribeAutoScalingGroups", autoscaling::GROUPS);
         Self {
@@ -79,9 +87,13 @@ impl RegionReader {
             scaling_groups: batcher_of(&scaling, &limiter, groups, autoscaling::fetch_groups),
             target_groups: batcher_of(&balancers, &limiter, elb::READ_V2, elb::fetch_target_groups),
             classic_balancers: batcher_of(&balancers, &limiter, elb::READ_V1, elb::fetch_classic),
+            sessions: batcher_of(&manager, &limiter, ssm::SESSIONS, ssm::fetch_sessions),
+            commands: ssm::UNFINISHED
+                .map(|status| batcher_of(&(manager.clone(), status), &limiter, ssm::COMMANDS, ssm::fetch_commands)),
             ec2: client,
             balancers,
             autoscaling: scaling,
+            ssm: manager,
             limiter,
         }
     }

@@ -114,6 +114,10 @@ pub fn metadata_off() -> ContainAction {
     ContainAction { disable_instance_metadata: Some(firebreak_crds::Empty {}), ..ContainAction::default() }
 }
 
+pub fn no_sessions() -> ContainAction {
+    ContainAction { terminate_sessions: Some(firebreak_crds::Empty {}), ..ContainAction::default() }
+}
+
 pub fn no_addresses() -> ContainAction {
     ContainAction { remove_public_addresses: Some(firebreak_crds::Empty {}), ..ContainAction::default() }
 }

@@ -33,6 +33,7 @@ mod second_copy;
 mod stop_instance;
 mod tag_resource;
 mod terminate_instance;
+mod terminate_sessions;
 mod wanted;
 
 pub use adopt::{Adopted, Adoption};

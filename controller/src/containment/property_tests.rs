@@ -19,6 +19,7 @@ mod revoke;
 mod scaling;
 mod seal;
 mod session;
+mod terminate;
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -26,6 +26,7 @@ use super::second_copy::Keys;
 use super::stop_instance::Stop;
 use super::tag_resource::TagResource;
 use super::terminate_instance::Terminate;
+use super::terminate_sessions::SystemsManager;
 use crate::aws::{AwsError, Session};
 
 /// The one list: per action the variant, its implementation, and its field in `ContainAction`.
@@ -126,6 +127,7 @@ actions! {
     DetachFromAutoScaling: AutoScaling, detach_from_auto_scaling;
     DeregisterFromLoadBalancers: LoadBalancers, deregister_from_load_balancers;
     RevokeInstanceRole: InstanceRole, revoke_instance_role;
+    TerminateSessions: SystemsManager, terminate_sessions;
     StopInstance: Stop, stop_instance;
     TerminateInstance: Terminate, terminate_instance;
     DenyAll: DenyAll, deny_all;

@@ -2,7 +2,9 @@ use SeverTrackedConnections::{Always, Auto, Never};
 use firebreak_crds::{ContainAction, IsolateNetwork, SeverTrackedConnections};
 
 use super::*;
-use crate::containment::example::{self, deny_all, end, isolate, keys_off, metadata_off, no_addresses, protect};
+use crate::containment::example::{
+    self, deny_all, end, isolate, keys_off, metadata_off, no_addresses, no_sessions, protect,
+};
 
 fn names(wanted: &[Wanted]) -> Vec<&'static str> {
     wanted.iter().map(Wanted::name).collect()
@@ -26,6 +28,7 @@ fn what_is_on_record_stays_wanted_though_nobody_asks_for_it() {
         (vec!["protectFromTermination/vol-1"], vec!["protectFromTermination"]),
         (vec!["denyAll", "denyAll/residual-1"], vec!["denyAll"]),
         (vec!["deactivateAccessKeys/AKIA1"], vec!["deactivateAccessKeys"]),
+        (vec!["terminateSessions"], vec!["terminateSessions"]),
         (vec!["isolateNetwork/unknown", "denyAll/unknown"], vec!["isolateNetwork", "denyAll"]),
         (vec!["revokeInstanceRole/off-iip-assoc-1"], vec!["revokeInstanceRole"]),
         (vec!["tagResource"], vec![]),
@@ -80,6 +83,7 @@ fn every_action_has_the_name_that_the_policy_gives_it() {
             ContainAction { revoke_instance_role: Some(firebreak_crds::Empty {}), ..ContainAction::default() },
             "revokeInstanceRole",
         ),
+        (no_sessions(), "terminateSessions"),
         (deny_all(), "denyAll"),
         (keys_off(), "deactivateAccessKeys"),
     ] {

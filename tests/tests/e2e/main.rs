@@ -30,3 +30,4 @@ mod roles;
 mod scaling;
 mod selectors;
 mod sessions;
+mod systems_manager;

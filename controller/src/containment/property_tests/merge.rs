@@ -35,6 +35,7 @@ fn action() -> impl Strategy<Value = ContainAction> {
     prop_oneof![
         isolations().prop_map(|p| ContainAction { isolate_network: Some(p), ..ContainAction::default() }),
         Just(ContainAction { remove_public_addresses: Some(Empty {}), ..ContainAction::default() }),
+        Just(ContainAction { terminate_sessions: Some(Empty {}), ..ContainAction::default() }),
         Just(ContainAction { disable_instance_metadata: Some(Empty {}), ..ContainAction::default() }),
         Just(ContainAction { protect_from_termination: Some(Empty {}), ..ContainAction::default() }),
         Just(ContainAction { revoke_instance_role: Some(Empty {}), ..ContainAction::default() }),
