@@ -65,7 +65,7 @@ impl Action for SystemsManager {
     fn contain(case: &Case, _: &Empty, look: &Look) -> Plan {
         let Some(instance) = &look.instance else { return super::isolate_network::not_seen(case) };
         if instance.is_terminated() {
-            return Plan::ended(case, "the instance is terminated: nobody can be on it");
+            return Plan::ended(case, instance, "the instance is terminated: nobody can be on it");
         }
         let mut plan = Plan::default();
         let something = look.unread.is_none() || !look.open().is_empty();
