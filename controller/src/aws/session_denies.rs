@@ -52,7 +52,7 @@ impl SessionDenies {
             let ids = ids.filter_map(Value::as_str).filter(|id| is_user_id(id)).map(str::to_owned);
             match &condition["DateLessThan"]["aws:TokenIssueTime"] {
                 Value::Null => denies.standing.extend(ids),
-                at => match at.as_str().and_then(|at| at.parse().ok()) {
+                at => match at.as_str().and_then(ends) {
                     Some(cutoff) => denies.before.entry(cutoff).or_default().extend(ids),
                     None => denies.standing.extend(ids), // more is denied than must be, not less
                 },
@@ -73,11 +73,11 @@ impl SessionDenies {
     #[must_use]
     pub fn document(&self) -> String {
         let standing = (!self.standing.is_empty())
-            .then(|| deny("FirebreakInstances".into(), &json!({ "StringEquals": { "aws:userid": self.standing } })));
+            .then(|| deny("FirebreakInstances", &json!({ "StringEquals": { "aws:userid": self.standing } })));
         let before = self.before.iter().map(|(cutoff, ids)| {
             let sid = format!("FirebreakUntil{}", until(*cutoff).strftime("%Y%m%dT%H%M%SZ"));
             let issued = json!({ "aws:TokenIssueTime": cutoff.to_string() });
-            deny(sid, &json!({ "StringEquals": { "aws:userid": ids }, "DateLessThan": issued }))
+            deny(&sid, &json!({ "StringEquals": { "aws:userid": ids }, "DateLessThan": issued }))
         });
         let statements: Vec<Value> = standing.into_iter().chain(before).collect();
         json!({ "Version": "2012-10-17", "Statement": statements }).to_string()
@@ -127,13 +127,19 @@ impl SessionDenies {
     }
 }
 
+/// A cutoff whose end can be told: whoever may write the policy can write any time.
+fn ends(cutoff: &str) -> Option<Timestamp> {
+    let cutoff: Timestamp = cutoff.parse().ok()?;
+    cutoff.checked_add(LONGEST_ROLE_SESSION).is_ok().then_some(cutoff)
+}
+
 /// When every session issued before the cutoff has expired.
 #[must_use]
 pub fn until(cutoff: Timestamp) -> Timestamp {
     cutoff + LONGEST_ROLE_SESSION
 }
 
-fn deny(sid: String, condition: &Value) -> Value {
+fn deny(sid: &str, condition: &Value) -> Value {
     json!({ "Sid": sid, "Effect": "Deny", "Action": "*", "Resource": "*", "Condition": condition })
 }
 

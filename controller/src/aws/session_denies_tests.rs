@@ -91,3 +91,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_cutoff_at_the_end_of_time_denies_more_and_breaks_nothing() {
+    let mut denies = denied(1);
+    denies = denies.after(&DenyEdit::Release(session(0), Some(at(0)))).unwrap();
+    let text = denies.document().replace(&at(0).to_string(), "9999-12-30T22:00:00Z");
+    let read = SessionDenies::read(&text);
+    assert_eq!(read.standing.iter().collect::<Vec<_>>(), [&session(0)]);
+    assert_eq!(SessionDenies::exactly(&text), None);
+    assert!(read.after(&DenyEdit::EndExpired(at(0))).is_some());
+}

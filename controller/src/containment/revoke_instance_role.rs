@@ -103,14 +103,18 @@ impl Action for InstanceRole {
             Ok::<_, AwsError>(aws.instance_profile(profile_name(&arn)).await?.map(|profile| (arn, profile)))
         });
         look.profiles = try_join_all(profiles).await?.into_iter().flatten().collect();
-        let names: BTreeSet<String> = sessions::roles(case, &look).into_keys().collect();
+        let names: BTreeSet<String> = sessions::roles(case, &look).into_iter().map(|(name, _)| name).collect();
         let roles = names.into_iter().map(async |name| Ok::<_, AwsError>(role(aws, &name).await?.map(|r| (name, r))));
         look.roles = try_join_all(roles).await?.into_iter().flatten().collect();
         Ok(look)
     }
 
     fn contain(case: &Case, _: &Empty, look: &Look) -> Plan {
-        let Some(instance) = &look.instance else { return super::isolate_network::not_seen(case) };
+        // Its credentials outlive an instance that AWS shows no more.
+        let ended = case.has_ended().then(|| Instance { state: "terminated".into(), ..Instance::default() });
+        let Some(instance) = look.instance.as_ref().or(ended.as_ref()) else {
+            return super::isolate_network::not_seen(case);
+        };
         let mut plan = Plan::default();
         record(&mut plan, case, look, instance);
         sessions::deny(&mut plan, case, look);

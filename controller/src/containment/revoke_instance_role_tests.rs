@@ -50,9 +50,9 @@ fn later(mut case: Case, plan: &Plan, seconds: i64) -> Case {
     case
 }
 
-fn denying(sessions: &[&str]) -> Option<String> {
+fn denying(sessions: &[&str]) -> String {
     let standing = sessions.iter().map(|s| (*s).to_owned()).collect();
-    Some(SessionDenies { standing, ..SessionDenies::default() }.document())
+    SessionDenies { standing, ..SessionDenies::default() }.document()
 }
 
 fn texts(plan: &Plan) -> Vec<String> {
@@ -65,7 +65,7 @@ fn contained() -> (Case, Look) {
     let first = InstanceRole::contain(&case, &Empty {}, &look("running", &[("1", WEB)]));
     let case = later(case, &first, 1);
     let mut seen = look("running", &[("2", OURS)]);
-    seen.roles.insert("web".into(), role(denying(&["AROAWEB:i-1"])));
+    seen.roles.insert("web".into(), role(Some(denying(&["AROAWEB:i-1"]))));
     let gone = InstanceRole::contain(&case, &Empty {}, &seen);
     assert_eq!(gone.record.keys().collect::<Vec<_>>(), ["revokeInstanceRole/off-iip-assoc-1"]);
     (later(case, &gone, 1), seen)
@@ -105,7 +105,7 @@ fn what_cannot_be_replaced_is_taken_off_at_once() {
         assert!(!calls.iter().any(|c| c.contains("Replace") || c.contains("Associate")), "{calls:?}");
         let case = later(case.clone(), &plan, 1);
         let mut next = Look { associations: vec![], own: ready(), ..seen };
-        next.roles.insert("web".into(), role(denying(&["AROAWEB:i-1"])));
+        next.roles.insert("web".into(), role(Some(denying(&["AROAWEB:i-1"]))));
         let plan = InstanceRole::contain(&case, &Empty {}, &next);
         assert_eq!(texts(&plan), ["ec2:AssociateIamInstanceProfile i-1: firebreak-deny-all"]);
         assert_eq!((plan.verdict.state, plan.verdict.drift.len()), (ActionState::InForce, 0), "off is off");
@@ -139,7 +139,7 @@ fn our_own_profile_is_made_step_by_step_and_mended() {
 #[test]
 fn whatever_somebody_undoes_is_done_again() {
     let (case, seen) = contained();
-    for changed in [None, Some("{}".to_owned()), denying(&["AROAWEB:i-2"])] {
+    for changed in [None, Some("{}".to_owned()), Some(denying(&["AROAWEB:i-2"]))] {
         let mut seen = seen.clone();
         seen.roles.insert("web".into(), role(changed));
         let plan = InstanceRole::contain(&case, &Empty {}, &seen);
@@ -185,14 +185,14 @@ fn a_role_that_may_not_be_touched_keeps_its_sessions_and_that_is_no_containment(
         (Some("it is protected by AwsAccount prod (arn:*)".to_owned()), None),
         (
             None,
-            denying(
+            Some(denying(
                 &(0..226)
                     .map(|n| format!("AROAWEB:i-0123456789abcdef{n:05}"))
                     .collect::<Vec<_>>()
                     .iter()
                     .map(String::as_str)
                     .collect::<Vec<_>>(),
-            ),
+            )),
         ),
     ] {
         let (case, mut seen) = contained();
@@ -236,8 +236,8 @@ fn the_old_sessions_stay_denied_in_the_write_that_lifts_the_deny_and_the_profile
     let gone: Timestamp = case.recorded("revokeInstanceRole/off-iip-assoc-1").unwrap();
     assert_eq!(*cutoff, gone + SignedDuration::from_secs(30));
     let case = later(case, &lift, 1);
-    let [left] = &residual::all(&case)[..] else { panic!("{:?}", case.original) };
-    assert_eq!((left.role.as_deref(), left.policy.as_str()), (Some("web"), "firebreak-deny-instances"));
+    let [kept] = &residual::all(&case)[..] else { panic!("{:?}", case.original) };
+    assert_eq!((kept.role.as_deref(), kept.policy.as_str()), (Some("web"), "firebreak-deny-instances"));
     InstanceRole::after(&mut seen, &lift.calls[0], &Outcome::Done);
     let waits = InstanceRole::release(&case, &seen);
     assert!(waits.is_done() && waits.verdict.state == ActionState::InProgress, "{waits:?}");
@@ -256,12 +256,12 @@ fn the_cutoff_of_another_instances_release_is_shared_where_it_can_be() {
     let (case, mut seen) = contained();
     let case = later(case, &Plan::default(), 3600);
     let theirs = case.now - SignedDuration::from_mins(5);
-    let both = SessionDenies::read(&denying(&["AROAWEB:i-1", "AROAWEB:i-2"]).unwrap());
+    let both = SessionDenies::read(&denying(&["AROAWEB:i-1", "AROAWEB:i-2"]));
     let both = both.after(&DenyEdit::Release("AROAWEB:i-2".into(), Some(theirs))).unwrap();
     seen.roles.insert("web".into(), role(Some(both.document())));
     let lift = InstanceRole::release(&case, &seen);
     assert!(texts(&lift)[0].ends_with(&format!("deny AROAWEB:i-1 only before {theirs}")), "{:?}", texts(&lift));
-    seen.roles.insert("web".into(), role(denying(&["AROAWEB:i-1"])));
+    seen.roles.insert("web".into(), role(Some(denying(&["AROAWEB:i-1"]))));
     let lift = InstanceRole::release(&case, &seen);
     let alone = case.now - SignedDuration::from_mins(1);
     assert!(texts(&lift)[0].ends_with(&format!("only before {alone}")), "{:?}", texts(&lift));
@@ -294,7 +294,7 @@ fn an_instance_that_is_held_again_gets_a_new_cutoff() {
 fn what_somebody_else_put_there_is_for_a_person_to_decide() {
     let case = later(contained().0, &Plan::default(), 120);
     let mut seen = look("running", &[("5", OTHER)]);
-    seen.roles.insert("web".into(), role(denying(&["AROAWEB:i-1"])));
+    seen.roles.insert("web".into(), role(Some(denying(&["AROAWEB:i-1"]))));
     let conflict = InstanceRole::release(&case, &seen);
     assert!(conflict.calls.is_empty() && conflict.verdict.state == ActionState::Conflict, "{conflict:?}");
     assert!(conflict.verdict.message.contains("is other now, before containment it was web"), "{conflict:?}");
@@ -368,4 +368,27 @@ fn an_instance_that_is_gone_has_sessions_all_the_same() {
     assert_eq!(InstanceRole::contain(&case, &Empty {}, &seen).verdict.state, ActionState::InForce);
     let lift = InstanceRole::release(&case, &seen);
     assert!(texts(&lift)[0].contains("only before"), "{lift:?}");
+}
+
+#[test]
+fn what_aws_has_forgotten_ends_no_session_of_its_role() {
+    let (case, mut seen) = contained();
+    let case = recorded(case, "instance/ended", &"2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap());
+    (seen.instance, seen.associations) = (None, vec![]);
+    assert_eq!(InstanceRole::contain(&case, &Empty {}, &seen).verdict.state, ActionState::InForce);
+    seen.roles.insert("web".into(), role(None));
+    let open = InstanceRole::contain(&case, &Empty {}, &seen);
+    assert!(open.verdict.state != ActionState::InForce && open.calls.len() == 1, "denied again: {open:?}");
+}
+
+#[test]
+fn a_role_made_again_under_its_name_is_another() {
+    let (case, mut seen) = contained();
+    let again = ProfileRole { name: "web".into(), id: "AROAAGAIN".into() };
+    let taken = Taken { role: Some(again), ..case.recorded::<Taken>("revokeInstanceRole/iip-assoc-1").unwrap() };
+    let case = recorded(case, "revokeInstanceRole/iip-assoc-9", &taken);
+    let case = recorded(case, "revokeInstanceRole/off-iip-assoc-9", &example::SINCE.parse::<Timestamp>().unwrap());
+    seen.roles.insert("web".into(), Role { id: "AROAAGAIN".into(), denies: None, forbidden: None });
+    let plan = InstanceRole::contain(&case, &Empty {}, &seen);
+    assert!(texts(&plan).iter().any(|call| call.contains("AROAAGAIN:i-1")), "{plan:?}");
 }

@@ -100,7 +100,10 @@ impl Actor {
         if all != next && result.as_ref().is_err_and(|e| e.code == "LimitExceeded") {
             (written, result) = (next.clone(), self.write_denies(&asked, &next).await);
         }
-        result?;
+        if let Err(error) = result {
+            *last = None; // it may have been written: the next edit reads what there is
+            return Err(error);
+        }
         *last = Some((Instant::now(), written));
         Ok(Outcome::Done)
     }

@@ -237,7 +237,7 @@ prop_compose! {
         let profiles = NAMES.map(|name| (arn(name), profile(name, name))).into();
         let full = DenyProfile { role: true, policy: Some(DOCUMENT.into()), profile: Some(profile(DENY_PROFILE, DENY_PROFILE)), read: true };
         let own = if ready { full } else { DenyProfile::default() };
-        let mut look = Look { instance, roles, profiles, own, ..Look::default() };
+        let mut look = Look { instance, own, profiles, roles, ..Look::default() };
         on.filter(|_| there).into_iter().for_each(|n| put(&mut look, NAMES[n]));
         look
     }

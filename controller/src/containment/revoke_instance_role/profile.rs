@@ -127,7 +127,7 @@ pub(super) fn give_back(case: &Case, look: &Look) -> Plan {
         (None, None) => done(ActionState::Released, "it had no instance profile"),
         (Some(now), Some(before)) if now.profile == before => done(ActionState::Released, ""),
         (Some(now), Some(before)) if is_deny_profile(&now.profile) => back.instead_of(now, before),
-        (Some(now), None) if is_deny_profile(&now.profile) => back.calls(vec![take(now, case)]),
+        (Some(now), None) if is_deny_profile(&now.profile) => calls(vec![take(now, case)]),
         (None, Some(before)) => back.onto_none(before),
         (Some(now), before) => back.decided(now, before),
     }
@@ -142,11 +142,17 @@ struct Back<'a> {
     role: Option<ProfileRole>,
 }
 
-impl Back<'_> {
-    fn calls(&self, calls: Vec<Call>) -> Plan {
-        Plan { calls, ..Plan::default() }
-    }
+fn calls(calls: Vec<Call>) -> Plan {
+    Plan { calls, ..Plan::default() }
+}
 
+fn stays(now: Option<&ProfileAssociation>) -> Plan {
+    let what = now
+        .map_or("without an instance profile".to_owned(), |a| format!("with instance profile {}", profile_name(&a.profile)));
+    Plan::done(ActionState::Released, format!("it stays {what}"))
+}
+
+impl Back<'_> {
     /// The profile that it had, in the place of what it has.
     fn instead_of(&self, now: &ProfileAssociation, before: &str) -> Plan {
         if let Some(why) = self.differs(before) {
@@ -160,17 +166,17 @@ impl Back<'_> {
                         ),
                     );
                 }
-                Some(OnConflict::KeepTheirs) => return self.stays(Some(now)),
+                Some(OnConflict::KeepTheirs) => return stays(Some(now)),
                 Some(OnConflict::RestoreOriginal) if !self.is_there(before) => {
-                    return self.calls(vec![take(now, self.case)]);
+                    return calls(vec![take(now, self.case)]);
                 }
                 Some(OnConflict::RestoreOriginal) => {}
             }
         }
         if self.instance.state == "running" && !self.look.cannot_replace {
-            return self.calls(vec![replace(now, self.case, before.to_owned())]);
+            return calls(vec![replace(now, self.case, before.to_owned())]);
         }
-        self.calls(vec![take(now, self.case)])
+        calls(vec![take(now, self.case)])
     }
 
     /// The profile that it had, where it has none.
@@ -182,9 +188,9 @@ impl Back<'_> {
                     "{why}: spec.release.onConflict decides (KeepTheirs leaves it without, RestoreOriginal puts back what is there of it)"
                 ),
             ),
-            (Some(_), Some(OnConflict::KeepTheirs)) => self.stays(None),
+            (Some(_), Some(OnConflict::KeepTheirs)) => stays(None),
             (Some(why), _) if !self.is_there(before) => Plan::done(ActionState::Released, why),
-            _ => self.calls(vec![associate(self.case, before.to_owned())]),
+            _ => calls(vec![associate(self.case, before.to_owned())]),
         }
     }
 
@@ -199,17 +205,10 @@ impl Back<'_> {
                     before.map_or("none", profile_name)
                 ),
             ),
-            (Some(OnConflict::KeepTheirs), _) => self.stays(Some(now)),
+            (Some(OnConflict::KeepTheirs), _) => stays(Some(now)),
             (Some(OnConflict::RestoreOriginal), Some(before)) => self.instead_of(now, before),
-            (Some(OnConflict::RestoreOriginal), None) => self.calls(vec![take(now, self.case)]),
+            (Some(OnConflict::RestoreOriginal), None) => calls(vec![take(now, self.case)]),
         }
-    }
-
-    fn stays(&self, now: Option<&ProfileAssociation>) -> Plan {
-        let what = now.map_or("without an instance profile".to_owned(), |a| {
-            format!("with instance profile {}", profile_name(&a.profile))
-        });
-        Plan::done(ActionState::Released, format!("it stays {what}"))
     }
 
     fn is_there(&self, profile: &str) -> bool {
@@ -231,13 +230,19 @@ impl Back<'_> {
 
 /// Nothing was recorded: either nothing was done, or the record is lost.
 fn not_known(case: &Case, look: &Look) -> Plan {
-    let left = case.is_unknown(InstanceRole::NAME) && look.ours().is_some();
+    let mut off = taken(case).map(|(_, t)| profile_name(&t.profile).to_owned()).collect::<Vec<_>>();
+    off.dedup();
+    let bare = look.live().next().is_none() && !off.is_empty();
+    let left = case.is_unknown(InstanceRole::NAME) && (look.ours().is_some() || bare);
     if !left || case.decision == Some(OnConflict::KeepTheirs) {
         return Plan::done(ActionState::Released, "");
     }
+    let seen = if off.is_empty() { String::new() } else { format!(" (taken off: {})", off.join(", ")) };
     Plan::done(
         ActionState::Conflict,
-        "which instance profile it had is not known: put it on by hand, then spec.release.onConflict: KeepTheirs",
+        format!(
+            "which instance profile it had is not known{seen}: put it on by hand, then spec.release.onConflict: KeepTheirs"
+        ),
     )
 }
 

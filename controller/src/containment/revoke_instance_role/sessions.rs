@@ -1,6 +1,6 @@
 //! The sessions that the instance's roles gave it: denied, and after a release denied if they were issued before.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use firebreak_crds::ActionState;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -34,9 +34,9 @@ pub(super) enum Standing {
     Open(String),
 }
 
-/// The roles that the instance has or had, by name, with their ids. One that was made again under its name is another, of which
-/// nothing is known until its profile is seen on the instance.
-pub(super) fn roles(case: &Case, look: &Look) -> BTreeMap<String, String> {
+/// The roles that the instance has or had: name and id. One that was made again under its name is another, of which nothing is known
+/// until its profile is seen on the instance.
+pub(super) fn roles(case: &Case, look: &Look) -> BTreeSet<(String, String)> {
     let first = case.recorded::<Original>(NAME).and_then(|o| o.role);
     let had = taken(case).filter_map(|(_, t)| t.role).chain(first);
     let recorded = |id: &str| case.original.contains_key(&key(id)) || has_room(case);
@@ -57,15 +57,15 @@ pub(super) fn deny(plan: &mut Plan, case: &Case, look: &Look) {
         }
         let edit = DenyEdit::Deny(user_id(case, &id));
         plan.calls.push(Call::EditSessionDenies { role: name.clone(), edit });
-        if has_record(case, &name) {
+        if has_record(case, &id) {
             plan.verdict.drift.push(format!("the deny of its sessions of {name} was gone or changed"));
         }
     }
 }
 
-fn has_record(case: &Case, role: &str) -> bool {
+fn has_record(case: &Case, id: &str) -> bool {
     let first = case.recorded::<Original>(NAME).and_then(|o| o.role);
-    taken(case).filter_map(|(_, t)| t.role).chain(first).any(|r| r.name == role)
+    taken(case).filter_map(|(_, t)| t.role).chain(first).any(|r| r.id == id)
 }
 
 pub(super) fn standing(case: &Case, look: &Look, name: &str, id: &str) -> Standing {
@@ -141,7 +141,7 @@ pub(super) fn release(plan: &mut Plan, case: &Case, look: &Look) -> Option<Times
         let (shown, session) = (role.read(), user_id(case, &id));
         let denied = shown.standing.contains(&session);
         let begun = decided(case, &name).next().is_some();
-        if !denied && !begun && (closed(case, role, &id).is_some() || !has_record(case, &name)) {
+        if !denied && !begun && (closed(case, role, &id).is_some() || !has_record(case, &id)) {
             continue; // it never was
         }
         let cutoff = (!all_expired(case, &name)).then(|| cutoff(plan, case, &shown, (&name, denied)));
