@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 
 use firebreak_crds::{ActionState, Empty, OnConflict, ReleasePolicy, ResourceKind};
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::beside::{Beside, stays_off};
@@ -129,6 +129,11 @@ impl<C: Credentials> Action for C {
             }
             if !case.is_unknown(C::ACTION) {
                 record::<C>(&mut plan, case, one);
+            }
+            // A note of a moment ago is enough: the cutoff lies later than that.
+            let noted = |at: Timestamp| at + SignedDuration::from_secs(20) > case.now;
+            if is_a_key(case) && !back && !switched_on(case).any(noted) {
+                note_switched_on(&mut plan, case);
             }
             plan.calls.push(switch::<C>(case, one, back));
         }

@@ -20,7 +20,7 @@ use super::case::Case;
 use super::credentials::{SWITCHED_ON_MOST, another_users, switched_on};
 use super::deny_all::{managed, no_principal};
 use super::document::{equal, put};
-use super::drive::Action;
+use super::drive::{Action, Stage};
 use super::given::no_such_key;
 use super::plan::Plan;
 use super::residual::{self, Residual};
@@ -57,6 +57,7 @@ pub(super) struct Cutoff {
 
 impl Action for Sessions {
     const NAME: &'static str = "revokeSessions";
+    const STAGE: Stage = Stage::Access; // when the key is read back off
     type Params = Empty;
     type Look = Look;
 
@@ -114,6 +115,10 @@ impl Action for Sessions {
         let cutoffs = cutoffs(case);
         let Some(Cutoff { deny, .. }) = cutoffs.last() else { return Plan::done(ActionState::Released, "") };
         let mut plan = Plan::default();
+        if let Some(next) = later(case, &cutoffs) {
+            plan.record(format!("{KEY}{}", next.deny.cutoff.as_second()), &next);
+            return plan;
+        }
         let over = deny.until <= case.now;
         if !over && !stays(&mut plan, case, look, deny) {
             return plan;
@@ -167,6 +172,13 @@ fn due(case: &Case) -> Option<Cutoff> {
         (case.now >= latest.round + *wait).then(|| new(latest.round))?
     };
     (all.len() < CUTOFFS && next.deny.cutoff > latest.deny.cutoff).then_some(next)
+}
+
+/// At a release: the cutoff for sessions of a key that was found switched on since the last one was decided.
+fn later(case: &Case, all: &[Cutoff]) -> Option<Cutoff> {
+    let latest = all.last().filter(|latest| switched_on(case).any(|at| latest.deny.decided_at() < at))?;
+    let next = Cutoff { deny: Residual::decided(case.now, residual::life(case)), ..latest.clone() };
+    (next.deny.cutoff > latest.deny.cutoff).then_some(next)
 }
 
 /// Whether a release had begun since that cutoff: who holds it again means the sessions of now.

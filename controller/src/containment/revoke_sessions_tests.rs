@@ -115,6 +115,21 @@ fn who_holds_it_again_after_a_release_began_means_the_sessions_of_now() {
 }
 
 #[test]
+fn a_key_found_on_at_the_release_moves_the_cutoff_before_the_deny_goes() {
+    let (case, document) = contained();
+    let at = case.now + SignedDuration::from_mins(10);
+    let mut case = example::recorded(case, "deactivateAccessKeys/switched-on-1", &at);
+    case.now = at + SignedDuration::from_secs(1);
+    let plan = Sessions::release(&case, &look(Some(document.clone())));
+    let (key, next) = plan.record.first_key_value().expect("a later cutoff");
+    let next: Cutoff = serde_json::from_value(next.clone()).unwrap();
+    assert!(key.starts_with(KEY) && next.deny.cutoff > at && plan.calls.is_empty(), "{plan:?}");
+    let case = later(case, &plan, 1);
+    let then = Sessions::release(&case, &look(Some(document)));
+    assert!(then.record.keys().all(|k| k.starts_with(RESIDUAL)), "once: {then:?}");
+}
+
+#[test]
 fn what_somebody_put_in_its_place_is_a_conflict_and_nothing_stays_when_all_have_expired() {
     let (mut case, document) = contained();
     case.now += SignedDuration::from_hours(13);
