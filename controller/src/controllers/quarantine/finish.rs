@@ -52,8 +52,9 @@ async fn pass_on(ctx: &Ctx, api: &Api<Quarantine>, quarantine: &Quarantine) -> R
     for other in beside(quarantine, &ctx.stores.quarantines.state()) {
         let Some(key) = other.shared_key(quarantine).map(stays_off) else { continue };
         let Some(mut live) = find("read a Quarantine of the same user", api.get(&other.name)).await? else { continue };
+        let keeps = keeps_keys_off(&live); // before the note, which is one of that action's
         let original = live.spec.original.get_or_insert_default();
-        if original.insert(key, Text("true".into())).is_none() && keeps_keys_off(&live) {
+        if keeps && original.insert(key, Text("true".into())).is_none() {
             kube("keep a key off", api.replace(&other.name, &PostParams::default(), &live)).await?;
         }
     }
