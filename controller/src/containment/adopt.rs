@@ -21,6 +21,7 @@ use super::ledger::{Ledger, LedgerError};
 use super::revoke_sessions;
 use super::second_copy::{Keys, OURS, SecondCopy, is_of_copy};
 use super::tag_resource::{self, INCIDENT};
+use super::terminate_sessions::SystemsManager;
 use super::wanted::{name_of, wanted};
 use crate::aws::{AwsError, SEALED_TRUST, Session};
 use crate::clock;
@@ -225,13 +226,14 @@ async fn is_denied(session: &Session, case: &Case) -> Result<bool, AwsError> {
     Ok(identity.as_ref().is_some_and(on) || attached.contains(&deny) || inline.is_some() || revoked.is_some())
 }
 
-/// For what looks the same whoever did it: an action with nothing left to do.
+/// For what looks the same whoever did it: an action with nothing left to do. No session that is open says nothing of one.
 async fn anything_in_force(session: &Session, case: &Case, copy: &SecondCopy) -> Result<bool, AwsError> {
     let text = |(key, value): (&String, &Value)| (key.clone(), value.to_string());
     let as_adopted = Case { original: copy.original.iter().map(text).collect(), since: copy.since, ..case.clone() };
     for action in wanted(&case.holders, copy.original.keys()) {
         let run = action.dry_run(session, &as_adopted).await?;
-        if run.calls.is_empty() && copy.original.keys().any(|key| action_of(key) == action.name()) {
+        let tells = action.name() != SystemsManager::NAME && run.problem.is_none();
+        if tells && run.calls.is_empty() && copy.original.keys().any(|key| action_of(key) == action.name()) {
             return Ok(true);
         }
     }
