@@ -276,7 +276,8 @@ impl Selection {
         if let Some(problem) = &self.problem {
             return Some(problem.clone());
         }
-        let more = self.size().saturating_sub(before.size());
+        let known: HashSet<&String> = before.choices().map(|(id, _)| id).collect();
+        let more = self.choices().filter(|(id, _)| !known.contains(id)).count();
         match (incident.spec.mode, self.standing) {
             (Mode::Release, Standing::Settled) => None,
             (Mode::Release, _) => Some(Refusal::new("Released", "nothing of it was held")),
