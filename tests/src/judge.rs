@@ -135,8 +135,8 @@ impl Bench {
     async fn names(&self) -> anyhow::Result<BTreeMap<String, String>> {
         let answer = self.aws.ec2.describe_security_groups().send().await?;
         let all = answer.security_groups().iter();
-        let named = all.map(|g| (g.group_id.clone().unwrap_or_default(), g.group_name.clone().unwrap_or_default()));
-        let mut names: BTreeMap<_, _> = named.filter(|(_, name)| name.starts_with("firebreak-")).collect();
+        let groups = all.map(|g| (g.group_id.clone().unwrap_or_default(), g.group_name.clone().unwrap_or_default()));
+        let mut names: BTreeMap<_, _> = groups.filter(|(_, name)| name.starts_with("firebreak-")).collect();
         let answer = self.aws.ec2.describe_iam_instance_profile_associations().send().await?;
         let of = |a: &aws_sdk_ec2::types::IamInstanceProfileAssociation| {
             Some((a.association_id.clone()?, a.instance_id.clone()?))
@@ -278,6 +278,40 @@ fn is_let_go(quarantine: &Quarantine) -> bool {
     holders.iter().all(|h| h.state != HolderState::Holding) && (holders.is_empty() || deleted)
 }
 
+/// What takes access away, or gives none.
+const NARROWING: [&str; 30] = [
+    "RevokeSecurityGroupIngress",
+    "RevokeSecurityGroupEgress",
+    "CreateSecurityGroup",
+    "DisassociateAddress",
+    "DisassociateIamInstanceProfile",
+    "UpdateAccessKey",
+    "UpdateSSHPublicKey",
+    "UpdateServiceSpecificCredential",
+    "UpdateSigningCertificate",
+    "DeleteLoginProfile",
+    "TerminateSession",
+    "PutUserPolicy",
+    "AttachUserPolicy",
+    "PutUserPermissionsBoundary",
+    "PutRolePolicy",
+    "UpdateAssumeRolePolicy",
+    "AttachRolePolicy",
+    "PutRolePermissionsBoundary",
+    "TagRole",
+    "UntagRole",
+    "CreateTags",
+    "DeleteTags",
+    "TagUser",
+    "UntagUser",
+    "DetachInstances",
+    "DeregisterTargets",
+    "DeregisterInstancesFromLoadBalancer",
+    "EnterStandby",
+    "SetInstanceProtection",
+    "CreateSnapshots",
+];
+
 /// Pure. `groups`: Firebreak's own, by id.
 fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Needs {
     let param = |name: &str| call.params.get(name).map(String::as_str).unwrap_or_default();
@@ -291,10 +325,8 @@ fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Need
         "AssociateAddress" => Needs::Never("may take an address away from somebody"),
         "AssociateIamInstanceProfile" | "ReplaceIamInstanceProfileAssociation" => {
             let instance = groups.get(param("AssociationId")).map_or(param("InstanceId"), String::as_str);
-            match param("IamInstanceProfile.Arn").ends_with(":instance-profile/firebreak-deny-all") {
-                true => Needs::Nothing,
-                false => Needs::Release(instance.to_owned()),
-            }
+            let ours = param("IamInstanceProfile.Arn").ends_with(":instance-profile/firebreak-deny-all");
+            if ours { Needs::Nothing } else { Needs::Release(instance.to_owned()) }
         }
         "CreateRole" | "CreateInstanceProfile" | "AddRoleToInstanceProfile" | "RemoveRoleFromInstanceProfile" => own(call),
         "ModifyInstanceAttribute" => protection(call),
@@ -356,36 +388,7 @@ fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timestamp) -> Need
         "CreateTags" | "DeleteTags" | "TagUser" | "UntagUser" | "TagRole" | "UntagRole" if !tags_are_ours(call) => {
             Needs::Never("somebody's tags")
         }
-        "RevokeSecurityGroupIngress"
-        | "RevokeSecurityGroupEgress"
-        | "CreateSecurityGroup"
-        | "DisassociateAddress"
-        | "DisassociateIamInstanceProfile"
-        | "UpdateAccessKey"
-        | "UpdateSSHPublicKey"
-        | "UpdateServiceSpecificCredential"
-        | "UpdateSigningCertificate"
-        | "DeleteLoginProfile"
-        | "TerminateSession"
-        | "PutUserPolicy"
-        | "AttachUserPolicy"
-        | "PutUserPermissionsBoundary"
-        | "PutRolePolicy"
-        | "UpdateAssumeRolePolicy"
-        | "AttachRolePolicy"
-        | "PutRolePermissionsBoundary"
-        | "TagRole"
-        | "UntagRole"
-        | "CreateTags"
-        | "DeleteTags"
-        | "TagUser"
-        | "UntagUser"
-        | "DetachInstances"
-        | "DeregisterTargets"
-        | "DeregisterInstancesFromLoadBalancer"
-        | "EnterStandby"
-        | "SetInstanceProtection"
-        | "CreateSnapshots" => Needs::Nothing,
+        action if NARROWING.contains(&action) => Needs::Nothing,
         _ => Needs::Never("Firebreak has no such call"),
     }
 }
@@ -408,10 +411,8 @@ fn lifted(principal: &str, policy: &str, now: Timestamp) -> Needs {
 fn own(call: &Call) -> Needs {
     let is = |name: &str| call.params.get(name).is_none_or(|value| value == "firebreak-deny-all");
     let takes = call.action == "RemoveRoleFromInstanceProfile" && is("InstanceProfileName");
-    match takes || (is("InstanceProfileName") && is("RoleName")) {
-        true => Needs::Nothing,
-        false => Needs::Never("a profile or a role that is not ours"),
-    }
+    let ours = takes || (is("InstanceProfileName") && is("RoleName"));
+    if ours { Needs::Nothing } else { Needs::Never("a profile or a role that is not ours") }
 }
 
 fn swap(call: &Call, groups: &BTreeMap<String, String>) -> Needs {

@@ -39,7 +39,7 @@ pub async fn reconcile(evidence: Arc<Evidence>, ctx: Arc<Ctx>) -> Result<Action,
     }
     let api = Api::<Evidence>::all(ctx.client.clone());
     let turn = Turn { ctx: &ctx, api: &api };
-    let (written, wait) = turn.take((*evidence).clone()).await?;
+    let (written, wait) = Box::pin(turn.take((*evidence).clone())).await?;
     let memo = ctx.memory.of(&uid);
     let due = std::time::Instant::now() + wait;
     ctx.memory.set(&uid, crate::memory::Memo { basis: self::basis(&ctx, &written), due, ..memo });

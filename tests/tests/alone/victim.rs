@@ -100,7 +100,7 @@ impl<'p> Victim<'p> {
         };
         match goal {
             Goal::Contained => {
-                self.world.declare("inc", "Contain", json!({ "targets": self.scenario.targets(&self.world) })).await
+                self.world.declare("inc", "Contain", json!({ "targets": self.scenario.targets(&self.world) })).await;
             }
             Goal::Released => self.world.change("inc", json!({ "mode": "Release" })).await,
         }
