@@ -80,10 +80,16 @@ pub async fn all(ctx: &Ctx, incident: &Incident, chosen: &Chosen) -> Vec<Target>
     targets
 }
 
-/// One resource named in two ways is one target.
+/// One resource named in two ways is one target; and not the one that awaits approval, where another does not.
 fn once(mut targets: Vec<Target>) -> Vec<Target> {
+    let awaits = |t: &Target| t.resolved.as_ref().is_ok_and(|r| r.chosen.as_ref().is_some_and(|c| c.awaits.is_some()));
+    let free: HashSet<Resource> = targets.iter().filter(|t| !awaits(t)).filter_map(|t| t.resource.clone()).collect();
     let mut met = HashSet::new();
-    targets.retain(|t| t.resource.as_ref().is_none_or(|r| met.insert(r.clone())));
+    targets.retain(|t| match &t.resource {
+        Some(resource) if awaits(t) && free.contains(resource) => false,
+        Some(resource) => met.insert(resource.clone()),
+        None => true,
+    });
     targets
 }
 

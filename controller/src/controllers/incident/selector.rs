@@ -96,8 +96,11 @@ impl Chosen {
         let mut all: Vec<Selection> = Vec::new();
         for selector in incident.spec.targets.iter().filter_map(|t| t.ec2_selector.as_ref()) {
             let key = selector.key();
-            if !all.iter().any(|s| s.record.key == key) {
-                all.push(Selection::known(selector, &key, record(&key), &held, now));
+            let selection = Selection::known(selector, &key, record(&key), &held, now);
+            match all.iter_mut().find(|s| s.record.key == key) {
+                None => all.push(selection),
+                Some(first) if selector.follow => *first = selection,
+                Some(_) => {}
             }
         }
         let gone = |r: &&SelectorStatus| !all.iter().any(|s| s.record.key == r.key);
@@ -110,9 +113,10 @@ impl Chosen {
         Self { all, holds: held.any }
     }
 
-    /// What the selector of that target stands for. Two that differ only in how they follow are one.
+    /// What the selector of that target stands for. Two that differ only in how they follow are one, which follows.
     pub fn of(&self, selector: &Ec2SelectorTarget) -> Option<&Selection> {
-        self.all.iter().find(|s| s.selector.as_ref() == Some(selector))
+        let key = selector.key();
+        self.all.iter().find(|s| s.selector.is_some() && s.record.key == key)
     }
 
     /// With what AWS shows now, for each selector: None where it was not asked.
@@ -172,6 +176,9 @@ impl Selection {
             record.awaiting_approval.clear();
         }
         add(&mut record, own);
+        // What is held awaits nothing, though it was named in another way: else nothing would ever join after it.
+        let awaited: Vec<String> = record.awaiting_approval.iter().filter(|id| held.ids.contains(*id)).cloned().collect();
+        add(&mut record, awaited);
         Self { selector: Some(selector.clone()), standing, record, problem: None, inherited }
     }
 

@@ -303,3 +303,27 @@ fn an_incident_is_concerned_by_what_its_selectors_chose() {
     assert!(is_chosen(&incident, &example::instance()) && !is_chosen(&incident, &elsewhere));
     assert!(!is_chosen(&incident, &Resource { id: "i-2".into(), ..example::instance() }));
 }
+
+#[test]
+fn what_is_held_in_another_way_awaits_nothing_and_the_next_can_join() {
+    let mut record = settled("i-1", Some(1));
+    record.awaiting_approval = vec!["i-9".into()];
+    let incident = with(incident(Mode::Contain, Some(1)), vec![record]);
+    let named = example::quarantine(
+        Resource { id: "i-9".into(), ..example::instance() },
+        vec![example::holder("1", "inc-1", vec![])],
+    );
+    let (record, _) = look(&incident, &[Arc::new(named)], seen("i-1 i-9 i-10"), at(120));
+    assert_eq!(list(&record), lists("i-1 i-10 i-9", ""));
+}
+
+#[test]
+fn of_two_that_choose_alike_the_one_that_follows_counts() {
+    let mut incident = incident(Mode::Contain, None);
+    let follows = firebreak_crds::Target { ec2_selector: Some(selector(Some(5))), ..firebreak_crds::Target::default() };
+    incident.spec.targets.push(follows);
+    let incident = with(incident, vec![settled("i-1", None)]);
+    let (record, chosen) = look(&incident, &[], seen("i-1 i-2"), at(120));
+    assert_eq!(list(&record), lists("i-1 i-2", ""));
+    assert!(chosen.of(&selector(None)).is_some() && chosen.of(&selector(Some(5))).is_some());
+}

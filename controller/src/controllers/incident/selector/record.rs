@@ -16,6 +16,8 @@ pub struct Held {
     pub own: HashMap<String, BTreeSet<String>>,
     /// By those that a predecessor had.
     pub inherited: HashMap<String, BTreeSet<String>>,
+    /// Every id that it holds, however it came to be a target.
+    pub ids: BTreeSet<String>,
     /// Whether it holds anything at all.
     pub any: bool,
 }
@@ -30,6 +32,9 @@ impl Held {
                 let own = Some(&holder.uid) == uid.as_ref();
                 let inherited = Some(&holder.namespace) == namespace.as_ref() && holder.name == name;
                 held.any |= own;
+                if own {
+                    held.ids.insert(quarantine.spec.resource.id.clone());
+                }
                 let by_key = if own { &mut held.own } else { &mut held.inherited };
                 if let (true, Some(key)) = (own || inherited, &holder.selector) {
                     by_key.entry(key.clone()).or_default().insert(quarantine.spec.resource.id.clone());
