@@ -222,20 +222,27 @@ async fn side_by_side(wanted: impl IntoIterator<Item = &Wanted>, pass: &Pass<'_>
     join_all(wanted.into_iter().map(|action| action.run(pass))).await
 }
 
-/// Stage after stage, each when the one before it is given back. What waits is kept in force meanwhile, as before the release.
+/// Stage after stage, each when the one before it is given back. What waits for a person is kept in force meanwhile, as before the
+/// release; not what waits for the next pass, since a release may have begun with it.
 async fn give_back(wanted: &[Wanted], releases: &Pass<'_>, holding: &Pass<'_>) -> Vec<Report> {
     let mut reports: Vec<Report> = Vec::with_capacity(wanted.len());
     for stage in Stage::ALL {
         let of_it = wanted.iter().filter(|w| w.stage() == stage);
         if reports.iter().all(Report::is_released) {
             reports.extend(side_by_side(of_it, releases).await);
-        } else {
+        } else if reports.iter().any(waits_for_a_person) {
             let quarantine = releases.ledger.latest().await;
             let kept = of_it.filter(|w| !DESTRUCTIVE.contains(&w.name()) && !was_given_back(&quarantine, w.name()));
             reports.extend(side_by_side(kept, holding).await);
         }
     }
     reports
+}
+
+/// Whether only a person ends what stands in the way.
+fn waits_for_a_person(report: &Report) -> bool {
+    let refused = report.error.as_ref().is_some_and(|e| matches!(e.class, Class::Denied | Class::Terminal));
+    report.seen && (refused || report.verdict.state == ActionState::Conflict)
 }
 
 /// Whether a release had come to that action already: then it is not taken again.
