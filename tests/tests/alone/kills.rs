@@ -10,7 +10,7 @@ use firebreak_tests::controller_process::ControllerProcess;
 use firebreak_tests::plane::ControllerManager;
 use firebreak_tests::proxy::When;
 use futures::future::join_all;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::apart::{Apart, apart};
 use crate::scenario::Scenario;
@@ -22,6 +22,8 @@ const AT_ONCE: usize = 6;
 const HELD: Duration = Duration::from_millis(4500);
 /// A place that came too late, since the machine is busy, is tried again.
 const TRIES: usize = 4;
+/// Each has many worlds at once: beside another, calls would be held for too long.
+static ONE: Semaphore = Semaphore::const_new(1);
 const BOTH: [When; 2] = [When::Before, When::After];
 
 #[tokio::test]
@@ -40,6 +42,7 @@ async fn killed_at_any_call_of_any_action_it_ends_the_same() {
 }
 
 async fn kill_everywhere(scenario: Scenario) {
+    let _alone = ONE.acquire().await.unwrap();
     let Apart { plane, mut controller, place: _place } = apart(ControllerManager::Absent, "5s").await;
     let (started, mut victims, mut todo) = (Instant::now(), Vec::new(), Todo::of(scenario));
     while let Some(places) = todo.next() {
