@@ -182,7 +182,7 @@ fn made_during_containment(case: &Case, one: &Credential) -> bool {
 }
 
 /// Whether an access key is contained, and not its user.
-fn is_a_key(case: &Case) -> bool {
+pub(super) fn is_a_key(case: &Case) -> bool {
     case.resource.kind == ResourceKind::AccessKey
 }
 

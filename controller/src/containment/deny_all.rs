@@ -116,7 +116,9 @@ impl Action for DenyAll {
             let why = made_again(case, &original.user_id, &identity.id);
             return Plan::done(ActionState::Conflict, format!("{why}: spec.release.onConflict decides"));
         }
-        release_after_residual(case, look, |plan| lift(plan, case, look, identity, &original))
+        residual::before(case, DenyAll::NAME, &look.residual, std::convert::identity, |plan| {
+            lift(plan, case, look, identity, &original);
+        })
     }
 
     fn after(look: &mut Look, call: &Call, _: &Outcome) {
@@ -181,25 +183,6 @@ impl Rungs {
     }
 }
 
-/// First the deny for the sessions of before is recorded, put in place and read back; then the standing one goes.
-fn release_after_residual(case: &Case, look: &Look, lift: impl FnOnce(&mut Plan)) -> Plan {
-    let mut plan = Plan::default();
-    let Some(residual) = residual::recorded(case, DenyAll::NAME) else {
-        let residual = residual::decide(case, DenyAll::NAME);
-        plan.record(residual.key(DenyAll::NAME), &residual);
-        return plan;
-    };
-    residual.put(&mut plan, case, &look.residual);
-    if plan.is_done() {
-        lift(&mut plan);
-    }
-    if plan.is_done() && plan.verdict.state != ActionState::Conflict {
-        plan.verdict.state = ActionState::Released;
-        plan.verdict.message = format!("sessions issued before {} stay denied until {}", residual.cutoff, residual.until);
-    }
-    plan
-}
-
 /// Takes the standing deny away, where AWS still shows what Firebreak put there. In a conflict nothing is taken away.
 fn lift(plan: &mut Plan, case: &Case, look: &Look, identity: &Identity, original: &Original) {
     let theirs = look.inline.as_deref().is_some_and(|text| !equal(text, DOCUMENT));
@@ -240,7 +223,7 @@ fn release_unknown(case: &Case, look: &Look) -> Plan {
     match (left && case.decision != Some(OnConflict::KeepTheirs), denied) {
         (true, _) => {}
         // Whoever put the policies by hand brought no old session back to life.
-        (false, true) => return release_after_residual(case, look, |_| {}),
+        (false, true) => return residual::before(case, DenyAll::NAME, &look.residual, std::convert::identity, |_| {}),
         (false, false) => return Plan::done(ActionState::Released, ""),
     }
     Plan::done(

@@ -10,16 +10,16 @@
 
 use std::collections::BTreeMap;
 
-use firebreak_crds::{ActionState, Empty, OnConflict};
+use firebreak_crds::{ActionState, Empty};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::case::Case;
 use super::deny_all::{managed, no_principal};
-use super::document::{equal, put};
+use super::document::{self, equal, put};
 use super::drive::{Action, Stage};
 use super::given::no_such_key;
-use super::plan::{Plan, Verdict};
+use super::plan::Plan;
 use super::residual::{self, Residual};
 use crate::aws::{AwsError, Call, Identity, Outcome, Session};
 
@@ -107,20 +107,8 @@ impl Action for SessionDeny {
         if roles(case).is_empty() {
             return Plan::done(ActionState::Released, "");
         }
-        let mut plan = Plan::default();
-        let Some(residual) = residual::recorded(case, Self::NAME) else {
-            let residual = residual::decide(case, Self::NAME).of_session(&userid(case, &role.id), session(case));
-            plan.record(residual.key(Self::NAME), &residual);
-            return plan;
-        };
-        residual.put(&mut plan, case, &look.residual);
-        if plan.is_done() {
-            lift(&mut plan, case, look);
-        }
-        if plan.is_done() && plan.verdict.state != ActionState::Conflict {
-            plan.verdict = Verdict::new(ActionState::Released, stays(&residual));
-        }
-        plan
+        let of_this = |residual: Residual| residual.of_session(&userid(case, &role.id), session(case));
+        residual::before(case, Self::NAME, &look.residual, of_this, |plan| lift(plan, case, look))
     }
 
     fn after(look: &mut Look, call: &Call, _: &Outcome) {
@@ -131,10 +119,6 @@ impl Action for SessionDeny {
             _ => {}
         }
     }
-}
-
-fn stays(residual: &Residual) -> String {
-    format!("sessions of that name issued before {} stay denied until {}", residual.cutoff, residual.until)
 }
 
 /// The name of the inline policy.
@@ -163,21 +147,10 @@ fn roles(case: &Case) -> Vec<String> {
     keys.filter_map(|k| case.recorded::<Original>(k)).map(|o| o.role_id).collect()
 }
 
-/// Takes the policy away, where AWS still shows what Firebreak put there, or a person said so.
+/// One that was put on a role of that name before is ours as well.
 fn lift(plan: &mut Plan, case: &Case, look: &Look) {
-    let Some(text) = &look.policy else { return };
-    let ours = roles(case).iter().any(|id| equal(text, &document(case, id)));
-    match (ours, case.decision) {
-        (false, None) => {
-            let what = format!(
-                "inline policy {} was changed by somebody (KeepTheirs leaves it, RestoreOriginal deletes it): spec.release.onConflict decides",
-                policy(case)
-            );
-            plan.verdict = Verdict::new(ActionState::Conflict, what);
-        }
-        (false, Some(OnConflict::KeepTheirs)) => {}
-        _ => plan.calls.push(Call::DeletePolicy { principal: case.principal(), policy: policy(case) }),
-    }
+    let ours = |text: &str| roles(case).iter().any(|id| equal(text, &document(case, id)));
+    document::lift(plan, case, &policy(case), look.policy.as_ref(), ours);
 }
 
 #[cfg(test)]

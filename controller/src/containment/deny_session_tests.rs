@@ -1,3 +1,4 @@
+use firebreak_crds::OnConflict;
 use k8s_openapi::jiff::SignedDuration;
 
 use super::*;

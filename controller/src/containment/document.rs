@@ -1,13 +1,31 @@
 //! Policy documents.
 
+use firebreak_crds::{ActionState, OnConflict};
 use serde_json::Value;
 
 use super::case::Case;
+use super::plan::{Plan, Verdict};
 use crate::aws::Call;
 
 /// Puts an inline policy on the user or role that is contained.
 pub fn put(case: &Case, policy: &str, document: &str) -> Call {
     Call::PutPolicy { principal: case.principal(), policy: policy.into(), document: document.into() }
+}
+
+/// At a release: an inline policy goes where AWS still shows what Firebreak put there, or a person said so. `ours`: whether a text is
+/// one of ours.
+pub fn lift(plan: &mut Plan, case: &Case, policy: &str, shown: Option<&String>, ours: impl Fn(&str) -> bool) {
+    let Some(text) = shown else { return };
+    match (ours(text), case.decision) {
+        (false, None) => {
+            let what = format!(
+                "inline policy {policy} was changed by somebody (KeepTheirs leaves it, RestoreOriginal deletes it): spec.release.onConflict decides"
+            );
+            plan.verdict = Verdict::new(ActionState::Conflict, what);
+        }
+        (false, Some(OnConflict::KeepTheirs)) => {}
+        _ => plan.calls.push(Call::DeletePolicy { principal: case.principal(), policy: policy.into() }),
+    }
 }
 
 /// Whether two texts say the same. They are compared as parsed JSON: AWS may change white space.

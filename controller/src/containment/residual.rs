@@ -4,13 +4,14 @@
 //! carry no issue time and are not touched by this deny.
 //! <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html#condition-keys-tokenissuetime>
 
+use firebreak_crds::ActionState;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::case::Case;
 use super::document;
-use super::plan::Plan;
+use super::plan::{Plan, Verdict};
 use crate::aws::{AwsError, LONGEST_ROLE_SESSION, Session};
 
 /// Where it is recorded, beneath the action: one key per release, since a resource can be held again before its release is finished.
@@ -62,8 +63,7 @@ pub fn recorded(case: &Case, action: &str) -> Option<Residual> {
 }
 
 /// The residual deny of a release that begins now.
-#[must_use]
-pub fn decide(case: &Case, action: &str) -> Residual {
+fn decide(case: &Case, action: &str) -> Residual {
     Residual::decided(last_held_again(case, action).map_or(case.now, |at| case.now.max(at)), life(case))
 }
 
@@ -73,6 +73,31 @@ pub fn held_again(case: &Case, action: &str) -> Option<(String, Timestamp)> {
     let begun = recorded(case, action)?;
     let at = case.now.max(begun.decided_at() + SignedDuration::from_secs(1));
     Some((format!("{action}{AGAIN}{}", at.as_second()), at))
+}
+
+/// A release: first the deny for the sessions of before (as `new` makes of it what it is to be) is recorded, put in place and read
+/// back; then `lift` takes the standing one away.
+pub fn before(
+    case: &Case,
+    action: &str,
+    shown: &Shown,
+    new: impl FnOnce(Residual) -> Residual,
+    lift: impl FnOnce(&mut Plan),
+) -> Plan {
+    let mut plan = Plan::default();
+    let Some(residual) = recorded(case, action) else {
+        let residual = new(decide(case, action));
+        plan.record(residual.key(action), &residual);
+        return plan;
+    };
+    residual.put(&mut plan, case, shown);
+    if plan.is_done() {
+        lift(&mut plan);
+    }
+    if plan.is_done() && plan.verdict.state != ActionState::Conflict {
+        plan.verdict = Verdict::new(ActionState::Released, residual.stays());
+    }
+    plan
 }
 
 /// How long a session of this principal can be alive.
@@ -126,6 +151,13 @@ impl Residual {
     #[must_use]
     pub fn of_session(self, userid: &str, session: &str) -> Self {
         Self { policy: format!("{}-{session}", self.policy), userid: Some(userid.to_owned()), ..self }
+    }
+
+    /// Whom it denies, and how long.
+    #[must_use]
+    pub fn stays(&self) -> String {
+        let whose = if self.userid.is_some() { " of that name" } else { "" };
+        format!("sessions{whose} issued before {} stay denied until {}", self.cutoff, self.until)
     }
 
     pub(super) fn decided_at(&self) -> Timestamp {

@@ -12,14 +12,14 @@
 
 use std::collections::BTreeMap;
 
-use firebreak_crds::{ActionState, Empty, HolderState, OnConflict, ResourceKind};
+use firebreak_crds::{ActionState, Empty, HolderState};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::case::Case;
-use super::credentials::{SWITCHED_ON_MOST, another_users, switched_on};
+use super::credentials::{SWITCHED_ON_MOST, another_users, is_a_key, switched_on};
 use super::deny_all::{managed, no_principal};
-use super::document::{equal, put};
+use super::document::{self, equal, put};
 use super::drive::{Action, Stage};
 use super::given::no_such_key;
 use super::plan::Plan;
@@ -29,7 +29,6 @@ use crate::aws::{AwsError, Call, Identity, Outcome, Session};
 /// The inline policy's name during the containment; that of an access key has its id besides.
 pub(super) const POLICY: &str = "firebreak-revoke-sessions";
 const KEY: &str = "revokeSessions/cutoff-";
-const RESIDUAL: &str = "revokeSessions/residual-";
 /// When the cutoff moves forward, after it was first decided.
 const AGAIN: [SignedDuration; 2] = [SignedDuration::from_secs(30), SignedDuration::from_secs(120)];
 /// More cutoffs than that are not recorded: the record has room for other things, too.
@@ -126,8 +125,7 @@ impl Action for Sessions {
         lift(&mut plan, case, look, &cutoffs);
         if plan.is_done() && plan.verdict.state != ActionState::Conflict {
             plan.verdict.state = ActionState::Released;
-            let stay = || format!("sessions issued before {} stay denied until {}", deny.cutoff, deny.until);
-            plan.verdict.message = if over { "every session that was denied has expired".into() } else { stay() };
+            plan.verdict.message = if over { "every session that was denied has expired".into() } else { deny.stays() };
         }
         plan
     }
@@ -183,11 +181,7 @@ fn later(case: &Case, all: &[Cutoff]) -> Option<Cutoff> {
 
 /// Whether a release had begun since that cutoff: who holds it again means the sessions of now.
 fn release_began(case: &Case, latest: &Cutoff) -> bool {
-    case.original.contains_key(&residual_key(&latest.deny))
-}
-
-fn residual_key(deny: &Residual) -> String {
-    format!("{RESIDUAL}{}", deny.cutoff.as_second())
+    case.original.contains_key(&latest.deny.key(Sessions::NAME))
 }
 
 /// Whether somebody asked, a release began, or the access key was found switched on, since the latest cutoff was decided.
@@ -206,7 +200,7 @@ fn is_behind(case: &Case) -> bool {
 
 fn message(case: &Case, deny: &Residual, behind: bool) -> String {
     let so_far = format!("sessions issued before {} are denied", deny.cutoff);
-    match (behind, is_of_a_key(case)) {
+    match (behind, is_a_key(case)) {
         (true, _) => format!(
             "{so_far}, but not those since: the cutoff was moved as often as the record has room for. Contain the {} with denyAll",
             case.principal().either("user", "role")
@@ -218,13 +212,9 @@ fn message(case: &Case, deny: &Residual, behind: bool) -> String {
     }
 }
 
-fn is_of_a_key(case: &Case) -> bool {
-    case.resource.kind == ResourceKind::AccessKey
-}
-
 /// The name of the inline policy.
 pub(super) fn policy(case: &Case) -> String {
-    if is_of_a_key(case) { format!("{POLICY}-{}", case.resource.id) } else { POLICY.to_owned() }
+    if is_a_key(case) { format!("{POLICY}-{}", case.resource.id) } else { POLICY.to_owned() }
 }
 
 /// The Incidents that hold it with this action.
@@ -237,7 +227,7 @@ fn asking(case: &Case) -> Vec<String> {
 
 /// Whether the deny that stays is recorded, in place and read back; else plans the next step to that.
 fn stays(plan: &mut Plan, case: &Case, look: &Look, deny: &Residual) -> bool {
-    let key = residual_key(deny);
+    let key = deny.key(Sessions::NAME);
     if !case.original.contains_key(&key) {
         plan.record(key, deny);
         return false;
@@ -246,21 +236,10 @@ fn stays(plan: &mut Plan, case: &Case, look: &Look, deny: &Residual) -> bool {
     plan.is_done()
 }
 
-/// Takes the standing policy away. One of an earlier cutoff is ours as well: the process may have died before the next was put.
+/// One of an earlier cutoff is ours as well: the process may have died before the next was put.
 fn lift(plan: &mut Plan, case: &Case, look: &Look, cutoffs: &[Cutoff]) {
-    let Some(text) = &look.policy else { return };
-    let ours = cutoffs.iter().any(|c| equal(text, &c.deny.document()));
-    match (ours, case.decision) {
-        (false, None) => {
-            let what = format!(
-                "inline policy {} was changed by somebody (KeepTheirs leaves it, RestoreOriginal deletes it): spec.release.onConflict decides",
-                policy(case)
-            );
-            plan.verdict = super::plan::Verdict::new(ActionState::Conflict, what);
-        }
-        (false, Some(OnConflict::KeepTheirs)) => {}
-        _ => plan.calls.push(Call::DeletePolicy { principal: case.principal(), policy: policy(case) }),
-    }
+    let ours = |text: &str| cutoffs.iter().any(|c| equal(text, &c.deny.document()));
+    document::lift(plan, case, &policy(case), look.policy.as_ref(), ours);
 }
 
 #[cfg(test)]

@@ -1,3 +1,5 @@
+use firebreak_crds::OnConflict;
+
 use super::*;
 use crate::containment::example;
 
@@ -83,7 +85,10 @@ fn another_incident_moves_it_to_its_own_time() {
 fn the_deny_stays_under_another_name_before_its_own_goes() {
     let (case, document) = contained();
     let recorded = Sessions::release(&case, &look(Some(document.clone())));
-    assert!(recorded.calls.is_empty() && recorded.record.keys().all(|k| k.starts_with(RESIDUAL)), "{recorded:?}");
+    assert!(
+        recorded.calls.is_empty() && recorded.record.keys().all(|k| k.starts_with("revokeSessions/residual-")),
+        "{recorded:?}"
+    );
     let case = later(case, &recorded, 1);
     let mut seen = look(Some(document.clone()));
     let put = Sessions::release(&case, &seen);
@@ -126,7 +131,7 @@ fn a_key_found_on_at_the_release_moves_the_cutoff_before_the_deny_goes() {
     assert!(key.starts_with(KEY) && next.deny.cutoff > at && plan.calls.is_empty(), "{plan:?}");
     let case = later(case, &plan, 1);
     let then = Sessions::release(&case, &look(Some(document)));
-    assert!(then.record.keys().all(|k| k.starts_with(RESIDUAL)), "once: {then:?}");
+    assert!(then.record.keys().all(|k| k.starts_with("revokeSessions/residual-")), "once: {then:?}");
 }
 
 #[test]
