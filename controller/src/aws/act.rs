@@ -71,6 +71,17 @@ pub enum Guard {
     },
 }
 
+/// What every attempt of a call has in common.
+#[derive(Clone, Copy)]
+struct Sending<'a> {
+    session: &'a Session,
+    region: Option<&'a str>,
+    /// What was asked for, which a call of another kind may carry out.
+    asked: &'a Call,
+    guard: &'a Guard,
+    priority: Priority,
+}
+
 /// Before the second and the third attempt of a call.
 const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(300)];
 
@@ -100,40 +111,25 @@ impl Actor {
         guard: &Guard,
         priority: Priority,
     ) -> Result<Outcome, AwsError> {
+        let sending = Sending { session, region, asked: call, guard, priority };
         if let Call::EditSessionDenies { role, edit } = call {
-            return self.edit_denies(session_denies::Asked { session, role, edit, call, guard, priority }).await;
+            return self.edit_denies(session_denies::Asked { sending, role, edit }).await;
         }
-        self.again(session, region, call, call, guard, priority).await
+        self.again(sending, call).await
     }
 
-    /// Sends `call`, which carries out what was `asked` for.
-    async fn again(
-        &self,
-        session: &Session,
-        region: Option<&str>,
-        call: &Call,
-        asked: &Call,
-        guard: &Guard,
-        priority: Priority,
-    ) -> Result<Outcome, AwsError> {
+    async fn again(&self, sending: Sending<'_>, call: &Call) -> Result<Outcome, AwsError> {
         for pause in PAUSES {
-            match self.once(session, region, call, asked, guard, priority).await {
+            match self.once(sending, call).await {
                 Err(error) if error.class == Class::Transient => tokio::time::sleep(pause).await,
                 answer => return answer,
             }
         }
-        self.once(session, region, call, asked, guard, priority).await
+        self.once(sending, call).await
     }
 
-    async fn once(
-        &self,
-        session: &Session,
-        region: Option<&str>,
-        call: &Call,
-        asked: &Call,
-        guard: &Guard,
-        priority: Priority,
-    ) -> Result<Outcome, AwsError> {
+    async fn once(&self, sending: Sending<'_>, call: &Call) -> Result<Outcome, AwsError> {
+        let Sending { session, region, asked, guard, priority } = sending;
         let limiter = match call.service() {
             "iam" => session.iam_limiter.as_ref(),
             _ => session.limiter(needed(region, call)?)?,
@@ -149,7 +145,7 @@ impl Actor {
         self.leads(call)?;
         let started = Instant::now();
         let result = send(session, region, call).await;
-        audit(session, region, call, asked, &result, started);
+        audit(sending, call, &result, started);
         result
     }
 
@@ -252,14 +248,8 @@ fn needs(call: &Call) -> SignedDuration {
     }
 }
 
-fn audit(
-    session: &Session,
-    region: Option<&str>,
-    call: &Call,
-    asked: &Call,
-    result: &Result<Outcome, AwsError>,
-    started: Instant,
-) {
+fn audit(sending: Sending<'_>, call: &Call, result: &Result<Outcome, AwsError>, started: Instant) {
+    let Sending { session, region, asked, .. } = sending;
     let outcome = result.as_ref().map_or_else(|e| e.class.reason(), |_| "ok");
     session.count(call.operation(), outcome, started.elapsed());
     let error = result.as_ref().err().map(ToString::to_string);

@@ -7,12 +7,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Actor, Guard, Outcome};
+use super::{Actor, Outcome, Sending};
 use crate::aws::call::Call;
 use crate::aws::error::{AwsError, Class};
 use crate::aws::model::Principal;
-use crate::aws::rate::Priority;
-use crate::aws::session::Session;
 use crate::aws::session_denies::{DenyEdit, SESSION_DENIES, SessionDenies};
 
 /// So long after a write what was written counts, and not what IAM shows: it may still show what was before.
@@ -31,12 +29,9 @@ struct Writer {
 
 /// One change that is asked for.
 pub(super) struct Asked<'a> {
-    pub(super) session: &'a Session,
+    pub(super) sending: Sending<'a>,
     pub(super) role: &'a str,
     pub(super) edit: &'a DenyEdit,
-    pub(super) call: &'a Call,
-    pub(super) guard: &'a Guard,
-    pub(super) priority: Priority,
 }
 
 impl Writers {
@@ -76,7 +71,7 @@ impl Writer {
 
 impl Actor {
     pub(super) async fn edit_denies(&self, asked: Asked<'_>) -> Result<Outcome, AwsError> {
-        let writer = self.writers.of(&asked.session.account_id, asked.role);
+        let writer = self.writers.of(&asked.sending.session.account_id, asked.role);
         let (since, _place) = (Instant::now(), Place::of(&writer, asked.edit));
         let mut last = writer.last.lock().await;
         if let (DenyEdit::Deny(session), Some((at, written))) = (asked.edit, &*last)
@@ -90,7 +85,7 @@ impl Actor {
             Some(written) => written,
             None => asked.read().await?,
         };
-        let next = now.after(asked.edit).ok_or_else(|| no_room(asked.call, asked.role))?;
+        let next = now.after(asked.edit).ok_or_else(|| no_room(asked.sending.asked, asked.role))?;
         if matches!(asked.edit, DenyEdit::EndExpired(_)) && next == now {
             return Ok(Outcome::Done);
         }
@@ -115,7 +110,7 @@ impl Actor {
             (true, DenyEdit::EndExpired(_)) => Call::DeleteExpiredSessionsDeny { principal, policy },
             (true, _) => Call::DeletePolicy { principal, policy },
         };
-        let sent = self.again(asked.session, None, &call, asked.call, asked.guard, asked.priority).await;
+        let sent = self.again(Sending { region: None, ..asked.sending }, &call).await;
         match sent {
             Err(error) if denies.is_empty() && error.class == Class::NotFound => Ok(Outcome::Done),
             sent => sent,
@@ -126,7 +121,7 @@ impl Actor {
 impl Asked<'_> {
     async fn read(&self) -> Result<SessionDenies, AwsError> {
         let principal = Principal::Role(self.role.to_owned());
-        let text = self.session.inline_policy(&principal, SESSION_DENIES).await?;
+        let text = self.sending.session.inline_policy(&principal, SESSION_DENIES).await?;
         Ok(text.map(|text| SessionDenies::read(&text)).unwrap_or_default())
     }
 }
