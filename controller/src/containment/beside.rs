@@ -61,9 +61,9 @@ impl Beside {
     }
 }
 
-/// The other Quarantines of the same user among these.
+/// The other Quarantines of the same user among all, who are asked for only where there can be any.
 #[must_use]
-pub fn beside<Q: Borrow<Quarantine>>(quarantine: &Quarantine, all: &[Q]) -> Vec<Beside> {
+pub fn beside<Q: Borrow<Quarantine>>(quarantine: &Quarantine, all: impl FnOnce() -> Vec<Q>) -> Vec<Beside> {
     let mine = &quarantine.spec.resource;
     if !is_of_a_user(quarantine) {
         return Vec::new();
@@ -72,6 +72,7 @@ pub fn beside<Q: Borrow<Quarantine>>(quarantine: &Quarantine, all: &[Q]) -> Vec<
         let theirs = &q.spec.resource;
         is_of_a_user(q) && theirs.account_id == mine.account_id && Principal::of(theirs) == Principal::of(mine)
     };
+    let all = all();
     let others = all.iter().map(Borrow::borrow).filter(same_user);
     others.filter(|q| q.name_any() != quarantine.name_any()).map(of).collect()
 }

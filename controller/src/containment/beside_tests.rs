@@ -24,7 +24,7 @@ fn a_user_and_its_keys_are_beside_each_other_and_nobody_else_is() {
     let mut role = named("role", example::quarantine(example::role(), vec![]));
     role.spec.resource.id = "mallory".into();
     let all = [user(vec![keys_off()]), key("AKIA1"), key("AKIA2"), of_another, elsewhere, role.clone()];
-    let names = |q: &Quarantine| beside(q, &all).into_iter().map(|b| b.name).collect::<Vec<_>>();
+    let names = |q: &Quarantine| beside(q, || all.to_vec()).into_iter().map(|b| b.name).collect::<Vec<_>>();
     assert_eq!(names(&all[0]), ["AKIA1", "AKIA2"]);
     assert_eq!(names(&all[1]), ["user", "AKIA2"]);
     assert!(names(&role).is_empty(), "a role of the same name is another");
@@ -32,7 +32,8 @@ fn a_user_and_its_keys_are_beside_each_other_and_nobody_else_is() {
 
 #[test]
 fn a_user_and_a_key_share_that_key_and_two_keys_share_none() {
-    let shared = |mine: &Quarantine, theirs: Quarantine| beside(mine, &[theirs])[0].shared_key(mine).map(str::to_owned);
+    let shared =
+        |mine: &Quarantine, theirs: Quarantine| beside(mine, || vec![theirs])[0].shared_key(mine).map(str::to_owned);
     assert_eq!(shared(&user(vec![]), key("AKIA1")).as_deref(), Some("AKIA1"));
     assert_eq!(shared(&key("AKIA1"), user(vec![])).as_deref(), Some("AKIA1"));
     assert_eq!(shared(&key("AKIA1"), key("AKIA2")), None);
@@ -41,7 +42,8 @@ fn a_user_and_a_key_share_that_key_and_two_keys_share_none() {
 #[test]
 fn it_keeps_off_what_it_holds_and_nothing_else() {
     let back = |release: &ReleasePolicy| release.reactivate_access_keys;
-    let off = |other: Quarantine, id: &str| beside(&key("AKIA1"), &[other])[0].keeps_off("deactivateAccessKeys", id, back);
+    let off =
+        |other: Quarantine, id: &str| beside(&key("AKIA1"), || vec![other])[0].keeps_off("deactivateAccessKeys", id, back);
     assert!(off(user(vec![keys_off()]), "AKIA1"), "the user's keys are all off");
     assert!(!off(user(vec![deny_all()]), "AKIA1"), "its policy leaves keys alone");
     assert!(off(key("AKIA2"), "AKIA2") && !off(key("AKIA2"), "AKIA1"), "a key's own, and no other");

@@ -2,6 +2,7 @@
 
 mod finish;
 mod holders;
+mod order;
 mod report;
 
 use std::sync::Arc;
@@ -9,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use firebreak_crds::conditions::RELEASED;
 use firebreak_crds::{ActionState, AwsAccount, FINALIZER, Quarantine, QuarantineStatus, get_condition};
-use futures::future::join_all;
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use tracing::warn;
@@ -21,7 +21,7 @@ use super::{
 use crate::aws::{AwsError, Class, Guard, Session};
 use crate::clock;
 use crate::containment::{
-    Adopted, Adoption, Case, DESTRUCTIVE, Keys, Ledger, LedgerError, Pass, REVOKE_INSTANCE_ROLE, Report, SecondCopy, Stage,
+    Adopted, Adoption, Case, Keys, Ledger, LedgerError, Pass, REVOKE_INSTANCE_ROLE, Report, SecondCopy, TAG_RESOURCE,
     Wanted, beside, wanted,
 };
 use crate::memory::{Memo, Untold, next_sweep};
@@ -129,7 +129,7 @@ impl Turn<'_> {
         };
         let keys = Keys::read(self.ctx.mac_key_file.as_deref()).await;
         let (name, uid, suspended) = (quarantine.name_any(), self.uid.clone(), quarantine.spec.suspend);
-        let beside = beside(&quarantine, &self.ctx.stores.quarantines.state());
+        let beside = beside(&quarantine, || self.ctx.stores.quarantines.state());
         let (ledger, adoption) = (Ledger::new(self.api.clone(), quarantine), Adoption::new(keys.clone()));
         let (actor, session, records) = (&self.ctx.actor, &*session, &ledger);
         let pass = |releasing, guard| {
@@ -138,8 +138,11 @@ impl Turn<'_> {
         };
         let holding = pass(false, Guard::StillHeld { name: name.clone(), uid: uid.clone() });
         let releases = pass(true, Guard::StillToRelease { name, uid });
-        let mut reports =
-            if releasing { give_back(&wanted, &releases, &holding).await } else { contain(&wanted, &holding).await };
+        let mut reports = if releasing {
+            order::give_back(&wanted, &releases, &holding).await
+        } else {
+            order::contain(&wanted, &holding).await
+        };
         let held = |r: &Report| r.seen && !matches!(r.verdict.state, ActionState::InProgress | ActionState::Conflict);
         let through = reports.iter().all(|r| if releasing { r.is_released() } else { held(r) });
         let pass = if releasing { releases } else { holding };
@@ -218,43 +221,6 @@ impl Turn<'_> {
     }
 }
 
-async fn side_by_side(wanted: impl IntoIterator<Item = &Wanted>, pass: &Pass<'_>) -> Vec<Report> {
-    join_all(wanted.into_iter().map(|action| action.run(pass))).await
-}
-
-/// Stage after stage, each when the one before it is given back. What waits for a person is kept in force meanwhile, as before the
-/// release; not what waits for the next pass, since a release may have begun with it.
-async fn give_back(wanted: &[Wanted], releases: &Pass<'_>, holding: &Pass<'_>) -> Vec<Report> {
-    let mut reports: Vec<Report> = Vec::with_capacity(wanted.len());
-    for stage in Stage::ALL {
-        let of_it = wanted.iter().filter(|w| w.stage() == stage);
-        if reports.iter().all(Report::is_released) {
-            reports.extend(side_by_side(of_it, releases).await);
-        } else if reports.iter().any(waits_for_a_person) {
-            let quarantine = releases.ledger.latest().await;
-            let kept = of_it.filter(|w| !DESTRUCTIVE.contains(&w.name()) && !was_given_back(&quarantine, w.name()));
-            reports.extend(side_by_side(kept, holding).await);
-        }
-    }
-    reports
-}
-
-/// Whether only a person ends what stands in the way.
-fn waits_for_a_person(report: &Report) -> bool {
-    let refused = report.error.as_ref().is_some_and(|e| matches!(e.class, Class::Denied | Class::Terminal));
-    report.seen && (refused || report.verdict.state == ActionState::Conflict)
-}
-
-/// Whether a release had come to that action already: then it is not taken again.
-fn was_given_back(quarantine: &Quarantine, action: &str) -> bool {
-    was(quarantine, action).is_some_and(|state| matches!(state, ActionState::Released | ActionState::Conflict))
-}
-
-/// How an action stood when it was last told.
-fn was(quarantine: &Quarantine, action: &str) -> Option<ActionState> {
-    quarantine.status.as_ref()?.actions.iter().find(|a| a.name == action).map(|a| a.state)
-}
-
 /// What was changed by somebody, to be told later where it cannot be told now.
 fn drifts(reports: &[Report]) -> Vec<Untold> {
     let drifted = reports.iter().filter(|r| !r.verdict.drift.is_empty());
@@ -269,31 +235,6 @@ fn recall(reports: &mut [Report], untold: Vec<Untold>) {
             (report.open, report.wrote) = (open, true);
         }
     }
-}
-
-/// All but what destroys, side by side; then that, one after the other, once what the others change is on record.
-async fn contain(wanted: &[Wanted], pass: &Pass<'_>) -> Vec<Report> {
-    let destroys = |action: &&Wanted| DESTRUCTIVE.contains(&action.name());
-    let mut reports = side_by_side(wanted.iter().filter(|a| !destroys(a)), pass).await;
-    for action in wanted.iter().filter(destroys) {
-        let quarantine = pass.ledger.latest().await;
-        // What it was to wait for is on record, or lost, since it was in force for the first time.
-        let again = matches!(was(&quarantine, action.name()), Some(ActionState::InForce | ActionState::Contested));
-        let report = match unrecorded(&quarantine, &reports).filter(|_| !again) {
-            None => Box::pin(action.run(pass)).await,
-            Some(other) => Report::waits(action.name(), other),
-        };
-        reports.push(report);
-    }
-    reports
-}
-
-/// The first of the actions that changed nothing yet, since nothing could be recorded: what it would record must not be destroyed.
-fn unrecorded<'r>(quarantine: &Quarantine, reports: &'r [Report]) -> Option<&'r Report> {
-    let of = |r: &Report, key: &String| key.split('/').next() == Some(r.name);
-    let recorded = |r: &Report| quarantine.spec.original.iter().flat_map(|o| o.keys()).any(|key| of(r, key));
-    let nothing_to_lose = |r: &Report| r.seen && r.verdict.state != ActionState::InProgress;
-    reports.iter().find(|r| r.ledger.is_some() || !(nothing_to_lose(r) || recorded(r)))
 }
 
 /// What came of one pass.
@@ -320,8 +261,7 @@ fn mark(quarantine: &Quarantine, releasing: bool, digest: Option<&String>, keys:
         return None;
     }
     let status = quarantine.status.as_ref();
-    let mut actions = status.iter().flat_map(|s| &s.actions);
-    let there = actions.any(|a| a.name == crate::containment::TAG_RESOURCE && a.state == ActionState::InForce);
+    let there = report::was(quarantine, TAG_RESOURCE) == Some(ActionState::InForce);
     let same = status.is_some_and(|s| s.observed_copy.as_ref() == digest);
     (releasing || !there || !same).then(|| Wanted::TagResource(keys.clone()))
 }
@@ -340,39 +280,5 @@ fn retry_after(report: &Report, suspended: bool) -> Option<Duration> {
         (Some(error), _) => Some(error.class.retry_after()),
         _ if suspended => None,
         _ => (report.verdict.state == ActionState::InProgress).then_some(Duration::from_secs(1)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use firebreak_crds::Text;
-
-    use super::*;
-    use crate::containment::example;
-
-    #[test]
-    fn what_destroys_waits_until_what_the_others_change_is_on_record() {
-        let error = AwsError { class: Class::Denied, operation: "o".into(), code: "c".into(), message: "m".into() };
-        let unseen = Report::unseen("isolateNetwork", error.clone());
-        let verdict = crate::containment::Verdict::new(ActionState::Failed, "");
-        let seen = Report { seen: true, verdict, ..unseen.clone() };
-        let not_yet = Report { seen: true, error: Some(error.clone()), ..unseen.clone() };
-        let unstored = Report { ledger: Some(LedgerError::Refused("no".into())), ..seen.clone() };
-        let fresh = example::quarantine(example::instance(), vec![]);
-        let mut known = fresh.clone();
-        known.spec.original.get_or_insert_default().insert("isolateNetwork/eni-1".into(), Text("{}".into()));
-        for (what, quarantine, report, waits) in [
-            ("looked at, whatever came of it", &fresh, seen, false),
-            ("not looked at, nothing on record", &fresh, unseen.clone(), true),
-            ("looked at, and not all is shown yet", &fresh, not_yet, true),
-            ("not looked at, on record from before", &known, unseen, false),
-            ("what is new could not be stored", &known, unstored, true),
-        ] {
-            let reports = [report];
-            let other = unrecorded(quarantine, &reports);
-            assert_eq!(other.is_some(), waits, "{what}");
-            let waiting = other.map(|other| Report::waits("stopInstance", other));
-            assert!(waiting.is_none_or(|w| w.error.as_ref() == Some(&error) && !w.is_released()), "{what}");
-        }
     }
 }

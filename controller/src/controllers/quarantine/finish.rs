@@ -49,7 +49,7 @@ async fn pass_on(ctx: &Ctx, api: &Api<Quarantine>, quarantine: &Quarantine) -> R
     if release_of(&quarantine.spec).reactivate_access_keys || !keeps_keys_off(quarantine) {
         return Ok(());
     }
-    for other in beside(quarantine, &ctx.stores.quarantines.state()) {
+    for other in beside(quarantine, || ctx.stores.quarantines.state()) {
         let Some(key) = other.shared_key(quarantine).map(stays_off) else { continue };
         let Some(mut live) = find("read a Quarantine of the same user", api.get(&other.name)).await? else { continue };
         let keeps = keeps_keys_off(&live); // before the note, which is one of that action's

@@ -85,6 +85,11 @@ fn before<'a>(quarantine: &'a Quarantine, action: &str) -> Option<&'a ActionStat
     quarantine.status.as_ref()?.actions.iter().find(|a| a.name == action)
 }
 
+/// How an action stood when it was last told.
+pub fn was(quarantine: &Quarantine, action: &str) -> Option<ActionState> {
+    before(quarantine, action).map(|a| a.state)
+}
+
 /// The status that says what was seen.
 pub fn status(quarantine: &Quarantine, seen: &Seen, now: Timestamp) -> QuarantineStatus {
     let previous = quarantine.status.clone().unwrap_or_default();

@@ -1,0 +1,101 @@
+//! In which order the actions of one pass go.
+
+use firebreak_crds::{ActionState, Quarantine};
+use futures::future::join_all;
+
+use super::report;
+use crate::aws::Class;
+use crate::containment::{DESTRUCTIVE, Pass, Report, Stage, Wanted};
+
+async fn side_by_side(wanted: impl IntoIterator<Item = &Wanted>, pass: &Pass<'_>) -> Vec<Report> {
+    join_all(wanted.into_iter().map(|action| action.run(pass))).await
+}
+
+/// Stage after stage, each when the one before it is given back. What waits for a person is kept in force meanwhile, as before the
+/// release; not what waits for the next pass, since a release may have begun with it.
+pub async fn give_back(wanted: &[Wanted], releases: &Pass<'_>, holding: &Pass<'_>) -> Vec<Report> {
+    let mut reports: Vec<Report> = Vec::with_capacity(wanted.len());
+    for stage in Stage::ALL {
+        let of_it = wanted.iter().filter(|w| w.stage() == stage);
+        if reports.iter().all(Report::is_released) {
+            reports.extend(side_by_side(of_it, releases).await);
+        } else if reports.iter().any(waits_for_a_person) {
+            let quarantine = releases.ledger.latest().await;
+            let kept = of_it.filter(|w| !DESTRUCTIVE.contains(&w.name()) && !was_given_back(&quarantine, w.name()));
+            reports.extend(side_by_side(kept, holding).await);
+        }
+    }
+    reports
+}
+
+/// Whether only a person ends what stands in the way.
+fn waits_for_a_person(report: &Report) -> bool {
+    let refused = report.error.as_ref().is_some_and(|e| matches!(e.class, Class::Denied | Class::Terminal));
+    report.seen && (refused || report.verdict.state == ActionState::Conflict)
+}
+
+/// Whether a release had come to that action already: then it is not taken again.
+fn was_given_back(quarantine: &Quarantine, action: &str) -> bool {
+    report::was(quarantine, action).is_some_and(|state| matches!(state, ActionState::Released | ActionState::Conflict))
+}
+
+/// All but what destroys, side by side; then that, one after the other, once what the others change is on record.
+pub async fn contain(wanted: &[Wanted], pass: &Pass<'_>) -> Vec<Report> {
+    let destroys = |action: &&Wanted| DESTRUCTIVE.contains(&action.name());
+    let mut reports = side_by_side(wanted.iter().filter(|a| !destroys(a)), pass).await;
+    for action in wanted.iter().filter(destroys) {
+        let quarantine = pass.ledger.latest().await;
+        // What it was to wait for is on record, or lost, since it was in force for the first time.
+        let again = matches!(report::was(&quarantine, action.name()), Some(ActionState::InForce | ActionState::Contested));
+        let report = match unrecorded(&quarantine, &reports).filter(|_| !again) {
+            None => Box::pin(action.run(pass)).await,
+            Some(other) => Report::waits(action.name(), other),
+        };
+        reports.push(report);
+    }
+    reports
+}
+
+/// The first of the actions that changed nothing yet, since nothing could be recorded: what it would record must not be destroyed.
+fn unrecorded<'r>(quarantine: &Quarantine, reports: &'r [Report]) -> Option<&'r Report> {
+    let of = |r: &Report, key: &String| key.split('/').next() == Some(r.name);
+    let recorded = |r: &Report| quarantine.spec.original.iter().flat_map(|o| o.keys()).any(|key| of(r, key));
+    let nothing_to_lose = |r: &Report| r.seen && r.verdict.state != ActionState::InProgress;
+    reports.iter().find(|r| r.ledger.is_some() || !(nothing_to_lose(r) || recorded(r)))
+}
+
+#[cfg(test)]
+mod tests {
+    use firebreak_crds::Text;
+
+    use super::*;
+    use crate::aws::AwsError;
+    use crate::containment::LedgerError;
+    use crate::containment::example;
+
+    #[test]
+    fn what_destroys_waits_until_what_the_others_change_is_on_record() {
+        let error = AwsError { class: Class::Denied, operation: "o".into(), code: "c".into(), message: "m".into() };
+        let unseen = Report::unseen("isolateNetwork", error.clone());
+        let verdict = crate::containment::Verdict::new(ActionState::Failed, "");
+        let seen = Report { seen: true, verdict, ..unseen.clone() };
+        let not_yet = Report { seen: true, error: Some(error.clone()), ..unseen.clone() };
+        let unstored = Report { ledger: Some(LedgerError::Refused("no".into())), ..seen.clone() };
+        let fresh = example::quarantine(example::instance(), vec![]);
+        let mut known = fresh.clone();
+        known.spec.original.get_or_insert_default().insert("isolateNetwork/eni-1".into(), Text("{}".into()));
+        for (what, quarantine, report, waits) in [
+            ("looked at, whatever came of it", &fresh, seen, false),
+            ("not looked at, nothing on record", &fresh, unseen.clone(), true),
+            ("looked at, and not all is shown yet", &fresh, not_yet, true),
+            ("not looked at, on record from before", &known, unseen, false),
+            ("what is new could not be stored", &known, unstored, true),
+        ] {
+            let reports = [report];
+            let other = unrecorded(quarantine, &reports);
+            assert_eq!(other.is_some(), waits, "{what}");
+            let waiting = other.map(|other| Report::waits("stopInstance", other));
+            assert!(waiting.is_none_or(|w| w.error.as_ref() == Some(&error) && !w.is_released()), "{what}");
+        }
+    }
+}
