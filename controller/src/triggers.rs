@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use firebreak_crds::{Approval, AwsAccount, ContainmentPolicy, Evidence, Incident, Quarantine, Target, is_true};
+use firebreak_crds::{Approval, AwsAccount, ContainmentPolicy, Evidence, Incident, Quarantine, is_true};
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
@@ -42,7 +42,10 @@ impl Triggers {
         let twins =
             self.stores.accounts.state_filter(|a| a.spec.account_id == account.spec.account_id && a.name_any() != name);
         twins.iter().for_each(|a| send(&self.accounts, &**a));
-        let incidents = self.stores.incidents.state_filter(|i| i.spec.targets.iter().any(|t| account_of(t) == Some(&name)));
+        let incidents = self
+            .stores
+            .incidents
+            .state_filter(|i| i.spec.targets.iter().any(|t| t.account_ref().is_some_and(|a| a.name == name)));
         incidents.iter().for_each(|i| send(&self.incidents, &**i));
         if self.changed(account) {
             let quarantines = self.stores.quarantines.state_filter(|q| q.spec.resource.account_ref.name == name);
@@ -112,14 +115,4 @@ where
     K: kube::Resource<DynamicType = ()> + Clone + 'static,
 {
     drop(queue.unbounded_send(ObjectRef::from_obj(object)));
-}
-
-fn account_of(target: &Target) -> Option<&String> {
-    let ec2 = target.ec2_instance.as_ref().map(|t| &t.account_ref.name);
-    let user = target.iam_user.as_ref().map(|t| &t.account_ref.name);
-    let role = target.iam_role.as_ref().map(|t| &t.account_ref.name);
-    let key = target.access_key.as_ref().map(|t| &t.account_ref.name);
-    let session = target.role_session.as_ref().map(|t| &t.account_ref.name);
-    let selector = target.ec2_selector.as_ref().map(|t| &t.account_ref.name);
-    ec2.or(user).or(selector).or(role).or(key).or(session).or_else(|| target.arn.as_ref().map(|t| &t.account_ref.name))
 }

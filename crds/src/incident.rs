@@ -136,6 +136,23 @@ pub struct Target {
     pub ec2_selector: Option<Ec2SelectorTarget>,
 }
 
+impl Target {
+    /// The `AwsAccount` of whatever it names.
+    #[must_use]
+    pub fn account_ref(&self) -> Option<&NameRef> {
+        let kinds = [
+            self.ec2_instance.as_ref().map(|t| &t.account_ref),
+            self.ec2_selector.as_ref().map(|t| &t.account_ref),
+            self.iam_user.as_ref().map(|t| &t.account_ref),
+            self.iam_role.as_ref().map(|t| &t.account_ref),
+            self.access_key.as_ref().map(|t| &t.account_ref),
+            self.role_session.as_ref().map(|t| &t.account_ref),
+            self.arn.as_ref().map(|t| &t.account_ref),
+        ];
+        kinds.into_iter().flatten().next()
+    }
+}
+
 /// An EC2 instance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -139,7 +139,7 @@ pub fn located(target: &firebreak_crds::Target, stores: &Stores) -> Result<(Reso
     if let Some(target) = &target.arn {
         return by_arn(target, stores);
     }
-    let Some((account_ref, region, id, kind)) = parts(target) else {
+    let Some((account_ref, (region, id, kind))) = target.account_ref().cloned().zip(parts(target)) else {
         return Err(Refusal::new("UnknownKind", "this controller knows no such kind of target: upgrade it"));
     };
     let account = account(&account_ref, stores)?;
@@ -175,24 +175,23 @@ fn account(account_ref: &NameRef, stores: &Stores) -> Result<Arc<AwsAccount>, Re
     })
 }
 
-type Parts = (NameRef, Option<String>, String, ResourceKind);
-
-fn parts(target: &firebreak_crds::Target) -> Option<Parts> {
+/// The region, the id and the kind.
+fn parts(target: &firebreak_crds::Target) -> Option<(Option<String>, String, ResourceKind)> {
     if let Some(t) = &target.ec2_instance {
-        return Some((t.account_ref.clone(), Some(t.region.clone()), t.instance_id.clone(), ResourceKind::Ec2Instance));
+        return Some((Some(t.region.clone()), t.instance_id.clone(), ResourceKind::Ec2Instance));
     }
     if let Some(t) = &target.iam_user {
-        return Some((t.account_ref.clone(), None, t.user_name.clone(), ResourceKind::IamUser));
+        return Some((None, t.user_name.clone(), ResourceKind::IamUser));
     }
     if let Some(t) = &target.iam_role {
-        return Some((t.account_ref.clone(), None, t.role_name.clone(), ResourceKind::IamRole));
+        return Some((None, t.role_name.clone(), ResourceKind::IamRole));
     }
     if let Some(t) = &target.access_key {
-        return Some((t.account_ref.clone(), None, t.access_key_id.clone(), ResourceKind::AccessKey));
+        return Some((None, t.access_key_id.clone(), ResourceKind::AccessKey));
     }
     let session = target.role_session.as_ref()?;
     let id = format!("{}/{}", session.role_name, session.session_name);
-    Some((session.account_ref.clone(), None, id, ResourceKind::RoleSession))
+    Some((None, id, ResourceKind::RoleSession))
 }
 
 fn resolve(ctx: &Ctx, incident: &Incident, resource: &Resource, account: &Arc<AwsAccount>) -> Result<Resolved, Refusal> {
