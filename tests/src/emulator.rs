@@ -1,7 +1,5 @@
 //! The AWS emulator: moto's server, corrected by `tests/emulator`, and clients of the accounts in it.
 
-use std::time::Duration;
-
 use anyhow::{Context, ensure};
 use aws_config::retry::RetryConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
@@ -10,9 +8,8 @@ use aws_sdk_sts::config::SharedCredentialsProvider;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::eventually::eventually;
-use crate::kept::{KeptFolder, KeptProcess};
 use crate::proxy::Proxy;
+use crate::served::Served;
 use crate::tools;
 
 /// The region of every test.
@@ -20,42 +17,23 @@ pub const REGION: &str = "eu-west-1";
 
 /// An AWS emulator, stopped when dropped. Its snapshots are pending at the first look and completed at the second.
 #[derive(Debug)]
-pub struct Emulator {
-    process: KeptProcess,
-    port: u16,
-    _folder: KeptFolder,
-}
+pub struct Emulator(Served);
 
 impl Emulator {
     /// Starts it on a free port and waits until it answers.
     pub async fn start() -> anyhow::Result<Self> {
-        let folder = KeptFolder::new("emulator")?;
-        let port = tools::free_port();
-        let arguments =
-            format!("-m firebreak_moto -H 127.0.0.1 -p {port}").split(' ').map(str::to_owned).collect::<Vec<_>>();
-        let log = folder.path().join("log");
-        let process = KeptProcess::start("python3".as_ref(), &arguments, &environment(), &log)?;
-        let mut emulator = Self { process, port, _folder: folder };
-        emulator.wait_until_ready().await;
-        Ok(emulator)
-    }
-
-    async fn wait_until_ready(&mut self) {
-        eventually("the AWS emulator answers", Duration::from_mins(1), async || {
-            assert_eq!(self.process.exited(), None, "the AWS emulator ended: {}", self.process.log_tail(20));
-            Ok(TcpStream::connect(("127.0.0.1", self.port)).await?)
-        })
-        .await;
+        let on = |port| (format!("-m firebreak_moto -H 127.0.0.1 -p {port}"), environment());
+        Ok(Self(Served::start("the AWS emulator", on).await?))
     }
 
     /// Its endpoint for every AWS service.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        self.0.url()
     }
 
     /// Its process id.
     pub fn pid(&self) -> u32 {
-        self.process.pid()
+        self.0.pid()
     }
 
     /// Clients of an account, straight to the emulator. An account exists as soon as someone assumes a role in it.
@@ -77,7 +55,7 @@ impl Emulator {
     }
 
     async fn post(&self, path: &str, body: &str) -> anyhow::Result<()> {
-        let mut connection = TcpStream::connect(("127.0.0.1", self.port)).await?;
+        let mut connection = TcpStream::connect(("127.0.0.1", self.0.port())).await?;
         let length = body.len();
         let request =
             format!("POST {path} HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}");

@@ -1,16 +1,12 @@
 //! An AWS emulator that enforces IAM: ministack. It has too little of EC2 for anything else, but asks of every call whether the
 //! user's policies allow it, and when the session was issued.
 
-use std::time::Duration;
-
 use aws_credential_types::Credentials;
 use aws_sdk_iam::error::ProvideErrorMetadata;
-use tokio::net::TcpStream;
 
 use crate::emulator::Aws;
-use crate::eventually::eventually;
-use crate::kept::{KeptFolder, KeptProcess};
 use crate::scene::USER;
+use crate::served::Served;
 use crate::tools;
 
 /// Its one account.
@@ -22,30 +18,18 @@ const TRUST: &str =
 
 /// The emulator, stopped when dropped.
 #[derive(Debug)]
-pub struct EnforcingEmulator {
-    _process: KeptProcess,
-    port: u16,
-    _folder: KeptFolder,
-}
+pub struct EnforcingEmulator(Served);
 
 impl EnforcingEmulator {
     /// Starts it on a free port and waits until it answers.
     pub async fn start() -> anyhow::Result<Self> {
-        let folder = KeptFolder::new("enforcing")?;
-        let (port, log) = (tools::free_port(), folder.path().join("log"));
-        let arguments = ["-m", "ministack"].map(str::to_owned);
-        let mut process = KeptProcess::start("python3".as_ref(), &arguments, &environment(port), &log)?;
-        eventually("the enforcing AWS emulator answers", Duration::from_mins(1), async || {
-            assert_eq!(process.exited(), None, "it ended: {}", process.log_tail(20));
-            Ok(TcpStream::connect(("127.0.0.1", port)).await?)
-        })
-        .await;
-        Ok(Self { _process: process, port, _folder: folder })
+        let on = |port| ("-m ministack".to_owned(), environment(port));
+        Ok(Self(Served::start("the enforcing AWS emulator", on).await?))
     }
 
     /// Its endpoint for every AWS service.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        self.0.url()
     }
 
     /// The account's root.

@@ -12,6 +12,7 @@
 //! - [`imds`]: which instance the controller takes for its own
 //! - [`judge`]: whether any call gives access where none is to be given
 //! - [`kept`]: processes and folders that go when the test process goes, however it does
+//! - [`served`]: a server in Python
 //! - [`shared`]: the plane and the emulator that ordinary tests share
 //! - [`watching`]: what tests wait for
 //! - [`world`]: Firebreak installed, and what each test has for itself
@@ -35,6 +36,7 @@ pub mod milestones;
 pub mod plane;
 pub mod proxy;
 pub mod scene;
+pub mod served;
 pub mod shared;
 pub mod sight;
 pub mod tools;
