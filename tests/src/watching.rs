@@ -31,6 +31,14 @@ impl World<'_> {
         .await
     }
 
+    /// Waits until the first targets are not contained, each for its reason, and said in such words.
+    pub async fn until_refused(&self, incident: &str, each: &[(&str, &str)]) {
+        for (index, (reason, words)) in each.iter().enumerate() {
+            let refused = self.until_target(incident, index, |t| t.reason == *reason && t.contained == "False").await;
+            assert!(refused.message.contains(words), "{refused:#?}");
+        }
+    }
+
     /// Waits until the Quarantine of a resource is there and as asked.
     pub async fn until_quarantine(&self, id: &str, what: &str, such: impl Fn(&Quarantine) -> bool) -> Quarantine {
         eventually(&format!("the Quarantine of {id}: {what}"), SOON, async || {

@@ -84,3 +84,34 @@ pub(super) fn loses_data(look: &Look, instance: &Instance, params: EndInstance) 
         format!("not done: {what}, whose data would be lost: acknowledgeInstanceStoreLoss: true in the policy lets it go");
     Some(Verdict::new(ActionState::Failed, why))
 }
+
+/// What the tests of both begin with.
+#[cfg(test)]
+pub(super) mod example {
+    use super::{Case, EndInstance, Look};
+    use crate::aws::Instance;
+    use crate::containment::example::{self, end};
+
+    pub fn params(acknowledge_instance_store_loss: bool) -> EndInstance {
+        EndInstance { acknowledge_instance_store_loss }
+    }
+
+    /// Held with that action.
+    pub fn case(action: &str) -> Case {
+        let mut case = example::case(example::instance());
+        case.holders = vec![example::holder("1", "inc-1", vec![end(action)])];
+        case
+    }
+
+    /// An instance of volumes only, in no group, that nothing protects.
+    pub fn look(state: &str) -> Look {
+        let instance = Instance { id: "i-1".into(), state: state.into(), ebs_root: true, ..Instance::default() };
+        Look { instance: Some(instance), store: Some(false), protected: Some(false), ..Look::default() }
+    }
+
+    pub fn with(change: impl FnOnce(&mut Look)) -> Look {
+        let mut look = look("running");
+        change(&mut look);
+        look
+    }
+}

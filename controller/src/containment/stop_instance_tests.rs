@@ -1,34 +1,17 @@
 use std::collections::BTreeMap;
 
+use super::super::ending::example::{self as ending, look, params, with};
 use super::*;
 use crate::aws::Membership;
-use crate::containment::example::{self, end, protect};
-
-fn params(acknowledge_instance_store_loss: bool) -> EndInstance {
-    EndInstance { acknowledge_instance_store_loss }
-}
+use crate::containment::example::{self, protect};
 
 fn case() -> Case {
-    let mut case = example::case(example::instance());
-    case.holders = vec![example::holder("1", "inc-1", vec![end("stopInstance")])];
-    case
+    ending::case("stopInstance")
 }
 
 /// It was so when it was first looked at.
 fn recorded(state: &str) -> Case {
     example::recorded(case(), Stop::NAME, &Original { state: state.into() })
-}
-
-/// An instance of volumes only, in no group, that nothing protects.
-fn look(state: &str) -> Look {
-    let instance = Instance { id: "i-1".into(), state: state.into(), ebs_root: true, ..Instance::default() };
-    Look { instance: Some(instance), store: Some(false), protected: Some(false), ..Look::default() }
-}
-
-fn with(change: impl FnOnce(&mut Look)) -> Look {
-    let mut look = look("running");
-    change(&mut look);
-    look
 }
 
 fn in_group(state: &str) -> Look {
