@@ -215,6 +215,18 @@ class Corrections(unittest.TestCase):
         self.assertLess(connection.getresponse().status, 300)
         connection.close()
 
+    def test_ways_besides_the_groups_exist(self):
+        status = lambda: self.ec2.get_serial_console_access_status()["SerialConsoleAccessEnabled"]
+        self.assertFalse(status())
+        self.ec2.enable_serial_console_access()
+        self.assertTrue(status())
+        self.ec2.disable_serial_console_access()
+        self.assertFalse(status())
+        made = self.ec2.create_instance_connect_endpoint(SubnetId=self.subnet)["InstanceConnectEndpoint"]
+        for vpc, ids in [(self.vpc, [made["InstanceConnectEndpointId"]]), ("vpc-0", [])]:
+            found = self.ec2.describe_instance_connect_endpoints(Filters=by("vpc-id", vpc))["InstanceConnectEndpoints"]
+            self.assertEqual([endpoint["InstanceConnectEndpointId"] for endpoint in found], ids)
+
     def test_describe_calls_page(self):
         web = self.group("web")
         instances = [self.instance(web, web, web), self.instance(web, web, web)]

@@ -5,6 +5,7 @@ mod batch;
 mod call;
 mod error;
 mod instance_role;
+mod kept;
 mod model;
 mod own_instance;
 mod permissions;
@@ -25,7 +26,7 @@ pub use model::AttachedVolume;
 pub use model::{
     ClassicBalancer, Credential, ElasticAddress, Group, Identity, Instance, InstanceProtection, Interface, LoginProfile,
     Marked, Membership, MetadataOptions, OpenCommand, OpenSession, Principal, PublicAddress, Registration, RouteTable, Rule,
-    ScalingGroup, Snapshot, Target, TargetGroup, User,
+    ScalingGroup, Snapshot, Target, TargetGroup, User, VpcWays, Ways,
 };
 pub use own_instance::own_instance;
 pub use permissions::iam_policy;

@@ -3,7 +3,8 @@
 use firebreak_crds::{ResidualDeny, Resource, ResourceKind};
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// An EC2 instance.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -204,7 +205,7 @@ impl Rule {
     }
 }
 
-/// A route table, as far as internet gateways go.
+/// A route table, as far as ways out go.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RouteTable {
     /// The VPC.
@@ -215,6 +216,29 @@ pub struct RouteTable {
     pub subnets: Vec<String>,
     /// Whether any route goes to an internet gateway.
     pub internet: bool,
+    /// What its routes go through where AWS tracks every flow: `nat-...`, `tgw-...`, `eigw-...`, and `vpce-...` of a Gateway Load
+    /// Balancer or a Network Firewall.
+    pub tracked: BTreeSet<String>,
+}
+
+/// What no security group stops, as far as it can be seen. Only told: it may be some minutes old.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ways {
+    /// Whether the account may use the serial console in this region; None where AWS did not say.
+    pub serial_console: Option<bool>,
+    /// By VPC.
+    pub vpcs: BTreeMap<String, VpcWays>,
+}
+
+/// The ways of one VPC; None where AWS did not say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VpcWays {
+    /// Its route tables.
+    pub routes: Option<Arc<Vec<RouteTable>>>,
+    /// Its interface endpoints (PrivateLink): `vpce-...`.
+    pub endpoints: Option<Vec<String>>,
+    /// Its Instance Connect endpoints: `eice-...`.
+    pub connect: Option<Vec<String>>,
 }
 
 /// An instance's place in an Auto Scaling group.

@@ -11,6 +11,7 @@ mod marks;
 mod profiles;
 mod selected;
 mod ssm;
+mod ways;
 
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
@@ -28,8 +29,10 @@ pub(super) use self::profiles::ProfileReader;
 use super::batch::Batcher;
 use super::error::{AwsError, Class};
 use super::instance_role::ProfileAssociation;
+use super::kept::Kept;
 use super::model::{
-    ClassicBalancer, Group, Instance, Interface, Membership, OpenCommand, OpenSession, ScalingGroup, Snapshot, TargetGroup,
+    ClassicBalancer, Group, Instance, Interface, Membership, OpenCommand, OpenSession, RouteTable, ScalingGroup, Snapshot,
+    TargetGroup,
 };
 use super::rate::{Priority, RateLimiter};
 use super::session::Session;
@@ -60,6 +63,10 @@ pub struct RegionReader {
     sessions: Batcher<(), Arc<Vec<OpenSession>>, AwsError>,
     /// One per status.
     commands: [Batcher<(), Arc<Vec<OpenCommand>>, AwsError>; 3],
+    routes: Kept<String, Arc<Vec<RouteTable>>>,
+    endpoints: Kept<String, Vec<String>>,
+    connect_endpoints: Kept<String, Vec<String>>,
+    serial_console: Kept<(), bool>,
 }
 
 impl RegionReader {
@@ -90,6 +97,10 @@ impl RegionReader {
             sessions: batcher_of(&manager, &limiter, ssm::SESSIONS, ssm::fetch_sessions),
             commands: ssm::UNFINISHED
                 .map(|status| batcher_of(&(manager.clone(), status), &limiter, ssm::COMMANDS, ssm::fetch_commands)),
+            routes: Kept::new(batcher(&client, &limiter, "DescribeRouteTables", ways::fetch_routes)),
+            endpoints: Kept::new(batcher(&client, &limiter, "DescribeVpcEndpoints", ways::fetch_endpoints)),
+            connect_endpoints: Kept::new(batcher(&client, &limiter, ways::CONNECT, ways::fetch_connect_endpoints)),
+            serial_console: Kept::new(batcher(&client, &limiter, ways::CONSOLE, ways::fetch_serial_console)),
             ec2: client,
             balancers,
             autoscaling: scaling,

@@ -5,6 +5,7 @@
 //! <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/security-group-connection-tracking.html>
 
 mod conversion;
+mod reach;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +19,7 @@ use super::case::Case;
 use super::drive::{Action, Merge, Stage};
 use super::given::{no_such_key, reads};
 use super::plan::{Plan, RECORDS};
-use crate::aws::{AwsError, Call, Change, Group, GroupRole, Instance, Interface, Outcome, Rule, Session};
+use crate::aws::{AwsError, Call, Change, Group, GroupRole, Instance, Interface, Outcome, Rule, Session, Ways};
 
 /// The action.
 pub struct Isolation;
@@ -32,6 +33,8 @@ pub struct Look {
     pub(super) groups: Vec<Group>,
     /// Read once the conversion must be decided.
     pub(super) paths: Option<Paths>,
+    /// What no group stops; read once the interfaces are isolated, since nothing waits for it.
+    pub(super) ways: Option<Ways>,
 }
 
 /// What is recorded per interface.
@@ -60,14 +63,17 @@ impl Action for Isolation {
     async fn look(aws: &Session, case: &Case, params: Option<&IsolateNetwork>) -> Result<Look, AwsError> {
         let (region, id) = case.instance();
         let reads = futures::join!(aws.instance(region, id), aws.interfaces(region, id), aws.our_groups(region));
-        let mut look = Look { instance: reads.0?, interfaces: reads.1?, groups: reads.2?, paths: None };
+        let mut look = Look { instance: reads.0?, interfaces: reads.1?, groups: reads.2?, ..Look::default() };
         let missing: Vec<String> = known(case, &look).filter(|id| look.interface(id).is_none()).collect();
         if !missing.is_empty() {
             look.interfaces.extend(aws.interfaces_by_id(region, missing).await?);
         }
-        if params.is_some_and(|p| undecided(case, p, &look)) {
-            look.paths = Some(paths(aws, case, region, &look).await?);
-        }
+        let Some(params) = params else { return Ok(look) };
+        let (undecided, cut) = (undecided(case, params, &look), reach::is_worth_telling(&look));
+        let decides = async { if undecided { paths(aws, case, region, &look).await.map(Some) } else { Ok(None) } };
+        let told = async { if cut { reach::ways(aws, region, &look).await.map(Some) } else { Ok(None) } };
+        let (paths, ways) = futures::join!(decides, told);
+        (look.paths, look.ways) = (paths?, ways?);
         Ok(look)
     }
 
@@ -349,7 +355,7 @@ fn judge(plan: &mut Plan, case: &Case, look: &Look) {
         true => ActionState::Failed,
         false => ActionState::InProgress,
     };
-    plan.verdict.message = said.into_iter().flatten().collect::<Vec<_>>().join("; ");
+    plan.verdict.message = said.into_iter().flatten().chain(reach::said(look)).collect::<Vec<_>>().join("; ");
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ fn interface(id: &str, groups: &[&str]) -> Interface {
 fn look(interfaces: Vec<Interface>) -> Look {
     let ids = interfaces.iter().map(|i| i.id.clone()).collect();
     let instance = Some(Instance { id: "i-1".into(), state: "running".into(), interfaces: ids, ..Instance::default() });
-    Look { instance, interfaces, groups: vec![group(GroupRole::Isolation, &[])], paths: None }
+    Look { instance, interfaces, groups: vec![group(GroupRole::Isolation, &[])], ..Look::default() }
 }
 
 fn case() -> Case {
@@ -173,6 +173,7 @@ fn auto_converts_what_can_have_tracked_flows_from_outside() {
         main,
         subnets: subnets.iter().map(|s| (*s).to_owned()).collect(),
         internet,
+        ..RouteTable::default()
     };
     let open = Group { id: "sg-web".into(), ..group(GroupRole::Conversion, &Rule::all()) };
     let rows: [Row<'_>; 5] = [

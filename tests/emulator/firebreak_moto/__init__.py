@@ -19,6 +19,7 @@ from . import (
     server,
     sessions,
     snapshots,
+    ways,
 )
 
 CORRECTIONS = [
@@ -38,6 +39,7 @@ CORRECTIONS = [
     boundaries.users_have_boundaries,
     keys.keys_are_told_apart_by_account,
     credentials.login_profiles_have_a_date_of_their_own,
+    ways.ways_besides_the_groups_exist,
     sessions.sessions_exist,
     sessions.commands_run_until_they_are_cancelled,
     policies.accounts_have_few_managed_policies,

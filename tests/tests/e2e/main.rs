@@ -24,6 +24,7 @@ mod main_job;
 mod metadata;
 mod modes;
 mod protect;
+mod reach;
 mod refusals;
 mod release;
 mod roles;

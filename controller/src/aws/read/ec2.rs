@@ -218,7 +218,7 @@ async fn describe_groups(ec2: &aws_sdk_ec2::Client, by: &str, values: Vec<String
     Ok(found.into_iter().map(group).collect())
 }
 
-async fn describe_route_tables(ec2: &aws_sdk_ec2::Client, vpcs: Vec<String>) -> Read<Vec<RouteTable>> {
+pub(super) async fn describe_route_tables(ec2: &aws_sdk_ec2::Client, vpcs: Vec<String>) -> Read<Vec<RouteTable>> {
     let pages = ec2.describe_route_tables().filters(filter("vpc-id", vpcs)).max_results(100).into_paginator().items().send();
     let found: Vec<_> = pages.collect::<Result<_, _>>().await.map_err(|e| error("ec2:DescribeRouteTables", &e))?;
     Ok(found.into_iter().map(route_table).collect())
@@ -348,8 +348,18 @@ fn route_table(t: ec2::RouteTable) -> RouteTable {
         main: t.associations().iter().any(|a| a.main.unwrap_or_default()),
         subnets: t.associations().iter().filter_map(|a| a.subnet_id.clone()).collect(),
         internet: t.routes().iter().any(|r| r.gateway_id.as_deref().is_some_and(|g| g.starts_with("igw-"))),
+        tracked: t.routes().iter().filter_map(tracked).map(str::to_owned).collect(),
         vpc: t.vpc_id.unwrap_or_default(),
     }
+}
+
+/// What a route goes through, where AWS tracks every flow. Routes of gateway endpoints (S3, DynamoDB) go to a prefix list.
+/// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/security-group-connection-tracking.html#automatic-tracking>
+fn tracked(route: &ec2::Route) -> Option<&str> {
+    let listed = route.destination_prefix_list_id().is_some();
+    let endpoint = route.gateway_id().filter(|g| g.starts_with("vpce-") && !listed);
+    let through = route.nat_gateway_id().or(route.transit_gateway_id()).or(route.egress_only_internet_gateway_id());
+    through.or(endpoint)
 }
 
 fn snapshot(s: ec2::Snapshot) -> Snapshot {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use firebreak_crds::{ConversionState, IsolateNetwork, SeverTrackedConnections};
 
+use super::reach::table_of;
 use super::{Isolation, Look, Original, key, swap};
 use crate::aws::{AwsError, Call, Change, Group, GroupRole, Interface, RouteTable, Rule, Session};
 use crate::containment::case::Case;
@@ -114,8 +115,7 @@ fn due(case: &Case, params: &IsolateNetwork, interface: &Interface, look: &Look)
 impl Paths {
     /// Whether the interface's subnet has a route to an internet gateway.
     fn internet(&self, interface: &Interface) -> bool {
-        let own = self.routes.iter().find(|t| t.subnets.contains(&interface.subnet));
-        own.or_else(|| self.routes.iter().find(|t| t.main && t.vpc == interface.vpc)).is_some_and(|t| t.internet)
+        table_of(&self.routes, interface).is_some_and(|t| t.internet)
     }
 
     /// Whether the original groups allowed everything both ways: AWS does not track such flows, so the swap cut them.

@@ -265,7 +265,7 @@ prop_compose! {
             let last = aws.interfaces.last_mut().unwrap();
             (last.managed, last.public) = (managed, public);
         }
-        let table = |(vpc, internet): (&&str, bool)| RouteTable { vpc: (*vpc).into(), main: true, subnets: vec![], internet };
+        let table = |(vpc, internet): (&&str, bool)| RouteTable { vpc: (*vpc).into(), main: true, internet, ..RouteTable::default() };
         let all = Rule::all().to_vec();
         let open = Group { id: THEIRS[2].into(), ingress: all.clone(), egress: all, read: true, ..Group::default() };
         aws.paths = Some(Paths { routes: VPCS.iter().zip(routes).map(table).collect(), originals: vec![open] });
