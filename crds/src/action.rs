@@ -4,6 +4,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::AllowList;
 use crate::rule::exactly_one;
 
 /// An action without parameters: `denyAll: {}`.
@@ -31,6 +32,10 @@ pub struct IsolateNetwork {
     /// traffic for about 3 seconds, after it was isolated.
     #[serde(default)]
     pub sever_tracked_connections: SeverTrackedConnections,
+    /// Flows that get through all the same. Absent: none. The interfaces are then in a security group of this list's own. Of
+    /// several lists only what all of them allow gets through, and a list that comes later only ever narrows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow: Option<AllowList>,
 }
 
 /// How an instance leaves its Auto Scaling group. Either way the group keeps its desired capacity, so that it launches a

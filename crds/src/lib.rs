@@ -6,6 +6,7 @@
 #![allow(clippy::duplicated_attributes, reason = "each `printcolumn` has a type, and most have the same")]
 
 mod action;
+mod allow_list;
 mod approval;
 mod arn;
 mod aws_account;
@@ -24,6 +25,7 @@ pub use action::{
     ContainAction, DetachFromAutoScaling, DetachMode, Empty, EndInstance, EvidenceAction, IsolateNetwork, ReleasePolicy,
     SeverTrackedConnections,
 };
+pub use allow_list::{AllowList, AllowedFlow, AllowedProtocol};
 pub use approval::{Approval, ApprovalSpec, ApprovedIncident};
 pub use arn::Named;
 pub use aws_account::{

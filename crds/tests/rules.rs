@@ -202,6 +202,32 @@ fn an_item_of_a_policy_has_one_action_and_no_action_is_listed_twice() {
 }
 
 #[test]
+fn an_allow_list_names_narrow_networks_and_ports() {
+    let flow = |cidr: &str| json!({"cidr": cidr, "protocol": "tcp", "fromPort": 22});
+    let policy = |allow: Value| json!({"ec2Instance": {"contain": [{"isolateNetwork": {"allow": allow}}]}});
+    let allows = |flow: Value| policy(json!({"egress": [flow]}));
+    let (networks, wide) = ("each cidr is a network", "what is open to 0.0.0.0/0, ::/0 or another wide network");
+    let ports = "tcp and udp need fromPort";
+    judge::<ContainmentPolicy>(vec![
+        (policy(json!({})), ""),
+        (policy(json!({"ingress": [flow("10.0.0.5/32")], "egress": [flow("10.0.0.0/8"), flow("2001:db8::/32")]})), ""),
+        (policy(json!({"ingress": [flow("10.0.0.5/32"), flow("0.0.0.0/0")]})), wide),
+        (allows(flow("0.0.0.0/0")), wide),
+        (allows(flow("::/0")), wide),
+        (allows(flow("8.0.0.0/7")), wide),
+        (allows(flow("2000::/31")), wide),
+        (allows(flow("10.0.0.5/8")), networks),
+        (allows(flow("10.0.0.5")), networks),
+        (allows(flow("workstation")), networks),
+        (allows(json!({"cidr": "10.0.0.5/32", "protocol": "tcp"})), ports),
+        (allows(json!({"cidr": "10.0.0.5/32", "protocol": "udp", "fromPort": 22, "toPort": 21})), ports),
+        (allows(json!({"cidr": "10.0.0.5/32", "protocol": "udp", "fromPort": 22, "toPort": 22})), ""),
+        (allows(json!({"cidr": "10.0.0.5/32", "protocol": "all"})), ""),
+        (allows(json!({"cidr": "10.0.0.5/32", "protocol": "all", "fromPort": 22})), ports),
+    ]);
+}
+
+#[test]
 fn a_section_of_a_policy_says_what_to_do() {
     judge::<ContainmentPolicy>(vec![
         (json!({}), ""),

@@ -27,6 +27,25 @@ pub async fn isolated(aws: &Aws, interfaces: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The one group that every interface is in, by name, with its rules: `in tcp 22-22 10.0.0.5/32`, sorted.
+pub async fn one_group(aws: &Aws, interfaces: &[String]) -> anyhow::Result<(String, Vec<String>)> {
+    let groups: std::collections::BTreeSet<_> = groups(aws, interfaces).await?.into_values().flatten().collect();
+    anyhow::ensure!(groups.len() == 1, "{groups:?}");
+    let answer = aws.ec2.describe_security_groups().set_group_ids(Some(groups.into_iter().collect())).send().await?;
+    let Some(found) = answer.security_groups().first() else { anyhow::bail!("no such group") };
+    let mut rules: Vec<String> = found.ip_permissions().iter().flat_map(|p| peers("in", p)).collect();
+    rules.extend(found.ip_permissions_egress().iter().flat_map(|p| peers("out", p)));
+    rules.sort();
+    Ok((found.group_name().unwrap_or_default().to_owned(), rules))
+}
+
+fn peers(direction: &str, p: &aws_sdk_ec2::types::IpPermission) -> Vec<String> {
+    let v4 = p.ip_ranges().iter().filter_map(|r| r.cidr_ip.clone());
+    let all = v4.chain(p.ipv6_ranges().iter().filter_map(|r| r.cidr_ipv6.clone()));
+    let ports = p.from_port.zip(p.to_port).map(|(from, to)| format!(" {from}-{to}")).unwrap_or_default();
+    all.map(|peer| format!("{direction} {}{ports} {peer}", p.ip_protocol().unwrap_or_default())).collect()
+}
+
 /// The status of each access key of the scene's user.
 pub async fn keys(aws: &Aws) -> anyhow::Result<BTreeMap<String, String>> {
     let answer = aws.iam.list_access_keys().user_name(USER).send().await?;

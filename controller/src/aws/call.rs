@@ -1,6 +1,7 @@
 //! `Call`: the complete list of what Firebreak can do to an account. The dry-run text, the audit line, the metric label and
 //! the IAM policy all come from it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::{Display, Formatter};
 
@@ -17,16 +18,27 @@ pub enum GroupRole {
     Isolation,
     /// Allows all, so that flows through it are untracked; an interface is in it for seconds.
     Conversion,
+    /// Has the rules of one allow-list, and no other. The list goes by its digest.
+    Allowing(u32),
 }
 
 impl GroupRole {
     /// The group's name, one per VPC.
     #[must_use]
-    pub fn group_name(self) -> &'static str {
+    pub fn group_name(self) -> Cow<'static, str> {
         match self {
-            Self::Isolation => "firebreak-isolation",
-            Self::Conversion => "firebreak-conversion",
+            Self::Isolation => "firebreak-isolation".into(),
+            Self::Conversion => "firebreak-conversion".into(),
+            Self::Allowing(list) => format!("firebreak-isolation-{list:08x}").into(),
         }
+    }
+
+    /// The role of the group of that name; None where it is none of ours.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let list = name.strip_prefix("firebreak-isolation-").and_then(|hex| u32::from_str_radix(hex, 16).ok());
+        let all = [Some(Self::Isolation), Some(Self::Conversion), list.map(Self::Allowing)];
+        all.into_iter().flatten().find(|role| role.group_name() == name)
     }
 
     /// The group's description in AWS.
@@ -35,6 +47,7 @@ impl GroupRole {
         match self {
             Self::Isolation => "Firebreak: isolates instances. Must never have rules.",
             Self::Conversion => "Firebreak: makes tracked flows untracked before they are cut.",
+            Self::Allowing(_) => "Firebreak: isolates instances but for one allow-list. Its rules are kept as they are.",
         }
     }
 }
@@ -42,7 +55,7 @@ impl GroupRole {
 /// Why an interface's groups are changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Change {
-    /// To the isolation group.
+    /// To the isolation group, or that of the allow-list in force.
     Isolate,
     /// To the conversion group, for seconds, inside a recorded window.
     Convert,
@@ -83,12 +96,12 @@ pub enum Call {
         group: String,
         rules: Vec<Rule>,
     },
-    /// On the conversion group only.
+    /// On the conversion group, and on those of allow-lists.
     AuthorizeSecurityGroupIngress {
         group: String,
         rules: Vec<Rule>,
     },
-    /// On the conversion group only.
+    /// On the conversion group, and on those of allow-lists.
     AuthorizeSecurityGroupEgress {
         group: String,
         rules: Vec<Rule>,
@@ -509,8 +522,8 @@ impl Display for Call {
             Self::RevokeSecurityGroupIngress { group, rules } | Self::RevokeSecurityGroupEgress { group, rules } => {
                 write!(f, "{group}: {} rule{}", rules.len(), if rules.len() == 1 { "" } else { "s" })
             }
-            Self::AuthorizeSecurityGroupIngress { group, .. } => write!(f, "{group}: all traffic in"),
-            Self::AuthorizeSecurityGroupEgress { group, .. } => write!(f, "{group}: all traffic out"),
+            Self::AuthorizeSecurityGroupIngress { group, rules } => write!(f, "{group}: {} in", traffic(rules)),
+            Self::AuthorizeSecurityGroupEgress { group, rules } => write!(f, "{group}: {} out", traffic(rules)),
             Self::ModifyNetworkInterfaceAttribute { interface, groups, change } => {
                 let why = match change {
                     Change::Isolate => "isolate",
@@ -610,6 +623,13 @@ impl InstanceAttribute {
 #[must_use]
 pub fn shutdown_behavior(protect: bool) -> &'static str {
     if protect { "stop" } else { "terminate" }
+}
+
+fn traffic(rules: &[Rule]) -> String {
+    if rules.iter().all(|rule| Rule::all().contains(rule)) {
+        return "all traffic".to_owned();
+    }
+    rules.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// The keys, and numbered ones once.

@@ -129,6 +129,12 @@ impl AwsError {
         if self.class == Class::NotFound { Ok(T::default()) } else { Err(self) }
     }
 
+    /// Whether somebody else did the same meanwhile: no failure where the result is read back.
+    #[must_use]
+    pub fn is_overtaken(&self) -> bool {
+        ["InvalidGroup.Duplicate", "InvalidPermission.Duplicate", "InvalidPermission.NotFound"].contains(&self.code.as_str())
+    }
+
     /// Ours: nothing was sent.
     pub fn fenced(operation: &str, message: impl Into<String>) -> Self {
         Self { class: Class::Fenced, operation: operation.into(), code: "NotSent".into(), message: message.into() }

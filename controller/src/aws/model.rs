@@ -152,6 +152,20 @@ pub struct Rule {
     pub peer: Peer,
 }
 
+impl std::fmt::Display for Rule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let protocol = if self.protocol == "-1" { "all" } else { &self.protocol };
+        match (self.from, self.to) {
+            (Some(from), Some(to)) if from == to => write!(f, "{protocol} {from} ")?,
+            (Some(from), Some(to)) => write!(f, "{protocol} {from}-{to} ")?,
+            _ => write!(f, "{protocol} ")?,
+        }
+        match &self.peer {
+            Peer::V4(peer) | Peer::V6(peer) | Peer::PrefixList(peer) | Peer::Group(peer, _) => f.write_str(peer),
+        }
+    }
+}
+
 /// The other side of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Peer {
@@ -183,12 +197,6 @@ pub struct Group {
 }
 
 impl Group {
-    /// Whether it lets nothing in or out.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.ingress.is_empty() && self.egress.is_empty()
-    }
-
     /// Whether it lets everything in and out: AWS does not track such flows.
     #[must_use]
     pub fn allows_all(&self) -> bool {

@@ -282,7 +282,8 @@ impl<A: Action> Running<'_, A> {
         self.report.seen = true;
         self.report.verdict = plan.verdict;
         let in_force = self.report.verdict.state == ActionState::InForce;
-        let failed = || self.failed.iter().filter(|(call, _)| !(in_force && call.optional())).map(|(_, e)| e);
+        let moot = |call: &Call, e: &AwsError| in_force && (call.optional() || e.is_overtaken());
+        let failed = || self.failed.iter().filter(|(call, e)| !moot(call, e)).map(|(_, e)| e);
         let errors: Vec<String> = failed().map(ToString::to_string).collect();
         if errors.is_empty() {
             return;

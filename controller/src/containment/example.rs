@@ -128,6 +128,6 @@ pub fn end(name: &str) -> ContainAction {
 }
 
 pub fn isolate(sever: firebreak_crds::SeverTrackedConnections) -> ContainAction {
-    let isolate_network = Some(firebreak_crds::IsolateNetwork { sever_tracked_connections: sever });
+    let isolate_network = Some(firebreak_crds::IsolateNetwork { sever_tracked_connections: sever, allow: None });
     ContainAction { isolate_network, ..ContainAction::default() }
 }

@@ -4,7 +4,9 @@
 //! interface then passes once through a group that allows everything: see `conversion`.
 //! <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/security-group-connection-tracking.html>
 
+mod allow;
 mod conversion;
+mod groups;
 mod reach;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,8 +15,11 @@ use firebreak_crds::{ActionState, ConversionState, IsolateNetwork, OnConflict, S
 
 use serde::{Deserialize, Serialize};
 
+pub(in crate::containment) use self::allow::{Allowed, in_force};
 pub(in crate::containment) use self::conversion::Paths;
 use self::conversion::{close, convert, paths, undecided};
+pub use self::groups::prepare_group;
+use self::groups::{admit, find, prepare};
 use super::case::Case;
 use super::drive::{Action, Merge, Stage};
 use super::given::{no_such_key, reads};
@@ -23,6 +28,8 @@ use crate::aws::{AwsError, Call, Change, Group, GroupRole, Instance, Interface, 
 
 /// The action.
 pub struct Isolation;
+
+const NAME: &str = Isolation::NAME;
 
 /// What is observed.
 #[derive(Clone, Debug, Default)]
@@ -69,7 +76,7 @@ impl Action for Isolation {
             look.interfaces.extend(aws.interfaces_by_id(region, missing).await?);
         }
         let Some(params) = params else { return Ok(look) };
-        let (undecided, cut) = (undecided(case, params, &look), reach::is_worth_telling(&look));
+        let (undecided, cut) = (undecided(case, params, &look), reach::is_worth_telling(&look, &in_force(case, params)));
         let decides = async { if undecided { paths(aws, case, region, &look).await.map(Some) } else { Ok(None) } };
         let told = async { if cut { reach::ways(aws, region, &look).await.map(Some) } else { Ok(None) } };
         let (paths, ways) = futures::join!(decides, told);
@@ -82,13 +89,21 @@ impl Action for Isolation {
         if instance.is_terminated() {
             return Plan::ended(case, instance, "the instance is terminated: nothing is left to isolate");
         }
-        let mut plan = Plan::default();
+        let (mut plan, allowed) = (Plan::default(), in_force(case, params));
+        allow::remember(&mut plan, case, &allowed);
         prepare(&mut plan, look);
-        isolate(&mut plan, case, look);
+        isolate(&mut plan, case, look, &allowed);
         if plan.is_done() {
-            convert(&mut plan, case, params, look);
+            convert(&mut plan, case, params, look, &allowed);
         }
-        judge(&mut plan, case, look);
+        let cut = plan.is_done();
+        admit(&mut plan, case, look, &allowed);
+        judge(&mut plan, case, look, &allowed, cut);
+        if allowed != Allowed::by(params.allow.as_ref()) {
+            plan.verdict
+                .message
+                .push_str("; the list asked for is not allowed whole: nothing is widened before the release");
+        }
         plan
     }
 
@@ -131,7 +146,7 @@ impl Action for Isolation {
     fn after(look: &mut Look, call: &Call, outcome: &Outcome) {
         match (call, outcome) {
             (Call::CreateSecurityGroup { vpc, role }, Outcome::Created(id)) => {
-                let name = role.group_name().to_owned();
+                let name = role.group_name().into_owned();
                 let egress = vec![Rule::all()[0].clone()]; // what AWS gives every new group
                 look.groups.push(Group { id: id.clone(), vpc: vpc.clone(), name, egress, ..Group::default() });
             }
@@ -155,37 +170,26 @@ impl Action for Isolation {
     }
 }
 
-/// The stricter is what cuts more. Kept without new conversions.
+/// The stricter is what cuts more, and what both lists allow. Kept without new conversions, and without a list.
 impl Merge for IsolateNetwork {
     fn merge(&self, other: &Self) -> Self {
+        if self == other {
+            return self.clone(); // as it was written
+        }
         let rank = |p: &Self| match p.sever_tracked_connections {
             SeverTrackedConnections::Never => 0,
             SeverTrackedConnections::Auto => 1,
             SeverTrackedConnections::Always => 2,
         };
-        if rank(self) >= rank(other) { self.clone() } else { other.clone() }
+        let sever_tracked_connections =
+            [self, other].into_iter().max_by_key(|p| rank(p)).unwrap_or(self).sever_tracked_connections;
+        let [a, b] = [self, other].map(|p| Allowed::by(p.allow.as_ref()));
+        Self { sever_tracked_connections, allow: a.meet(&b).list() }
     }
 
     fn kept() -> Self {
-        Self { sever_tracked_connections: SeverTrackedConnections::Never }
+        Self { sever_tracked_connections: SeverTrackedConnections::Never, allow: None }
     }
-}
-
-/// The next calls that make an isolation group of a VPC ready, and whether it is: used ahead of incidents too.
-#[must_use]
-pub fn prepare_group(groups: &[Group], vpc: &str) -> (Vec<Call>, bool) {
-    let Some(group) = find(groups, vpc, GroupRole::Isolation) else {
-        return (vec![Call::CreateSecurityGroup { vpc: vpc.to_owned(), role: GroupRole::Isolation }], false);
-    };
-    let (id, mut calls) = (group.id.clone(), Vec::new());
-    if !group.ingress.is_empty() {
-        calls.push(Call::RevokeSecurityGroupIngress { group: id.clone(), rules: group.ingress.clone() });
-    }
-    if !group.egress.is_empty() {
-        calls.push(Call::RevokeSecurityGroupEgress { group: id, rules: group.egress.clone() });
-    }
-    let ready = calls.is_empty() && group.read;
-    (calls, ready)
 }
 
 impl Look {
@@ -220,8 +224,15 @@ impl Look {
         self.group(&interface.vpc, role).is_some_and(|g| interface.groups == [g.id.clone()])
     }
 
-    fn isolated(&self, interface: &Interface) -> bool {
-        self.in_group(interface, GroupRole::Isolation)
+    /// Whether the interface is in the group without rules, or in that of what is allowed.
+    fn isolated(&self, interface: &Interface, allowed: &Allowed) -> bool {
+        self.in_group(interface, GroupRole::Isolation) || self.in_allowed(interface, allowed)
+    }
+
+    /// Whether the interface is in the group of an allow-list, of whatever list.
+    fn in_list(&self, interface: &Interface) -> bool {
+        let lists = self.groups.iter().filter(|g| matches!(GroupRole::named(&g.name), Some(GroupRole::Allowing(_))));
+        lists.into_iter().any(|g| interface.groups == [g.id.clone()])
     }
 
     fn edit(&mut self, group: &str, change: impl FnOnce(&mut Group)) {
@@ -230,10 +241,6 @@ impl Look {
             group.read = false;
         }
     }
-}
-
-fn find<'a>(groups: &'a [Group], vpc: &str, role: GroupRole) -> Option<&'a Group> {
-    groups.iter().find(|g| g.vpc == vpc && g.name == role.group_name())
 }
 
 fn key(interface: &str) -> String {
@@ -265,25 +272,14 @@ pub(super) fn not_seen(case: &Case) -> Plan {
     Plan::done(ActionState::Failed, what)
 }
 
-/// Makes the isolation group of each VPC, and empties it.
-fn prepare(plan: &mut Plan, look: &Look) {
-    let vpcs: BTreeSet<&str> = look.own().map(|i| i.vpc.as_str()).collect();
-    for vpc in vpcs {
-        let (calls, ready) = prepare_group(&look.groups, vpc);
-        plan.look_again |= calls.is_empty() && !ready;
-        if !calls.is_empty() && look.group(vpc, GroupRole::Isolation).is_some_and(|g| g.read) {
-            plan.verdict.drift.push(format!("rules in the isolation group of {vpc}"));
-        }
-        plan.calls.extend(calls);
-    }
-}
-
-/// The cut: each interface to the isolation group of its VPC, once that is known to be empty.
-fn isolate(plan: &mut Plan, case: &Case, look: &Look) {
-    for interface in look.own().filter(|i| !look.isolated(i)) {
+/// The cut: each interface to the isolation group of its VPC, once that is known to be empty; or to that of the allow-list, where
+/// that is ready. A list that is new moves what is in another list's group: that is nobody's drift.
+fn isolate(plan: &mut Plan, case: &Case, look: &Look, allowed: &Allowed) {
+    let narrows = !plan.record.is_empty();
+    for interface in look.own().filter(|i| !look.isolated(i, allowed)) {
         let window = case.conversion(&interface.id) == Some(ConversionState::Open);
         if window && look.in_group(interface, GroupRole::Conversion) {
-            close(plan, interface, look); // whatever becomes of the others: it stands open
+            close(plan, interface, look, allowed); // whatever becomes of the others: it stands open
             continue;
         }
         let new = !case.original.contains_key(&key(&interface.id));
@@ -291,13 +287,13 @@ fn isolate(plan: &mut Plan, case: &Case, look: &Look) {
             plan.unknown(case, Isolation::NAME); // cut all the same: whoever attaches interfaces all day must not keep them
         } else if new && !look.touched(interface) {
             plan.record(key(&interface.id), &Original { groups: interface.groups.clone() });
-        } else {
+        } else if !(narrows && look.in_list(interface)) {
             plan.verdict.drift.push(format!("{} was in [{}]", interface.id, interface.groups.join(", ")));
         }
         if case.conversion(&interface.id).is_some_and(|state| state != ConversionState::Due) {
             plan.conversions.insert(interface.id.clone(), ConversionState::Due); // flows may have started meanwhile
         }
-        if let Some(group) = look.group(&interface.vpc, GroupRole::Isolation).filter(|g| g.is_empty() && g.read) {
+        if let Some(group) = look.refuge(&interface.vpc, allowed) {
             plan.calls.push(swap(&interface.id, &group.id, Change::Isolate));
         }
     }
@@ -323,14 +319,16 @@ fn conflict(id: &str, now: &Interface, original: &Original) -> String {
     )
 }
 
-/// How it stands, in one sentence.
-fn judge(plan: &mut Plan, case: &Case, look: &Look) {
+/// How it stands, in one sentence. `cut`: nothing is left to do but what the allow-list lets through, which nobody waits for.
+fn judge(plan: &mut Plan, case: &Case, look: &Look, allowed: &Allowed, cut: bool) {
     let total = look.interfaces.len();
-    let isolated = look.own().filter(|i| look.isolated(i)).count();
+    let isolated = look.own().filter(|i| look.isolated(i, allowed)).count();
+    let admitted = look.own().filter(|i| look.in_group(i, allowed.role())).count();
     let managed: Vec<&str> = look.interfaces.iter().filter(|i| i.managed).map(|i| i.id.as_str()).collect();
     let converted = case.conversions.iter().filter(|c| c.state == ConversionState::Closed).count();
     let unknown: Vec<&str> = unknown(case, look).map(|i| i.id.as_str()).collect();
-    let open = look.own().filter(|i| !look.isolated(i)).map(|i| format!("{} is in [{}]", i.id, i.groups.join(", ")));
+    let open =
+        look.own().filter(|i| !look.isolated(i, allowed)).map(|i| format!("{} is in [{}]", i.id, i.groups.join(", ")));
     let ending = look.instance.as_ref().is_some_and(Instance::is_ended); // then its interfaces go, one after the other
     let shown = look.instance.iter().filter(|_| !ending).flat_map(|i| &i.interfaces);
     let unseen: Vec<&str> = shown.filter(|id| look.interface(id).is_none()).map(String::as_str).collect();
@@ -338,6 +336,7 @@ fn judge(plan: &mut Plan, case: &Case, look: &Look) {
         (!unseen.is_empty()).then(|| format!("{} cannot be looked at yet", unseen.join(", "))),
         Some(format!("{isolated} of {total} interfaces isolated")),
         open.reduce(|a, b| format!("{a}; {b}")),
+        (!allowed.is_empty()).then(|| format!("allowed on {admitted} of them: {}", allowed.said())),
         (converted > 0).then(|| format!("conversion of tracked flows attempted on {converted}")),
         (!managed.is_empty()).then(|| format!("{} belong to an AWS service and cannot be isolated", managed.join(", "))),
         (!unknown.is_empty()).then(|| {
@@ -351,7 +350,15 @@ fn judge(plan: &mut Plan, case: &Case, look: &Look) {
     }
     plan.verdict.state = match plan.is_done() {
         _ if total == 0 && !ending => ActionState::Failed,
-        true if managed.is_empty() && isolated == total && unseen.is_empty() => ActionState::InForce,
+        _ if cut
+            && plan.record.is_empty()
+            && managed.is_empty()
+            && isolated == total
+            && unseen.is_empty()
+            && look.holds(allowed) =>
+        {
+            ActionState::InForce
+        }
         true => ActionState::Failed,
         false => ActionState::InProgress,
     };

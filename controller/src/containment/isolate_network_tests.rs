@@ -1,4 +1,4 @@
-use firebreak_crds::{Conversion, Empty};
+use firebreak_crds::{AllowList, AllowedFlow, AllowedProtocol, Conversion, Empty};
 
 use super::*;
 use crate::aws::RouteTable;
@@ -11,13 +11,13 @@ const ISOLATION: &str = "sg-isolation";
 const CONVERSION_GROUP: &str = "sg-conversion";
 
 fn params(sever: SeverTrackedConnections) -> IsolateNetwork {
-    IsolateNetwork { sever_tracked_connections: sever }
+    IsolateNetwork { sever_tracked_connections: sever, allow: None }
 }
 
 fn group(role: GroupRole, rules: &[Rule]) -> Group {
     let id = if role == GroupRole::Isolation { ISOLATION } else { CONVERSION_GROUP };
     let (ingress, egress) = (rules.to_vec(), rules.to_vec());
-    Group { id: id.into(), vpc: VPC.into(), name: role.group_name().into(), ingress, egress, read: true }
+    Group { id: id.into(), vpc: VPC.into(), name: role.group_name().into_owned(), ingress, egress, read: true }
 }
 
 fn interface(id: &str, groups: &[&str]) -> Interface {
@@ -330,4 +330,175 @@ fn interfaces_are_looked_up_by_the_record_too() {
     let case = example::recorded(recorded(), "isolateNetwork/unknown", &case().now);
     let ids: Vec<String> = known(&case, &look(vec![interface("eni-2", &["sg-web"])])).collect();
     assert_eq!(ids, ["eni-2", "eni-1"]);
+}
+
+const LISTED: &str = "sg-listed";
+
+/// SSH from one workstation.
+fn list(cidr: &str) -> AllowList {
+    let (protocol, from_port) = (AllowedProtocol::Tcp, Some(22));
+    AllowList { ingress: vec![AllowedFlow { cidr: cidr.into(), protocol, from_port, to_port: None }], egress: vec![] }
+}
+
+fn allowing(cidr: &str) -> IsolateNetwork {
+    IsolateNetwork { allow: Some(list(cidr)), ..params(Never) }
+}
+
+/// The group of that list, as it must be.
+fn listed(cidr: &str) -> Group {
+    let allowed = Allowed::by(Some(&list(cidr)));
+    let [ingress, egress] = allowed.rules();
+    Group {
+        id: LISTED.into(),
+        ingress,
+        egress,
+        name: allowed.role().group_name().into_owned(),
+        ..group(GroupRole::Isolation, &[])
+    }
+}
+
+/// `eni-1` was in `sg-web`, and this list was in force.
+fn recorded_with(cidr: &str) -> Case {
+    let key = format!("isolateNetwork/allowed-{:08x}", 7);
+    example::recorded(recorded(), &key, &list(cidr))
+}
+
+const WORKSTATION: &str = "10.0.0.5/32";
+
+#[test]
+fn the_cut_waits_for_no_allow_list_and_the_list_is_recorded_before() {
+    let look = look(vec![interface("eni-1", &["sg-web"])]);
+    let plan = Isolation::contain(&case(), &allowing(WORKSTATION), &look);
+    let role = Allowed::by(Some(&list(WORKSTATION))).role();
+    assert_eq!(plan.calls, [isolates("eni-1"), Call::CreateSecurityGroup { vpc: VPC.into(), role }]);
+    let records: Vec<&String> = plan.record.keys().collect();
+    assert!(records[0].starts_with("isolateNetwork/allowed-") && records[1] == "isolateNetwork/eni-1", "{records:?}");
+}
+
+#[test]
+fn an_interface_goes_to_the_group_of_a_list_only_once_its_rules_are_read() {
+    let right = listed(WORKSTATION);
+    let unread = Group { read: false, ..right.clone() };
+    let wide = Group { ingress: [&right.ingress[..], &Rule::all()].concat(), ..right.clone() };
+    let short = Group { ingress: vec![], ..right.clone() };
+    for (what, group, to) in
+        [("right", right, LISTED), ("unread", unread, ISOLATION), ("wide", wide, ISOLATION), ("short", short, ISOLATION)]
+    {
+        let mut look = look(vec![interface("eni-1", &["sg-web"])]);
+        look.groups.push(group);
+        let plan = Isolation::contain(&case(), &allowing(WORKSTATION), &look);
+        assert!(plan.calls.contains(&swap("eni-1", to, Change::Isolate)), "{what}: {:?}", plan.calls);
+        look.interfaces = vec![interface("eni-1", &[ISOLATION])];
+        let plan = Isolation::contain(&recorded_with(WORKSTATION), &allowing(WORKSTATION), &look);
+        let moves = plan.calls.contains(&swap("eni-1", LISTED, Change::Isolate));
+        assert_eq!(moves, to == LISTED, "{what}: {:?}", plan.calls);
+        assert_eq!(plan.verdict.state, ActionState::InForce, "cut off all the while: {what}");
+    }
+}
+
+#[test]
+fn the_group_of_a_list_gets_its_rules_and_loses_the_default_one_side_by_side() {
+    let mut look = look(vec![interface("eni-1", &[ISOLATION])]);
+    let role = Allowed::by(Some(&list(WORKSTATION))).role();
+    let create = Call::CreateSecurityGroup { vpc: VPC.into(), role };
+    let plan = |look: &Look| Isolation::contain(&recorded_with(WORKSTATION), &allowing(WORKSTATION), look);
+    assert_eq!(plan(&look).calls, std::slice::from_ref(&create));
+    Isolation::after(&mut look, &create, &Outcome::Created(LISTED.into()));
+    let group = || LISTED.to_owned();
+    let calls = plan(&look).calls;
+    assert_eq!(
+        calls,
+        [
+            Call::RevokeSecurityGroupEgress { group: group(), rules: vec![Rule::all()[0].clone()] },
+            Call::AuthorizeSecurityGroupIngress { group: group(), rules: listed(WORKSTATION).ingress },
+        ]
+    );
+    calls.iter().for_each(|call| Isolation::after(&mut look, call, &Outcome::Done));
+    assert!(plan(&look).look_again && plan(&look).calls.is_empty(), "expected to be right, not read so");
+}
+
+#[test]
+fn what_somebody_changes_in_the_group_of_a_list_is_put_back_and_drift_and_more_is_not_in_force() {
+    let right = listed(WORKSTATION);
+    let wide = Group { egress: Rule::all().to_vec(), ..right.clone() };
+    let narrow = Group { ingress: vec![], ..right.clone() };
+    let group = || LISTED.to_owned();
+    let revoke = Call::RevokeSecurityGroupEgress { group: group(), rules: Rule::all().to_vec() };
+    let authorize = Call::AuthorizeSecurityGroupIngress { group: group(), rules: right.ingress.clone() };
+    let (left, edited) = ("eni-1 was in [sg-listed]", "rules in the group of the allow-list of vpc-a");
+    for (group, calls, state, drift) in [
+        (wide, vec![isolates("eni-1"), revoke], ActionState::InProgress, &[left, edited][..]),
+        (narrow, vec![authorize], ActionState::InForce, &[edited][..]),
+    ] {
+        let mut look = look(vec![interface("eni-1", &[LISTED])]);
+        look.groups.push(group);
+        let plan = Isolation::contain(&recorded_with(WORKSTATION), &allowing(WORKSTATION), &look);
+        assert_eq!((plan.calls, plan.verdict.state), (calls, state));
+        assert_eq!(plan.verdict.drift, drift);
+    }
+    let mut look = look(vec![interface("eni-1", &[LISTED])]);
+    look.groups.push(right);
+    let plan = Isolation::contain(&recorded_with(WORKSTATION), &allowing(WORKSTATION), &look);
+    assert!(plan.is_done() && plan.verdict.state == ActionState::InForce, "{plan:?}");
+    assert_eq!(plan.verdict.message, "1 of 1 interfaces isolated; allowed on 1 of them: in tcp 22 10.0.0.5/32");
+}
+
+#[test]
+fn a_stricter_list_moves_the_interface_by_way_of_the_group_without_rules_and_is_no_drift() {
+    let mut look = look(vec![interface("eni-1", &[LISTED])]);
+    look.groups.push(listed("10.0.0.0/8"));
+    let case = recorded_with("10.0.0.0/8");
+    let plan = Isolation::contain(&case, &allowing(WORKSTATION), &look);
+    assert!(plan.calls.contains(&isolates("eni-1")) && plan.verdict.drift.is_empty(), "{plan:?}");
+    let plan = Isolation::contain(&case, &params(Never), &look);
+    assert_eq!((&plan.calls[..], plan.record.len()), (&[isolates("eni-1")][..], 1), "a holder without a list");
+    let case = recorded_with(WORKSTATION);
+    let plan = Isolation::contain(&case, &allowing("10.0.0.0/8"), &look);
+    assert_eq!(plan.verdict.drift, ["eni-1 was in [sg-listed]"], "the group of a list that is no longer in force");
+}
+
+#[test]
+fn no_list_opens_what_was_isolated_without_one_and_the_message_says_so() {
+    let mut look = look(vec![interface("eni-1", &[ISOLATION])]);
+    look.groups.push(listed(WORKSTATION));
+    let plan = Isolation::contain(&recorded(), &allowing(WORKSTATION), &look);
+    assert!(plan.is_done() && plan.verdict.state == ActionState::InForce, "{plan:?}");
+    assert!(plan.verdict.message.contains("the list asked for is not allowed whole"), "{}", plan.verdict.message);
+}
+
+#[test]
+fn a_window_closes_into_the_group_of_the_list() {
+    let case = window(recorded_with(WORKSTATION), ConversionState::Open);
+    let mut look = look(vec![interface("eni-1", &[CONVERSION_GROUP])]);
+    look.groups.push(group(GroupRole::Conversion, &Rule::all()));
+    look.groups.push(listed(WORKSTATION));
+    let closes = |look: &Look| Isolation::contain(&case, &allowing(WORKSTATION), look).calls;
+    assert_eq!(closes(&look), [swap("eni-1", LISTED, Change::Isolate)]);
+    look.groups[2].read = false;
+    assert_eq!(closes(&look), [isolates("eni-1")]);
+    look.interfaces = vec![interface("eni-1", &[LISTED])];
+    let plan = Isolation::contain(&case, &allowing(WORKSTATION), &look);
+    assert_eq!(plan.conversions["eni-1"], ConversionState::Closed);
+}
+
+#[test]
+fn a_conversion_does_not_wait_for_the_group_of_a_list() {
+    let mut look = look(vec![interface("eni-1", &[ISOLATION])]);
+    look.groups.push(group(GroupRole::Conversion, &Rule::all()));
+    look.groups.push(listed(WORKSTATION));
+    let severing = IsolateNetwork { sever_tracked_connections: Always, ..allowing(WORKSTATION) };
+    let opens = swap("eni-1", CONVERSION_GROUP, Change::Convert);
+    let plan = Isolation::contain(&recorded_with(WORKSTATION), &severing, &look);
+    assert_eq!(plan.calls, std::slice::from_ref(&opens), "and is not moved meanwhile");
+    look.groups.pop();
+    let plan = Isolation::contain(&recorded_with(WORKSTATION), &severing, &look);
+    assert!(plan.calls.contains(&opens) && plan.calls.len() == 2, "{:?}", plan.calls);
+}
+
+#[test]
+fn what_is_in_the_group_of_any_list_is_given_back() {
+    let mut look = look(vec![interface("eni-1", &[LISTED])]);
+    look.groups.push(listed(WORKSTATION));
+    let original = Original { groups: vec!["sg-web".into()] };
+    assert_eq!(Isolation::release(&recorded_with("10.0.0.0/8"), &look).calls, [restore("eni-1", &original)]);
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, ensure};
-use firebreak_crds::{ConversionState, Evidence, HolderState, Quarantine, is_true};
+use firebreak_crds::{ConversionState, Evidence, HolderState, IsolateNetwork, Quarantine, is_true};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::proxy::Call;
@@ -15,6 +15,10 @@ pub(super) enum Needs {
     Nothing,
     /// A window on record as open for this interface.
     OpenWindow(String),
+    /// That everybody who holds the instance with this interface allows something.
+    AllowList(String),
+    /// That holders allow these networks.
+    Allowed(Vec<String>),
     /// That nobody holds the Quarantine of this user, or of the instance with this interface or target group.
     Release(String),
     /// That nobody holds it, or that a holder stops it: its stop protection goes.
@@ -80,6 +84,18 @@ pub(super) fn meets(
             let open = quarantines.iter().any(|q| is_open(q, interface));
             ensure!(open, "no window is open for {interface}: {quarantines:#?}");
         }
+        Needs::AllowList(interface) => {
+            let quarantines = quarantines?;
+            let holders: Vec<_> = quarantines.iter().filter(|q| is_of(q, interface)).flat_map(isolations).collect();
+            let all = !holders.is_empty() && holders.iter().all(|p| p.allow.is_some());
+            ensure!(all, "nothing is allowed on {interface}: {quarantines:#?}");
+        }
+        Needs::Allowed(networks) => {
+            let quarantines = quarantines?;
+            let lists = quarantines.iter().flat_map(isolations).filter_map(|p| p.allow.clone());
+            let listed: Vec<String> = lists.flat_map(|l| [l.ingress, l.egress].concat()).map(|f| f.cidr).collect();
+            ensure!(networks.iter().all(|n| listed.contains(n)), "{networks:?} are not all among {listed:?}");
+        }
         Needs::Release(what) => {
             let quarantines = quarantines?;
             let let_go = quarantines.iter().any(|q| is_of(q, what) && is_let_go(q));
@@ -113,6 +129,11 @@ pub(super) fn meets(
 fn is_open(quarantine: &Quarantine, interface: &str) -> bool {
     let mut windows = quarantine.spec.conversions.iter();
     windows.any(|c| c.interface_id == interface && c.state == ConversionState::Open)
+}
+
+/// How the holders want the instance isolated.
+fn isolations(quarantine: &Quarantine) -> impl Iterator<Item = &IsolateNetwork> {
+    quarantine.spec.holders.iter().flat_map(|h| &h.actions).filter_map(|a| a.isolate_network.as_ref())
 }
 
 /// Whether the record is of this user, or of the instance with this interface or target group.
@@ -211,6 +232,7 @@ pub(super) fn needs(call: &Call, groups: &BTreeMap<String, String>, now: Timesta
         },
         "AuthorizeSecurityGroupIngress" | "AuthorizeSecurityGroupEgress" => match group {
             Some("firebreak-conversion") => Needs::Nothing,
+            Some(name) if name.starts_with("firebreak-isolation-") => networks(call),
             _ => Needs::Never("opens a group other than the conversion group"),
         },
         "RevokeSecurityGroupIngress" | "RevokeSecurityGroupEgress" if group.is_none() => {
@@ -291,9 +313,24 @@ fn swap(call: &Call, groups: &BTreeMap<String, String>) -> Needs {
         [] if call.params.contains_key("AssociatePublicIpAddress") => Needs::Release(interface),
         [] => Needs::Never("changes something other than groups"),
         [one] if name(one) == Some("firebreak-isolation") => Needs::Nothing,
+        [one] if name(one).is_some_and(|n| n.starts_with("firebreak-isolation-")) => Needs::AllowList(interface),
         [one] if name(one) == Some("firebreak-conversion") => Needs::OpenWindow(interface),
         _ => Needs::Release(interface),
     }
+}
+
+/// Rules for networks alone, and none for all of them.
+fn networks(call: &Call) -> Needs {
+    let rules = call.params.iter().filter(|(key, _)| key.starts_with("IpPermissions."));
+    let peers: Vec<_> =
+        rules.filter(|(key, _)| !["IpProtocol", "FromPort", "ToPort"].iter().any(|p| key.ends_with(p))).collect();
+    let narrow = |(key, value): &(&String, &String)| {
+        (key.ends_with(".CidrIp") || key.ends_with(".CidrIpv6")) && !["0.0.0.0/0", "::/0"].contains(&value.as_str())
+    };
+    if peers.is_empty() || !peers.iter().all(narrow) {
+        return Needs::Never("lets through more than networks that are listed");
+    }
+    Needs::Allowed(peers.into_iter().map(|(_, value)| value.clone()).collect())
 }
 
 /// Without an instance it would be cancelled on all.

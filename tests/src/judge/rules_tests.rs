@@ -3,7 +3,8 @@ use std::time::Instant;
 use super::*;
 
 fn judged(action: &str, params: &[(&str, &str)]) -> Needs {
-    let groups = [("sg-i", "firebreak-isolation"), ("sg-c", "firebreak-conversion")];
+    let groups =
+        [("sg-i", "firebreak-isolation"), ("sg-c", "firebreak-conversion"), ("sg-l", "firebreak-isolation-0000002a")];
     let params = params.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     let (service, action) = (String::new(), action.to_owned());
     let call = Call { seq: 0, started: Instant::now(), finished: None, service, action, params, status: None, error: None };
@@ -29,6 +30,21 @@ fn somebody_elses_groups_are_not_edited() {
     assert_eq!(judged("AuthorizeSecurityGroupIngress", &[("GroupId", "sg-c")]), Needs::Nothing);
     assert!(matches!(judged("AuthorizeSecurityGroupIngress", &[("GroupId", "sg-i")]), Needs::Never(_)));
     assert!(matches!(judged("RevokeSecurityGroupIngress", &[("GroupId", "sg-web")]), Needs::Never(_)));
+}
+
+#[test]
+fn an_allow_list_opens_only_what_the_holders_list() {
+    assert_eq!(swapped(&[("SecurityGroupId.1", "sg-l")]), Needs::AllowList("eni-1".into()));
+    let rule = |peer: &str, value: &str| {
+        let peer = format!("IpPermissions.1.{peer}");
+        let ports = [("GroupId", "sg-l"), ("IpPermissions.1.IpProtocol", "tcp"), ("IpPermissions.1.FromPort", "22")];
+        judged("AuthorizeSecurityGroupIngress", &[&ports[..], &[(peer.as_str(), value)]].concat())
+    };
+    assert_eq!(rule("IpRanges.1.CidrIp", "10.0.0.5/32"), Needs::Allowed(vec!["10.0.0.5/32".into()]));
+    assert!(matches!(rule("IpRanges.1.CidrIp", "0.0.0.0/0"), Needs::Never(_)));
+    assert!(matches!(rule("Ipv6Ranges.1.CidrIpv6", "::/0"), Needs::Never(_)));
+    assert!(matches!(rule("Groups.1.GroupId", "sg-web"), Needs::Never(_)));
+    assert_eq!(judged("RevokeSecurityGroupIngress", &[("GroupId", "sg-l")]), Needs::Nothing);
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod access_keys;
 mod addresses;
 mod admission;
 mod adoption;
+mod allow_lists;
 mod answers;
 mod approvals;
 mod arns;

@@ -153,9 +153,10 @@ fn mapping(device: &str, delete: bool) -> InstanceBlockDeviceMappingSpecificatio
 
 /// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateSecurityGroup.html>
 async fn create_group(ec2: &Client, call: &Call, vpc: &str, role: GroupRole) -> Result<Outcome, AwsError> {
-    let tag = Tag::builder().key("firebreak.dev/role").value(role.group_name()).build();
+    let name = role.group_name();
+    let tag = Tag::builder().key("firebreak.dev/role").value(name.clone()).build();
     let tags = TagSpecification::builder().resource_type(ResourceType::SecurityGroup).tags(tag).build();
-    let request = ec2.create_security_group().group_name(role.group_name()).description(role.description()).vpc_id(vpc);
+    let request = ec2.create_security_group().group_name(name.clone()).description(role.description()).vpc_id(vpc);
     let answer = sent!(aws_sdk_ec2, call, request.tag_specifications(tags))?;
     Ok(Outcome::Created(answer.group_id.unwrap_or_default()))
 }

@@ -207,9 +207,11 @@ async fn describe_interfaces(ec2: &aws_sdk_ec2::Client, by: &str, ids: Vec<Strin
 }
 
 pub(super) async fn fetch_our_groups(ec2: aws_sdk_ec2::Client, _: Vec<()>) -> Read<HashMap<(), Vec<Group>>> {
-    use crate::aws::call::GroupRole::{Conversion, Isolation};
-    let names = [Isolation, Conversion].map(|r| r.group_name().to_owned()).to_vec();
-    Ok(HashMap::from([((), describe_groups(&ec2, "group-name", names).await?)]))
+    use crate::aws::call::GroupRole::{self, Conversion, Isolation};
+    let mut names = [Isolation, Conversion].map(|r| r.group_name().into_owned()).to_vec();
+    names.push(format!("{}-*", Isolation.group_name())); // those of allow-lists
+    let found = describe_groups(&ec2, "group-name", names).await?;
+    Ok(HashMap::from([((), found.into_iter().filter(|g| GroupRole::named(&g.name).is_some()).collect())]))
 }
 
 async fn describe_groups(ec2: &aws_sdk_ec2::Client, by: &str, values: Vec<String>) -> Read<Vec<Group>> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use firebreak_crds::{ConversionState, IsolateNetwork, SeverTrackedConnections};
 
 use super::reach::table_of;
-use super::{Isolation, Look, Original, key, swap};
+use super::{Allowed, Isolation, Look, Original, key, swap};
 use crate::aws::{AwsError, Call, Change, Group, GroupRole, Interface, RouteTable, Rule, Session};
 use crate::containment::case::Case;
 use crate::containment::drive::Action;
@@ -44,10 +44,10 @@ pub(super) async fn paths(aws: &Session, case: &Case, region: &str, look: &Look)
 }
 
 /// The conversion of tracked flows, only once everything is isolated: close what is open, then open what is due.
-pub(super) fn convert(plan: &mut Plan, case: &Case, params: &IsolateNetwork, look: &Look) {
+pub(super) fn convert(plan: &mut Plan, case: &Case, params: &IsolateNetwork, look: &Look, allowed: &Allowed) {
     for interface in look.own() {
         match case.conversion(&interface.id) {
-            Some(ConversionState::Open) => close(plan, interface, look),
+            Some(ConversionState::Open) => close(plan, interface, look, allowed),
             Some(ConversionState::Closed) => {}
             before => match due(case, params, interface, look) {
                 Some(true) => open(plan, interface, look),
@@ -59,11 +59,13 @@ pub(super) fn convert(plan: &mut Plan, case: &Case, params: &IsolateNetwork, loo
 }
 
 /// Back to isolation; an interface found isolated with its window open was never opened, or its closing was not recorded:
-/// attempted either way.
-pub(super) fn close(plan: &mut Plan, interface: &Interface, look: &Look) {
-    if look.isolated(interface) {
+/// attempted either way. Any group of ours closes it.
+pub(super) fn close(plan: &mut Plan, interface: &Interface, look: &Look, allowed: &Allowed) {
+    let of = |role| look.group(&interface.vpc, role);
+    let refuge = || look.refuge(&interface.vpc, allowed).or(of(GroupRole::Isolation)).or(of(allowed.role()));
+    if look.isolated(interface, allowed) {
         plan.conversions.insert(interface.id.clone(), ConversionState::Closed);
-    } else if let Some(group) = look.group(&interface.vpc, GroupRole::Isolation) {
+    } else if let Some(group) = refuge() {
         plan.calls.push(swap(&interface.id, &group.id, Change::Isolate));
     }
 }

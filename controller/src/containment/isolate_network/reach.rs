@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use super::Look;
+use super::{Allowed, Look};
 use crate::aws::{AwsError, Interface, RouteTable, Session, VpcWays, Ways};
 
 /// More ids than this are counted.
 const NAMED: usize = 5;
 
 /// Whether all is cut, and lives: before, nothing else counts.
-pub(super) fn is_worth_telling(look: &Look) -> bool {
-    look.instance.as_ref().is_some_and(|i| !i.is_ended()) && look.own().all(|i| look.isolated(i))
+pub(super) fn is_worth_telling(look: &Look, allowed: &Allowed) -> bool {
+    look.instance.as_ref().is_some_and(|i| !i.is_ended()) && look.own().all(|i| look.isolated(i, allowed))
 }
 
 /// Reads it.
@@ -92,8 +92,8 @@ mod tests {
     /// One isolated interface in `subnet-a` of a VPC with these ways.
     fn look(serial_console: Option<bool>, of_vpc: VpcWays) -> Look {
         let ways = Ways { serial_console, vpcs: [(VPC.to_owned(), of_vpc)].into() };
-        let name = GroupRole::Isolation.group_name();
-        let group = Group { id: "sg-i".into(), vpc: VPC.into(), name: name.into(), read: true, ..Group::default() };
+        let name = GroupRole::Isolation.group_name().into_owned();
+        let group = Group { id: "sg-i".into(), vpc: VPC.into(), name, read: true, ..Group::default() };
         let (id, subnet) = ("eni-1".into(), "subnet-a".into());
         let interface = Interface { id, vpc: VPC.into(), subnet, groups: vec!["sg-i".into()], ..Interface::default() };
         let (instance, interfaces, groups) = (Some(Instance::default()), vec![interface], vec![group]);
@@ -134,11 +134,11 @@ mod tests {
     #[test]
     fn nothing_is_read_before_all_is_cut_or_when_the_instance_is_gone() {
         let mut look = look(None, VpcWays::default());
-        assert!(is_worth_telling(&look));
+        assert!(is_worth_telling(&look, &Allowed::default()));
         look.instance.as_mut().unwrap().state = "terminated".into();
-        assert!(!is_worth_telling(&look));
+        assert!(!is_worth_telling(&look, &Allowed::default()));
         look.instance.as_mut().unwrap().state = "running".into();
         look.interfaces[0].groups.push("sg-web".into());
-        assert!(!is_worth_telling(&look));
+        assert!(!is_worth_telling(&look, &Allowed::default()));
     }
 }

@@ -13,6 +13,7 @@ use super::ending::endings;
 use super::network::isolations;
 use super::scaling::detachments;
 use crate::containment::drive::Merge;
+use crate::containment::isolate_network::Allowed;
 use crate::containment::wanted;
 
 fn rank(p: &IsolateNetwork) -> u8 {
@@ -21,6 +22,15 @@ fn rank(p: &IsolateNetwork) -> u8 {
         SeverTrackedConnections::Auto => 1,
         SeverTrackedConnections::Always => 2,
     }
+}
+
+fn allowed(p: &IsolateNetwork) -> Allowed {
+    Allowed::by(p.allow.as_ref())
+}
+
+/// Whether the first lets through no more than the second.
+fn is_stricter(a: &IsolateNetwork, b: &IsolateNetwork) -> bool {
+    rank(a) >= rank(b) && allowed(a).meet(&allowed(b)) == allowed(a)
 }
 
 fn detaches(p: &DetachFromAutoScaling) -> bool {
@@ -60,7 +70,7 @@ fn actions() -> impl Strategy<Value = Vec<ContainAction>> {
 fn covers(a: &[ContainAction], b: &[ContainAction]) -> bool {
     b.iter().all(|b| {
         a.iter().filter(|a| wanted::name_of(a) == wanted::name_of(b)).any(|a| {
-            a.isolate_network.as_ref().map(rank) >= b.isolate_network.as_ref().map(rank)
+            a.isolate_network.as_ref().zip(b.isolate_network.as_ref()).is_none_or(|(a, b)| is_stricter(a, b))
                 && a.stop_instance.map(loses) >= b.stop_instance.map(loses)
                 && a.terminate_instance.map(loses) >= b.terminate_instance.map(loses)
                 && a.detach_from_auto_scaling.as_ref().map(detaches) >= b.detach_from_auto_scaling.as_ref().map(detaches)
@@ -74,7 +84,8 @@ proptest! {
         let merge = |a: &IsolateNetwork, b: &IsolateNetwork| a.merge(b);
         prop_assert_eq!(merge(&a, &b), merge(&b, &a));
         prop_assert_eq!(merge(&merge(&a, &b), &c), merge(&a, &merge(&b, &c)));
-        prop_assert!(rank(&merge(&a, &b)) >= rank(&a).max(rank(&b)));
+        prop_assert!(is_stricter(&merge(&a, &b), &a) && is_stricter(&merge(&a, &b), &b));
+        prop_assert_eq!(allowed(&merge(&a, &b)), allowed(&a).meet(&allowed(&b)), "and no stricter than it must");
         prop_assert_eq!(merge(&a, &a), a);
     }
 

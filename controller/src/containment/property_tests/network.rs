@@ -1,9 +1,11 @@
-//! `isolateNetwork`: interfaces in any groups, several VPCs, rules in our groups, managed interfaces, windows in any state.
+//! `isolateNetwork`: interfaces in any groups, several VPCs, rules in our groups, managed interfaces, windows in any state, and
+//! allow-lists that come and go.
 
 use std::collections::BTreeSet;
 
 use firebreak_crds::{
-    ActionState, Conversion, ConversionState, IsolateNetwork, OnConflict, ResourceKind, SeverTrackedConnections, Text,
+    ActionState, AllowList, AllowedFlow, AllowedProtocol, Conversion, ConversionState, IsolateNetwork, OnConflict,
+    ResourceKind, SeverTrackedConnections, Text,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -13,7 +15,7 @@ use serde_json::json;
 
 use super::{SINCE, Simulated, Simulation, at, calm, config, decisions, resource, script};
 use crate::aws::{Call, Change, Group, GroupRole, Instance, Interface, RouteTable, Rule};
-use crate::containment::isolate_network::{Isolation, Look, Paths};
+use crate::containment::isolate_network::{Allowed, Isolation, Look, Paths, in_force};
 use crate::containment::{case::Case, drive::Action, plan::Plan, plan::Verdict};
 
 const VPCS: [&str; 2] = ["vpc-a", "vpc-b"];
@@ -21,6 +23,8 @@ const INTERFACES: [&str; 5] = ["eni-0", "eni-1", "eni-2", "eni-3", "eni-4"];
 /// Groups of others; `sg-open` lets everything through.
 const THEIRS: [&str; 4] = ["sg-web", "sg-db", "sg-open", "sg-attacker"];
 const OURS: [GroupRole; 2] = [GroupRole::Isolation, GroupRole::Conversion];
+/// By its name the group of a list, though nobody asks for that one.
+const STRANGE: GroupRole = GroupRole::Allowing(0xdead_beef);
 
 #[derive(Clone, Debug)]
 pub enum NetworkAttack {
@@ -29,20 +33,37 @@ pub enum NetworkAttack {
     /// Attaches a new interface.
     Attach(usize, BTreeSet<usize>),
     Delete(usize),
-    /// Adds a rule to a group of ours.
-    Open(GroupRole, bool),
-    /// Takes all rules away from a group of ours.
-    Close(GroupRole),
+    /// Adds a rule to the groups of ours of one kind.
+    Open(Kind, bool),
+    /// Takes all rules away from the groups of ours of one kind.
+    Close(Kind),
+}
+
+/// Groups of ours: one role, or those of all lists.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    Of(GroupRole),
+    Lists,
+}
+
+impl Kind {
+    fn has(self, group: &Group) -> bool {
+        match (self, GroupRole::named(&group.name)) {
+            (Self::Of(role), named) => named == Some(role),
+            (Self::Lists, named) => matches!(named, Some(GroupRole::Allowing(_))),
+        }
+    }
 }
 
 pub fn our_group(role: GroupRole, vpc: &str) -> String {
     format!("sg-{}-{vpc}", role.group_name())
 }
 
-/// The groups of those numbers that the VPC has: others' first, then ours.
+/// The groups of those numbers that the VPC has: others' first, then ours, then those of lists.
 fn groups(aws: &Look, vpc: &str, numbers: &BTreeSet<usize>) -> Vec<String> {
     let theirs = THEIRS.iter().map(|g| (*g).to_owned());
-    let all: Vec<String> = theirs.chain(OURS.iter().map(|role| our_group(*role, vpc))).collect();
+    let lists = aws.groups.iter().filter(|g| g.vpc == vpc && Kind::Lists.has(g)).map(|g| g.id.clone());
+    let all: Vec<String> = theirs.chain(OURS.iter().map(|role| our_group(*role, vpc))).chain(lists).collect();
     let exists = |id: &String| THEIRS.contains(&id.as_str()) || aws.groups.iter().any(|g| g.id == *id);
     let picked: Vec<String> = numbers.iter().filter_map(|n| all.get(*n).cloned()).filter(exists).collect();
     if picked.is_empty() { vec![THEIRS[0].into()] } else { picked }
@@ -121,14 +142,14 @@ impl Simulated for Isolation {
                 let left: Vec<String> = aws.interfaces.iter().map(|i| i.id.clone()).collect();
                 aws.instance.iter_mut().for_each(|i| i.interfaces.retain(|id| left.contains(id)));
             }
-            NetworkAttack::Open(role, ingress) => {
-                for group in aws.groups.iter_mut().filter(|g| g.name == role.group_name()) {
+            NetworkAttack::Open(kind, ingress) => {
+                for group in aws.groups.iter_mut().filter(|g| kind.has(g)) {
                     let any_tcp = Rule { protocol: "tcp".into(), ..Rule::all()[0].clone() };
                     if *ingress { group.ingress.push(any_tcp) } else { group.egress.push(any_tcp) }
                 }
             }
-            NetworkAttack::Close(role) => {
-                for group in aws.groups.iter_mut().filter(|g| g.name == role.group_name()) {
+            NetworkAttack::Close(kind) => {
+                for group in aws.groups.iter_mut().filter(|g| kind.has(g)) {
                     (group.ingress, group.egress) = Default::default();
                 }
             }
@@ -143,16 +164,21 @@ impl Simulated for Isolation {
                 "{key}: our own groups are nobody's original: {text}"
             );
         }
-        let role_of = |id: &str| look.groups.iter().find(|g| g.id == *id).map(|g| g.name.as_str());
+        let allowed = on_record(case, plan);
+        if plan.verdict.state == ActionState::InForce && look.instance.is_some() {
+            look.interfaces.iter().for_each(|i| assert!(lets_no_more(look, i, &allowed), "{i:?}: {}", plan.verdict.message));
+        }
+        let role_of = |id: &str| look.groups.iter().find(|g| g.id == *id).and_then(|g| GroupRole::named(&g.name)).unwrap();
         for call in &plan.calls {
             match call {
-                Call::CreateSecurityGroup { .. } => {}
+                Call::CreateSecurityGroup { role, .. } => {
+                    assert!(OURS.contains(role) || *role == allowed.role(), "{call}");
+                }
                 Call::RevokeSecurityGroupIngress { group, .. } | Call::RevokeSecurityGroupEgress { group, .. } => {
-                    assert_eq!(role_of(group), Some(GroupRole::Isolation.group_name()), "{call}");
+                    assert!([GroupRole::Isolation, allowed.role()].contains(&role_of(group)), "{call}");
                 }
-                Call::AuthorizeSecurityGroupIngress { group, .. } | Call::AuthorizeSecurityGroupEgress { group, .. } => {
-                    assert_eq!(role_of(group), Some(GroupRole::Conversion.group_name()), "{call}");
-                }
+                Call::AuthorizeSecurityGroupIngress { group, rules } => check_rules(role_of(group), rules, &allowed, 0),
+                Call::AuthorizeSecurityGroupEgress { group, rules } => check_rules(role_of(group), rules, &allowed, 1),
                 Call::ModifyNetworkInterfaceAttribute { interface, groups, change } => {
                     let now = look.interfaces.iter().find(|i| i.id == *interface).unwrap();
                     check_swap(case, look, plan, now, groups, *change);
@@ -183,8 +209,9 @@ impl Simulated for Isolation {
         if aws.instance.is_none() {
             return;
         }
+        let allowed = in_force(case, params);
         for interface in &own {
-            assert!(in_role(interface, GroupRole::Isolation), "{interface:?}");
+            assert!(in_role(interface, allowed.role()), "{interface:?}");
             assert_ne!(case.conversion(&interface.id), Some(ConversionState::Open));
             if params.sever_tracked_connections == SeverTrackedConnections::Always {
                 assert_eq!(case.conversion(&interface.id), Some(ConversionState::Closed), "{interface:?}");
@@ -192,7 +219,9 @@ impl Simulated for Isolation {
         }
         for vpc in own.iter().map(|i| &i.vpc) {
             let group = aws.groups.iter().find(|g| g.id == our_group(GroupRole::Isolation, vpc)).unwrap();
-            assert!(group.is_empty(), "{group:?}");
+            assert!(has_exactly(group, &Allowed::default()), "{group:?}");
+            let group = aws.groups.iter().find(|g| g.id == our_group(allowed.role(), vpc)).unwrap();
+            assert!(has_exactly(group, &allowed), "{group:?}");
         }
         let unknown = own.iter().any(|i| original_groups(case, &i.id).is_none());
         assert_eq!(verdict.unknown, unknown);
@@ -221,8 +250,41 @@ impl Simulated for Isolation {
     }
 }
 
+/// What the lists on record have in common, with what the plan records.
+fn on_record(case: &Case, plan: &Plan) -> Allowed {
+    let planned = plan.record.iter().map(|(key, value)| (key.clone(), value.to_string()));
+    let all: Vec<_> = case.original.clone().into_iter().chain(planned).collect();
+    let lists = all.iter().filter(|(key, _)| key.starts_with("isolateNetwork/allowed-"));
+    let lists = lists.map(|(_, text)| Allowed::by(Some(&serde_json::from_str(text).unwrap())));
+    lists.reduce(|a, b| a.meet(&b)).unwrap_or_default()
+}
+
+/// Whether the interface is in one group of ours, which lets through what is allowed at most.
+fn lets_no_more(look: &Look, interface: &Interface, allowed: &Allowed) -> bool {
+    let Some(group) = look.groups.iter().find(|g| interface.groups == [g.id.clone()]) else { return false };
+    let none = GroupRole::named(&group.name) == Some(GroupRole::Isolation);
+    let [ingress, egress] = if none { Default::default() } else { allowed.rules() };
+    let within = |rules: &[Rule], others: &[Rule]| rules.iter().all(|rule| others.contains(rule));
+    within(&group.ingress, &ingress) && within(&group.egress, &egress)
+}
+
+fn check_rules(role: GroupRole, rules: &[Rule], allowed: &Allowed, direction: usize) {
+    let right = if role == GroupRole::Conversion { Rule::all().to_vec() } else { allowed.rules()[direction].clone() };
+    assert!(role == GroupRole::Conversion || role == allowed.role(), "{role:?}");
+    assert!(rules.iter().all(|rule| right.contains(rule)), "{rules:?}");
+}
+
+fn has_exactly(group: &Group, allowed: &Allowed) -> bool {
+    let one = |rules: &[Rule], others: &[Rule]| {
+        rules.len() == others.len() && rules.iter().all(|rule| others.contains(rule)) // none is there twice
+    };
+    let [ingress, egress] = allowed.rules();
+    one(&group.ingress, &ingress) && one(&group.egress, &egress)
+}
+
 fn check_swap(case: &Case, look: &Look, plan: &Plan, now: &Interface, groups: &[String], change: Change) {
     let key = format!("isolateNetwork/{}", now.id);
+    let allowed = on_record(case, plan);
     let recorded = case.original.contains_key(&key) || plan.record.contains_key(&key);
     assert!(recorded || (touched(look, now) && plan.verdict.unknown), "{}: record before touch", now.id);
     assert!(!now.managed);
@@ -230,14 +292,20 @@ fn check_swap(case: &Case, look: &Look, plan: &Plan, now: &Interface, groups: &[
     assert_eq!(group.vpc, now.vpc);
     match change {
         Change::Isolate => {
-            assert_eq!(group.name, GroupRole::Isolation.group_name());
-            assert!((group.is_empty() && group.read) || in_role(now, GroupRole::Conversion), "known to be empty");
+            let allowed = if group.name == GroupRole::Isolation.group_name() { Allowed::default() } else { allowed };
+            assert_eq!(
+                group.name,
+                allowed.role().group_name(),
+                "the group of the lists on record, or the one without rules"
+            );
+            assert!((has_exactly(group, &allowed) && group.read) || in_role(now, GroupRole::Conversion), "verified before");
         }
         Change::Convert => {
             assert_eq!(group.name, GroupRole::Conversion.group_name());
             assert_eq!(plan.conversions.get(&now.id), Some(&ConversionState::Open), "recorded in the same plan");
             assert!(plan.wait.is_some());
-            let open = look.interfaces.iter().filter(|i| !i.managed && !in_role(i, GroupRole::Isolation));
+            let isolated = |i: &Interface| in_role(i, GroupRole::Isolation) || in_role(i, allowed.role());
+            let open = look.interfaces.iter().filter(|i| !i.managed && !isolated(i));
             assert_eq!(open.count(), 0, "everything is isolated before anything is opened");
         }
         Change::Restore => panic!("a containment restores nothing"),
@@ -246,8 +314,8 @@ fn check_swap(case: &Case, look: &Look, plan: &Plan, now: &Interface, groups: &[
 
 prop_compose! {
     fn networks()(
-        groups_made in vec(any::<bool>(), 4),
-        interfaces in vec((any::<bool>(), btree_set(0..6_usize, 1..3), prop::bool::weighted(0.1), any::<bool>()), 0..4),
+        groups_made in vec(any::<bool>(), 6),
+        interfaces in vec((any::<bool>(), btree_set(0..7_usize, 1..3), prop::bool::weighted(0.1), any::<bool>()), 0..4),
         routes in vec(any::<bool>(), 2),
         instance in prop_oneof![1 => Just(None), 12 => Just(Some("running"))],
     ) -> Look {
@@ -255,9 +323,9 @@ prop_compose! {
         let shown = |state: &str| Instance { state: state.into(), ..Instance::default() };
         aws.instance = instance.map(shown);
         for (n, made) in groups_made.iter().enumerate().filter(|(_, made)| **made) {
-            let (role, vpc) = (OURS[n / 2], VPCS[n % 2]);
+            let (role, vpc) = ([OURS[0], OURS[1], STRANGE][n / 2], VPCS[n % 2]);
             let egress = if *made && n == 3 { Vec::new() } else { vec![Rule::all()[0].clone()] };
-            let (id, name) = (our_group(role, vpc), role.group_name().into());
+            let (id, name) = (our_group(role, vpc), role.group_name().into_owned());
             aws.groups.push(Group { id, vpc: vpc.into(), name, egress, ..Group::default() });
         }
         for (n, (second, numbers, managed, public)) in interfaces.into_iter().enumerate() {
@@ -274,21 +342,44 @@ prop_compose! {
 }
 
 fn network_attacks() -> BoxedStrategy<NetworkAttack> {
-    let role = || prop_oneof![Just(GroupRole::Isolation), Just(GroupRole::Conversion)];
+    let kind = || prop_oneof![Just(Kind::Of(OURS[0])), Just(Kind::Of(OURS[1])), Just(Kind::Lists)];
     prop_oneof![
-        4 => (0..5_usize, btree_set(0..6_usize, 1..3)).prop_map(|(n, g)| NetworkAttack::Move(n, g)),
-        1 => (0..5_usize, btree_set(0..6_usize, 1..3)).prop_map(|(n, g)| NetworkAttack::Attach(n, g)),
+        4 => (0..5_usize, btree_set(0..8_usize, 1..3)).prop_map(|(n, g)| NetworkAttack::Move(n, g)),
+        1 => (0..5_usize, btree_set(0..8_usize, 1..3)).prop_map(|(n, g)| NetworkAttack::Attach(n, g)),
         1 => (0..5_usize).prop_map(NetworkAttack::Delete),
-        2 => (role(), any::<bool>()).prop_map(|(r, ingress)| NetworkAttack::Open(r, ingress)),
-        1 => role().prop_map(NetworkAttack::Close),
+        2 => (kind(), any::<bool>()).prop_map(|(k, ingress)| NetworkAttack::Open(k, ingress)),
+        1 => kind().prop_map(NetworkAttack::Close),
     ]
     .boxed()
 }
 
 pub fn isolations() -> impl Strategy<Value = IsolateNetwork> {
     use SeverTrackedConnections::{Always, Auto, Never};
-    prop_oneof![Just(Auto), Just(Always), Just(Never)]
-        .prop_map(|sever_tracked_connections| IsolateNetwork { sever_tracked_connections })
+    let sever = prop_oneof![Just(Auto), Just(Always), Just(Never)];
+    let allow = prop_oneof![1 => Just(None), 2 => allow_lists().prop_map(Some)];
+    (sever, allow).prop_map(|(sever_tracked_connections, allow)| IsolateNetwork { sever_tracked_connections, allow })
+}
+
+/// Networks within one another and apart, of both families, written well and badly.
+fn allow_lists() -> impl Strategy<Value = AllowList> {
+    use AllowedProtocol::{All, Tcp, Udp};
+    const NETWORKS: [&str; 8] = [
+        "10.0.0.0/8",
+        "10.1.0.0/16",
+        "10.1.2.3/32",
+        "10.2.0.0/16",
+        "10.9.9.9/8",
+        "2001:db8::/32",
+        "2001:0DB8:1::/48",
+        "0.0.0.0/0",
+    ];
+    let flow = (0..NETWORKS.len(), prop_oneof![Just(Tcp), Just(Udp), Just(All)], 0..4_i32, prop::option::of(0..4_i32));
+    let flow = flow.prop_map(|(n, protocol, from, to)| {
+        let (from_port, to_port) = if protocol == All { (None, None) } else { (Some(from), to.map(|more| from + more)) };
+        AllowedFlow { cidr: NETWORKS[n].into(), protocol, from_port, to_port }
+    });
+    let flows = || vec(flow.clone(), 0..4);
+    (flows(), flows()).prop_map(|(ingress, egress)| AllowList { ingress, egress })
 }
 
 /// What an earlier process left behind: records, and windows in any state.
@@ -342,12 +433,34 @@ proptest! {
         prop_assert_eq!(&simulation.aws.interfaces, &before);
     }
 
+    /// Incidents come and go, each with a list of its own: what is allowed only ever narrows.
+    #[test]
+    fn no_list_lets_through_more_than_one_before_it(
+        aws in networks(), all in vec((isolations(), script(network_attacks())), 2..5),
+    ) {
+        let (resource, first) = (resource(ResourceKind::Ec2Instance), all[0].0.clone());
+        let mut simulation = Simulation::<Isolation>::new(resource, aws, first);
+        let mut before: Option<Allowed> = None;
+        for (params, script) in all {
+            simulation.params = params;
+            simulation.disturbed(false, &script);
+            simulation.contain();
+            let now = in_force(&simulation.case(), &simulation.params);
+            let asked = Allowed::by(simulation.params.allow.as_ref());
+            prop_assert_eq!(&now.meet(&asked), &now);
+            if simulation.aws.interfaces.iter().any(|i| !i.managed) && simulation.aws.instance.is_some() {
+                prop_assert!(before.is_none_or(|before| now.meet(&before) == now));
+                before = Some(now);
+            }
+        }
+    }
+
     /// However the others fare: what stands open for its seconds is closed by the first pass that AWS lets through.
     #[test]
     fn an_open_window_is_closed_though_another_interface_cannot_be_isolated(params in isolations(), rules in any::<bool>()) {
         let mut aws = Look { instance: Some(Instance::default()), ..Look::default() };
         for role in OURS {
-            let (id, vpc, name) = (our_group(role, VPCS[0]), VPCS[0].into(), role.group_name().into());
+            let (id, vpc, name) = (our_group(role, VPCS[0]), VPCS[0].into(), role.group_name().into_owned());
             let ingress = if rules { vec![Rule::all()[0].clone()] } else { Vec::new() };
             aws.groups.push(Group { id, vpc, name, ingress, ..Group::default() });
         }
