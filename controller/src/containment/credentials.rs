@@ -3,7 +3,8 @@
 //!
 //! Credentials stay off after a release unless every holder's policy says otherwise in so many words, and then only those come
 //! back that were active before and were not made during the containment. What somebody switched on since the last look goes
-//! off before the release ends: with the deny gone, it would be a way in.
+//! off before the release ends, whatever `spec.release.onConflict` says: with the deny gone, it would be a way in, and that decision
+//! is one about what is shown as a conflict.
 //!
 //! Where an access key is contained, and not its user, all this is so of that key alone. A credential that another Quarantine
 //! keeps off stays off when this one is released, and what that one has on record is what was there before.
@@ -11,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 
-use firebreak_crds::{ActionState, Empty, OnConflict, ReleasePolicy, ResourceKind};
+use firebreak_crds::{ActionState, Empty, ReleasePolicy, ResourceKind};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -123,8 +124,7 @@ impl<C: Credentials> Action for C {
         let mut plan = Plan::default();
         for one in &look.credentials {
             let back = comes_back::<C>(case, one);
-            let theirs = one.active && case.decision == Some(OnConflict::KeepTheirs);
-            if one.active == back || theirs {
+            if one.active == back {
                 continue;
             }
             if !case.is_unknown(C::ACTION) {

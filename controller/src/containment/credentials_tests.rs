@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use firebreak_crds::ReleasePolicy;
+use firebreak_crds::{OnConflict, ReleasePolicy};
 
 use super::*;
 use crate::containment::deactivate_access_keys::AccessKeys;
@@ -114,8 +114,10 @@ fn what_somebody_switched_on_since_the_last_look_goes_off_before_the_release_end
     let plan = AccessKeys::release(&recorded("A", true), &look);
     assert_eq!(plan.calls, [switches("A", false), switches("B", false)]);
     assert!(plan.record.is_empty(), "B was made during the containment: never the owner's");
-    let kept = Case { decision: Some(OnConflict::KeepTheirs), ..recorded("A", true) };
-    assert!(AccessKeys::release(&kept, &look).is_done(), "unless a person decides to keep it");
+    for decision in [OnConflict::KeepTheirs, OnConflict::RestoreOriginal] {
+        let decided = Case { decision: Some(decision), ..recorded("A", true) };
+        assert_eq!(AccessKeys::release(&decided, &look).calls, plan.calls, "that is decided of conflicts: {decision:?}");
+    }
 }
 
 #[test]

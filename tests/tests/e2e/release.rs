@@ -128,6 +128,25 @@ async fn the_boundary_that_was_there_comes_back_and_one_that_somebody_put_is_a_c
     assert_eq!(sight::boundary(&world.aws).await.unwrap().as_deref(), Some("ReadOnlyAccess"));
 }
 
+#[tokio::test]
+async fn what_is_decided_of_a_conflict_leaves_no_key_on() {
+    let (world, _guard) = world().await;
+    world.declare("inc", "Contain", json!({ "targets": [world.user_target()] })).await;
+    world.until("inc", "Contained", "True").await;
+    world.steer("mallory", json!({ "suspend": true })).await;
+    let (iam, key) = (&world.aws.iam, &world.scene.access_keys[0]);
+    let bound = iam.put_user_permissions_boundary().user_name("mallory");
+    bound.permissions_boundary("arn:aws:iam::aws:policy/AdministratorAccess").send().await.unwrap();
+    iam.update_access_key().user_name("mallory").access_key_id(key).status(StatusType::Active).send().await.unwrap();
+    world.change("inc", json!({ "mode": "Release" })).await;
+    world.until_quarantine("mallory", "let go", |q| q.spec.holders.is_empty()).await;
+    world.steer("mallory", json!({ "suspend": false, "release": { "onConflict": "KeepTheirs" } })).await;
+    world.until("inc", "Released", "True").await;
+    let keys = sight::keys(&world.aws).await.unwrap();
+    assert!(keys.values().all(|status| status == "Inactive"), "{keys:?}");
+    assert_eq!(sight::boundary(&world.aws).await.unwrap().as_deref(), Some("AdministratorAccess"), "that was the conflict");
+}
+
 /// The standard policy, and keys come back.
 async fn reactivating(world: &World<'_>) -> Value {
     let mut policy = standard_policy();

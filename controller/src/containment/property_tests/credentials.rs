@@ -1,6 +1,6 @@
 //! Credentials of every kind, made, deleted and switched on at any moment.
 
-use firebreak_crds::{ActionState, Empty, OnConflict, ReleasePolicy, ResourceKind};
+use firebreak_crds::{ActionState, Empty, ReleasePolicy, ResourceKind};
 use k8s_openapi::jiff::Timestamp;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -105,9 +105,7 @@ impl<C: Credentials> Simulated for C {
         }
         assert_eq!(verdict.state, ActionState::Released, "{}", verdict.message);
         for key in aws.credentials.iter().filter(|k| aws.user.is_some() && is_contained(case, &k.id)) {
-            let was = before.credentials.iter().any(|k| k.id == key.id && k.active);
-            let theirs = case.decision == Some(OnConflict::KeepTheirs) && was;
-            assert!(key.active == comes_back::<C>(case, &key.id) || theirs, "{key:?}");
+            assert_eq!(key.active, comes_back::<C>(case, &key.id), "{key:?}");
         }
     }
 }
