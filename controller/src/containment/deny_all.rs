@@ -11,7 +11,7 @@ use firebreak_crds::{ActionState, Empty, OnConflict};
 use serde::{Deserialize, Serialize};
 
 use super::case::Case;
-use super::document::{equal, put};
+use super::document::{equal, put, shown};
 use super::drive::{Action, Stage};
 use super::given::{no_such_key, reads};
 use super::plan::Plan;
@@ -185,12 +185,13 @@ impl Rungs {
 
 /// Takes the standing deny away, where AWS still shows what Firebreak put there. In a conflict nothing is taken away.
 fn lift(plan: &mut Plan, case: &Case, look: &Look, identity: &Identity, original: &Original) {
-    let theirs = look.inline.as_deref().is_some_and(|text| !equal(text, DOCUMENT));
+    let changed = look.inline.as_deref().filter(|text| !equal(text, DOCUMENT));
+    let theirs = changed.is_some();
     let detached = original.aws_deny_all_attached && !look.attached(case);
     let bounded = boundary::conflict(case, identity, look.boundary_gone);
     let impossible = look.boundary_gone && case.decision != Some(OnConflict::KeepTheirs);
     if impossible || (case.decision.is_none() && (theirs || detached || bounded.is_some())) {
-        plan.verdict = super::plan::Verdict::new(ActionState::Conflict, conflict(theirs, detached, bounded));
+        plan.verdict = super::plan::Verdict::new(ActionState::Conflict, conflict(changed, detached, bounded));
         return;
     }
     boundary::lift(plan, case, identity, look.boundary_gone);
@@ -206,11 +207,15 @@ fn lift(plan: &mut Plan, case: &Case, look: &Look, identity: &Identity, original
     }
 }
 
-fn conflict(theirs: bool, detached: bool, bounded: Option<String>) -> String {
-    let inline =
-        format!("inline policy {POLICY} was changed by somebody (KeepTheirs leaves it, RestoreOriginal deletes it)");
+fn conflict(theirs: Option<&str>, detached: bool, bounded: Option<String>) -> String {
+    let inline = theirs.map(|text| {
+        format!(
+            "there was no inline policy {POLICY} before the containment; Firebreak's was changed by somebody, and is {} now (KeepTheirs leaves that, RestoreOriginal deletes it)",
+            shown(text)
+        )
+    });
     let attached = "AWSDenyAll was attached before the containment and is detached now (RestoreOriginal attaches it again)";
-    let what = [theirs.then_some(inline), detached.then(|| attached.to_owned()), bounded];
+    let what = [inline, detached.then(|| attached.to_owned()), bounded];
     format!("{}: spec.release.onConflict decides", what.into_iter().flatten().collect::<Vec<_>>().join("; "))
 }
 

@@ -7,6 +7,9 @@ use super::case::Case;
 use super::plan::{Plan, Verdict};
 use crate::aws::Call;
 
+/// So many characters of a document are shown.
+const SHOWN: usize = 300;
+
 /// Puts an inline policy on the user or role that is contained.
 pub fn put(case: &Case, policy: &str, document: &str) -> Call {
     Call::PutPolicy { principal: case.principal(), policy: policy.into(), document: document.into() }
@@ -14,17 +17,27 @@ pub fn put(case: &Case, policy: &str, document: &str) -> Call {
 
 /// At a release: an inline policy goes where AWS still shows what Firebreak put there, or a person said so. `ours`: whether a text is
 /// one of ours.
-pub fn lift(plan: &mut Plan, case: &Case, policy: &str, shown: Option<&String>, ours: impl Fn(&str) -> bool) {
-    let Some(text) = shown else { return };
+pub fn lift(plan: &mut Plan, case: &Case, policy: &str, there: Option<&String>, ours: impl Fn(&str) -> bool) {
+    let Some(text) = there else { return };
     match (ours(text), case.decision) {
         (false, None) => {
             let what = format!(
-                "inline policy {policy} was changed by somebody (KeepTheirs leaves it, RestoreOriginal deletes it): spec.release.onConflict decides"
+                "inline policy {policy}, which Firebreak put there, was changed by somebody, and is {} now (KeepTheirs leaves that, RestoreOriginal deletes it): spec.release.onConflict decides",
+                shown(text)
             );
             plan.verdict = Verdict::new(ActionState::Conflict, what);
         }
         (false, Some(OnConflict::KeepTheirs)) => {}
         _ => plan.calls.push(Call::DeletePolicy { principal: case.principal(), policy: policy.into() }),
+    }
+}
+
+/// A document as messages show it: without white space, and not more of it than people read.
+pub fn shown(text: &str) -> String {
+    let compact = compact(text);
+    match compact.char_indices().nth(SHOWN) {
+        Some((at, _)) => format!("{}... ({} characters)", &compact[..at], compact.chars().count()),
+        None => compact,
     }
 }
 
@@ -89,6 +102,15 @@ mod tests {
         let padded = format!(r#"{{ "b":{} [1, "c d\" \\"], "a": 2 }}"#, " ".repeat(20_000));
         assert_eq!(compact(&padded), r#"{"b":[1,"c d\" \\"],"a":2}"#);
         assert!(equal(&compact(&padded), &padded));
+    }
+
+    #[test]
+    fn what_is_shown_of_a_document_is_short() {
+        assert_eq!(shown("{ \"a\": \"b c\" }"), r#"{"a":"b c"}"#);
+        let long = format!(r#"{{"a":"{}"}}"#, "\u{e9}".repeat(400));
+        let said = shown(&long);
+        assert!(said.starts_with(r#"{"a":"é"#) && said.ends_with("... (408 characters)"), "{said}");
+        assert_eq!(said.chars().count(), SHOWN + "... (408 characters)".len());
     }
 
     #[test]

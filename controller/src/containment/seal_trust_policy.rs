@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::case::Case;
 use super::deny_all::{made_again, managed, no_principal};
-use super::document::{compact, equal, principals};
+use super::document::{compact, equal, principals, shown};
 use super::drive::{Action, Stage};
 use super::given::{no_such_key, reads};
 use super::plan::Plan;
@@ -138,21 +138,23 @@ fn conflict(case: &Case, look: &Look, role: &Identity, original: &Original) -> O
         return Some(made_again(case, &original.role_id, &role.id));
     }
     if !is_sealed(role) {
-        return Some(
-            "the trust policy was changed by somebody (KeepTheirs leaves it, RestoreOriginal puts back the recorded one)"
-                .into(),
-        );
+        let (was, is) = (shown(&original.trust), shown(role.trust.as_deref().unwrap_or_default()));
+        return Some(format!(
+            "the trust policy was changed by somebody: before the containment it was {was}, and it is {is} now (KeepTheirs leaves that, RestoreOriginal puts back what was)"
+        ));
     }
     if let Some(id) = principals(&original.trust).into_iter().find(|p| is_unique_id(p)) {
         return Some(format!(
-            "the recorded trust policy names {id}, who no longer exists: AWS does not take it. Write the trust policy by hand, then KeepTheirs"
+            "the recorded trust policy names {id}, who no longer exists: AWS does not take it. Write the trust policy by hand, then KeepTheirs. It was {}",
+            shown(&original.trust)
         ));
     }
     let mut named = original.trusted.keys().chain(look.trusted.keys());
     let arn = named.find(|arn| look.trusted.get(*arn) != original.trusted.get(*arn))?;
     let [was, now] = [&original.trusted, &look.trusted].map(|ids| ids.get(arn).map_or("nobody", String::as_str));
     Some(format!(
-        "the recorded trust policy names {arn}, which was {was} and is {now} now: the same text would mean somebody else"
+        "the recorded trust policy names {arn}, which was {was} and is {now} now: the same text would mean somebody else. It was {}",
+        shown(&original.trust)
     ))
 }
 

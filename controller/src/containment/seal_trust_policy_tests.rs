@@ -65,6 +65,8 @@ fn a_release_is_three_way() {
     ] {
         let plan = Seal::release(&Case { decision, ..recorded(was) }, &look(is, deployer));
         assert_eq!((plan.calls.len(), plan.verdict.state), (calls, state), "{what}");
+        let shown = |text: &str| plan.verdict.message.contains(text);
+        assert!(state != Conflict || (shown(was) && (is == SEALED_TRUST || shown(is))), "{what}: {}", plan.verdict.message);
     }
     let mut again = look(SEALED_TRUST, Some("AROA1"));
     again.role.as_mut().unwrap().id = "AROA7".into();
