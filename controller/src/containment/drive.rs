@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::time::Duration;
 
-use firebreak_crds::{ActionState, Conversion, Empty, Text};
+use firebreak_crds::{ActionState, Conversion, Empty, OnConflict, Text};
 use futures::future::join_all;
 use k8s_openapi::jiff::Timestamp;
 
@@ -16,6 +16,7 @@ use super::beside::Beside;
 use super::case::Case;
 use super::ledger::{Ledger, LedgerError};
 use super::plan::{Plan, Verdict};
+use super::refused::{self, Refused};
 use crate::aws::{Actor, AwsError, Call, Guard, Outcome, Priority, Session};
 use crate::clock;
 
@@ -148,8 +149,8 @@ pub struct DryRun {
 
 /// Carries one action out, or takes it back, until nothing is left to do in this pass.
 pub async fn run<A: Action>(pass: &Pass<'_>, params: &A::Params) -> Report {
-    let mut state =
-        Running::<A> { pass, params, report: Report::of::<A>(), failed: Vec::new(), accepted: Vec::new(), drift: None };
+    let (failed, accepted) = (Vec::new(), Vec::new());
+    let mut state = Running::<A> { pass, params, report: Report::of::<A>(), failed, accepted, drift: None, decision: None };
     if let Err(error) = state.go().await {
         state.report.error.get_or_insert(error);
         state.report.seen = false;
@@ -162,11 +163,13 @@ struct Running<'a, A: Action> {
     pass: &'a Pass<'a>,
     params: &'a A::Params,
     report: Report,
-    failed: Vec<(Call, AwsError)>,
+    failed: Vec<Refused>,
     /// What AWS accepted in this pass.
     accepted: Vec<Call>,
     /// What the first look showed to be changed.
     drift: Option<Vec<String>>,
+    /// What a person decided about conflicts, as of the latest plan.
+    decision: Option<OnConflict>,
 }
 
 impl<A: Action> Running<'_, A> {
@@ -193,7 +196,7 @@ impl<A: Action> Running<'_, A> {
                 return Ok(());
             }
             if plan.is_done() && fresh {
-                if plan.verdict.state != ActionState::Conflict || confirmed {
+                if confirmed || !self.is_for_a_person(&plan.verdict) {
                     self.conclude(plan);
                     return Ok(());
                 }
@@ -233,6 +236,7 @@ impl<A: Action> Running<'_, A> {
 
     async fn plan(&mut self, look: &A::Look) -> Plan {
         let case = self.case().await;
+        self.decision = case.decision;
         let mut plan = if self.pass.releasing { A::release(&case, look) } else { A::contain(&case, self.params, look) };
         if self.drift.is_none() {
             self.report.open = plan.verdict.state != ActionState::InForce;
@@ -240,6 +244,11 @@ impl<A: Action> Running<'_, A> {
         }
         plan.calls.retain(|c| !self.failed.iter().any(|(f, _)| f == c));
         plan
+    }
+
+    /// Whether it ends in what a person decides, or has decided: both need to be seen twice.
+    fn is_for_a_person(&self, verdict: &Verdict) -> bool {
+        verdict.state == ActionState::Conflict || (self.pass.releasing && refused::ends(verdict, &self.failed))
     }
 
     /// Records, then sends the calls side by side. False ends the pass.
@@ -286,6 +295,11 @@ impl<A: Action> Running<'_, A> {
         let failed = || self.failed.iter().filter(|(call, e)| !moot(call, e)).map(|(_, e)| e);
         let errors: Vec<String> = failed().map(ToString::to_string).collect();
         if errors.is_empty() {
+            return;
+        }
+        let ending = refused::verdict(&self.report.verdict, &self.failed, self.decision).filter(|_| self.pass.releasing);
+        if let Some(verdict) = ending {
+            self.report.verdict = verdict;
             return;
         }
         self.report.error = failed().next().cloned();

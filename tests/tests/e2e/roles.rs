@@ -62,6 +62,43 @@ async fn a_denied_role_stays_denied_and_is_given_back_exactly_but_for_its_old_se
     old_sessions_end(&world).await;
 }
 
+#[tokio::test]
+async fn a_trust_policy_that_aws_will_not_take_back_waits_for_a_person_who_mends_it_or_leaves_the_role_sealed() {
+    let (world, _guard) = role_world(json!([{ "denyAll": {} }, { "sealTrustPolicy": {} }])).await;
+    let judge = Judge::of(&world).await;
+    let before = sight::role(&world.aws).await.unwrap();
+    contained(&world).await;
+    let sealed = sight::role(&world.aws).await.unwrap().trust;
+    world.proxy.fail("UpdateAssumeRolePolicy", 400, "MalformedPolicyDocument", "Invalid principal in policy: AROA9");
+    world.change("inc", json!({ "mode": "Release" })).await;
+    let message = world.until_quarantine_says(ROLE, "Stalled", "ReleaseConflict").await;
+    for word in ["MalformedPolicyDocument", "AROA9", "mend", "KeepTheirs"] {
+        assert!(message.contains(word), "no {word}: {message}");
+    }
+    assert_eq!(sight::role(&world.aws).await.unwrap().trust, sealed);
+    world.steer(ROLE, json!({ "release": { "onConflict": "KeepTheirs" } })).await;
+    world.until("inc", "Released", "True").await;
+    let after = sight::role(&world.aws).await.unwrap();
+    assert_eq!(sight::Role { residual: vec![], trust: before.trust.clone(), ..after.clone() }, before, "all else is back");
+    assert_eq!(after.trust, sealed);
+    let (_, said) = world.said("inc", "Released").await;
+    assert!(said.contains("not given back") && said.contains("AROA9"), "{said}");
+    judge.assert_no_call_was_wrong();
+}
+
+#[tokio::test]
+async fn a_trust_policy_that_aws_would_not_take_back_is_given_back_once_it_does() {
+    let (world, _guard) = role_world(json!([{ "sealTrustPolicy": {} }])).await;
+    let before = sight::role(&world.aws).await.unwrap();
+    contained(&world).await;
+    world.proxy.fail("UpdateAssumeRolePolicy", 400, "MalformedPolicyDocument", "Invalid principal in policy");
+    world.change("inc", json!({ "mode": "Release" })).await;
+    world.until_quarantine_says(ROLE, "Stalled", "ReleaseConflict").await;
+    world.proxy.recover("UpdateAssumeRolePolicy");
+    world.until("inc", "Released", "True").await;
+    assert_eq!(sight::role(&world.aws).await.unwrap(), before);
+}
+
 /// The account controller takes the deny away in its time, which is brought forward here.
 async fn old_sessions_end(world: &World<'_>) {
     let accounts = Api::<AwsAccount>::all(world.kube.clone());

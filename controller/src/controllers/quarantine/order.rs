@@ -74,6 +74,28 @@ mod tests {
     use crate::containment::example;
 
     #[test]
+    fn what_only_a_person_ends_keeps_what_comes_after_it_in_force() {
+        let error = |class| AwsError { class, operation: "o".into(), code: "c".into(), message: "m".into() };
+        let report = |state, class: Option<Class>| Report {
+            seen: true,
+            verdict: crate::containment::Verdict::new(state, ""),
+            error: class.map(error),
+            ..Report::unseen("sealTrustPolicy", error(Class::Transient))
+        };
+        for (what, report, waits) in [
+            ("a conflict, as what AWS will never take back is", report(ActionState::Conflict, None), true),
+            ("a missing permission", report(ActionState::Failed, Some(Class::Denied)), true),
+            ("a full quota", report(ActionState::Failed, Some(Class::Terminal)), true),
+            ("AWS was busy", report(ActionState::Failed, Some(Class::Transient)), false),
+            ("under way", report(ActionState::InProgress, None), false),
+            ("given back", report(ActionState::Released, None), false),
+        ] {
+            assert_eq!(waits_for_a_person(&report), waits, "{what}");
+            assert!(!waits_for_a_person(&Report { seen: false, ..report }), "{what}, not seen");
+        }
+    }
+
+    #[test]
     fn what_destroys_waits_until_what_the_others_change_is_on_record() {
         let error = AwsError { class: Class::Denied, operation: "o".into(), code: "c".into(), message: "m".into() };
         let unseen = Report::unseen("isolateNetwork", error.clone());
