@@ -470,6 +470,22 @@ class Corrections(unittest.TestCase):
         put("a", 100)
         put("b", 100)
 
+    def test_inline_policies_of_a_user_have_a_quota(self):
+        self.iam.create_user(UserName="mallory")
+
+        def put(name, size):
+            bare = {"Version": "2012-10-17", "Statement": [{"Effect": "Deny", "Action": "*", "Resource": "arn:aws:s3:::"}]}
+            length = len("".join(json.dumps(bare).split()))
+            bare["Statement"][0]["Resource"] += "x" * (size - length)
+            self.iam.put_user_policy(UserName="mallory", PolicyName=name, PolicyDocument=json.dumps(bare, indent=8))
+
+        put("a", 1000)
+        put("b", 1048)
+        self.assert_refused("LimitExceeded", put, name="b", size=1049)
+        self.assert_refused("LimitExceeded", put, name="c", size=100)
+        self.iam.delete_user_policy(UserName="mallory", PolicyName="a")
+        put("c", 1000)
+
     def test_iam_has_what_a_containment_uses(self):
         """Not corrected: proof that moto's own IAM will do."""
         deny_all = "arn:aws:iam::aws:policy/AWSDenyAll"

@@ -16,6 +16,7 @@ use super::beside::Beside;
 use super::case::Case;
 use super::ledger::{Ledger, LedgerError};
 use super::plan::{Plan, Verdict};
+use super::quota;
 use super::refused::{self, Refused};
 use crate::aws::{Actor, AwsError, Call, Guard, Outcome, Priority, Session};
 use crate::clock;
@@ -283,7 +284,10 @@ impl<A: Action> Running<'_, A> {
         let Pass { session, actor, guard, releasing, .. } = self.pass;
         let priority = if *releasing { Priority::Release } else { Priority::Contain };
         let region = self.pass.ledger.latest().await.spec.resource.region;
-        actor.act(session, region.as_deref(), call, guard, priority).await
+        match actor.act(session, region.as_deref(), call, guard, priority).await {
+            Err(error) => Err(quota::explained(session, call, error).await),
+            done => done,
+        }
     }
 
     /// The verdict, with what failed on the way.

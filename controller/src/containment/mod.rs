@@ -23,6 +23,7 @@ mod isolate_network;
 mod ledger;
 mod plan;
 mod protect_from_termination;
+mod quota;
 mod refused;
 mod remove_console_access;
 mod remove_public_addresses;

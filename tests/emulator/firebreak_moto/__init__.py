@@ -43,6 +43,7 @@ CORRECTIONS = [
     sessions.sessions_exist,
     sessions.commands_run_until_they_are_cancelled,
     policies.accounts_have_few_managed_policies,
+    policies.inline_policies_of_a_user_have_a_quota,
     profiles.replaced_profiles_are_new_associations,
     profiles.unknown_profiles_are_an_error_of_ec2,
     profiles.inline_policies_of_a_role_have_a_quota,

@@ -1,7 +1,10 @@
 //! AWS says no, or says nothing. What can be cut is cut, nothing is called contained that is not, and the message names what is
 //! missing.
 
-use firebreak_crds::{ActionState, is_true};
+use firebreak_crds::conditions::RELEASED;
+use firebreak_crds::{ActionState, Quarantine, is_true};
+use firebreak_tests::judge::Judge;
+use firebreak_tests::scene::{USER, USER_POLICY};
 use firebreak_tests::sight;
 use firebreak_tests::world::World;
 use serde_json::json;
@@ -95,6 +98,58 @@ async fn with_every_quota_full_the_boundary_alone_denies() {
     assert!(target.message.contains("denied by the boundary") && target.message.contains("LimitExceeded"), "{target:?}");
     assert_eq!(sight::boundary(&world.aws).await.unwrap().as_deref(), Some("AWSDenyAll"));
     recovered(&world, &["PutUserPolicy", "AttachUserPolicy"]).await;
+}
+
+/// As many characters, white space aside, as a user's inline policies have left: so a deny of ours has no room.
+async fn fill_the_inline_quota(world: &World<'_>) {
+    let filler = |s: &str| {
+        format!(
+            r#"{{"Version":"2012-10-17","Statement":[{{"Effect":"Allow","Action":"*","Resource":"arn:aws:s3:::{s}"}}]}}"#
+        )
+    };
+    let left = 2048 - USER_POLICY.len() - filler("").len();
+    let put = world.aws.iam.put_user_policy().user_name(USER).policy_name("filler");
+    put.policy_document(filler(&"x".repeat(left))).send().await.unwrap();
+}
+
+async fn denied_by_two(world: &World<'_>) {
+    let user = sight::user(&world.aws).await.unwrap();
+    assert!(user.boundary.as_deref() == Some("AWSDenyAll") && user.attached.contains(&"AWSDenyAll".to_owned()), "{user:#?}");
+}
+
+#[tokio::test]
+async fn a_user_whose_inline_quota_the_attacker_filled_is_released_once_a_person_made_room_and_not_before() {
+    let (world, _guard) = world().await;
+    let judge = Judge::of(&world).await;
+    fill_the_inline_quota(&world).await;
+    let before = sight::user(&world.aws).await.unwrap();
+    world.declare("inc", "Contain", json!({ "targets": [world.user_target()] })).await;
+    let target = world.until_target("inc", 0, |t| t.contained == "True").await;
+    assert!(target.message.contains("LimitExceeded") && target.message.contains("of filler, own"), "{target:?}");
+    denied_by_two(&world).await;
+
+    world.change("inc", json!({ "mode": "Release" })).await;
+    world.until_quarantine(USER, "let go", |q| q.spec.holders.is_empty()).await;
+    let released = |q: &Quarantine| q.status.iter().flat_map(|s| &s.conditions).any(|c| c.type_ == RELEASED);
+    world.until_quarantine(USER, "its release has begun", released).await;
+    let message = world.until_quarantine_says(USER, "Stalled", "AwsRefused").await;
+    for word in ["iam:PutUserPolicy", "2,048", "delete what is not needed of filler, own"] {
+        assert!(message.contains(word), "no {word}: {message}");
+    }
+    world.steer(USER, json!({ "release": { "onConflict": "KeepTheirs" } })).await;
+    world.until_swept(2).await;
+    denied_by_two(&world).await;
+
+    world.aws.iam.delete_user_policy().user_name(USER).policy_name("filler").send().await.unwrap();
+    world.look_now().await;
+    world.until("inc", "Released", "True").await;
+    let after = sight::user(&world.aws).await.unwrap();
+    assert_eq!((after.residual.len(), &after.attached, &after.boundary), (1, &before.attached, &before.boundary));
+    let calls = world.proxy.changing();
+    let put = calls.iter().filter(|c| c.action == "PutUserPolicy" && c.succeeded()).find_map(|c| c.finished).unwrap();
+    let lifts = |action: &str| calls.iter().find(|c| c.action == action).unwrap().started;
+    assert!(lifts("DetachUserPolicy") > put && lifts("DeleteUserPermissionsBoundary") > put, "{calls:#?}");
+    judge.assert_no_call_was_wrong();
 }
 
 #[tokio::test]

@@ -121,6 +121,24 @@ impl Session {
         self.measured(operation, read).await
     }
 
+    /// The names of a user's or role's inline policies; none where there is no such principal.
+    pub async fn inline_policy_names(&self, principal: &Principal) -> Read<Vec<String>> {
+        let operation = principal.either("iam:ListUserPolicies", "iam:ListRolePolicies");
+        let read = async {
+            match principal {
+                Principal::User(name) => {
+                    let list = self.iam.list_user_policies().user_name(name).into_paginator().items().send();
+                    list.collect::<Result<Vec<_>, _>>().await.map_err(|e| error(operation, &e))
+                }
+                Principal::Role(name) => {
+                    let list = self.iam.list_role_policies().role_name(name).into_paginator().items().send();
+                    list.collect::<Result<Vec<_>, _>>().await.map_err(|e| error(operation, &e))
+                }
+            }
+        };
+        self.measured(operation, async { read.await.or_else(AwsError::none_where_not_found) }).await
+    }
+
     /// The ARNs of the policies attached to a user or role; none where there is no such principal.
     pub async fn attached_policies(&self, principal: &Principal) -> Read<Vec<String>> {
         let operation = principal.either("iam:ListAttachedUserPolicies", "iam:ListAttachedRolePolicies");
