@@ -7,25 +7,27 @@
 //! <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/iam-roles-for-amazon-ec2.html>
 
 mod profile;
+mod record;
 mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use firebreak_crds::{ActionState, Empty};
-use futures::future::try_join_all;
-use k8s_openapi::jiff::Timestamp;
+use futures::future::join_all;
 use serde::{Deserialize, Serialize};
 
 pub use self::profile::prepare_profile;
+#[cfg(test)]
+pub(super) use self::record::Taken;
+use self::record::{LOST, key, record};
 use self::sessions::Standing;
 use super::case::Case;
 use super::drive::{Action, Stage};
 use super::given::{no_such_key, reads};
-use super::plan::{Plan, RECORDS};
-use super::tag_resource::is_marked_before;
+use super::plan::Plan;
 use crate::aws::{
-    AwsError, Call, DenyProfile, Instance, InstanceProfile, Outcome, ProfileAssociation, ProfileRole, Session,
-    SessionDenies, is_deny_profile, profile_name,
+    AwsError, Call, Class, DENY_PROFILE, DenyProfile, Instance, InstanceProfile, Outcome, ProfileAssociation, ProfileRole,
+    Session, SessionDenies, is_deny_profile, profile_name,
 };
 
 /// The action's name.
@@ -39,14 +41,16 @@ pub struct InstanceRole;
 pub struct Look {
     pub(super) instance: Option<Instance>,
     pub(super) associations: Vec<ProfileAssociation>,
-    /// Firebreak's own profile; not read for a release.
-    pub(super) own: DenyProfile,
+    /// Firebreak's own profile, where it was read: not for a release.
+    pub(super) own: Option<DenyProfile>,
     /// By ARN: the profiles on the instance, and for a release the one that it had.
     pub(super) profiles: BTreeMap<String, InstanceProfile>,
     /// By name: every role that the instance has, or had during the containment.
     pub(super) roles: BTreeMap<String, Role>,
     /// AWS refused to replace the profile in this pass.
     pub(super) cannot_replace: bool,
+    /// What IAM did not show, by the profile's ARN or the role's name: what EC2 shows is taken off all the same.
+    pub(super) unread: BTreeMap<String, AwsError>,
 }
 
 /// A role, as far as its sessions go.
@@ -66,13 +70,9 @@ pub(super) struct Original {
     pub(super) profile: Option<String>,
     /// The role in it.
     pub(super) role: Option<ProfileRole>,
-}
-
-/// What is recorded of each association with a profile that is not ours, by its id.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Taken {
-    pub(super) profile: String,
-    pub(super) role: Option<ProfileRole>,
+    /// IAM did not show which role is in it.
+    #[serde(default, skip_serializing_if = "record::is_false")]
+    pub(super) unread: bool,
 }
 
 impl Action for InstanceRole {
@@ -94,19 +94,27 @@ impl Action for InstanceRole {
 
     async fn look(aws: &Session, case: &Case, params: Option<&Empty>) -> Result<Look, AwsError> {
         let (region, id) = case.instance();
-        let own = async { if params.is_some() { aws.deny_profile().await } else { Ok(DenyProfile::default()) } };
+        let own = async { if params.is_some() { aws.deny_profile().await.map(Some) } else { Ok(None) } };
         let shown = futures::join!(aws.instance(region, id), aws.profile_associations(region, id), own);
-        let mut look = Look { instance: shown.0?, associations: shown.1?, own: shown.2?, ..Look::default() };
+        let mut look = Look { instance: shown.0?, associations: shown.1?, ..Look::default() };
+        look.own = look.shown(DENY_PROFILE, shown.2);
         let before = case.recorded::<Original>(Self::NAME).and_then(|o| o.profile).filter(|_| params.is_none());
-        let arns: BTreeSet<String> = look.foreign().map(|a| a.profile.clone()).chain(before).collect();
-        let profiles = arns.into_iter().map(async |arn| {
-            Ok::<_, AwsError>(aws.instance_profile(profile_name(&arn)).await?.map(|profile| (arn, profile)))
-        });
-        look.profiles = try_join_all(profiles).await?.into_iter().flatten().collect();
+        let unseen = record::unseen(case).map(|(_, profile)| profile);
+        let arns: BTreeSet<String> = look.foreign().map(|a| a.profile.clone()).chain(before).chain(unseen).collect();
+        let reads = arns.into_iter().map(async |arn| (aws.instance_profile(profile_name(&arn)).await, arn));
+        for (read, arn) in join_all(reads).await {
+            let profile = look.shown(&arn, read);
+            look.profiles.extend(profile.map(|p| (arn, p)));
+        }
         let names: BTreeSet<String> = sessions::roles(case, &look).into_iter().map(|(name, _)| name).collect();
-        let roles = names.into_iter().map(async |name| Ok::<_, AwsError>(role(aws, &name).await?.map(|r| (name, r))));
-        look.roles = try_join_all(roles).await?.into_iter().flatten().collect();
-        Ok(look)
+        for (read, name) in join_all(names.into_iter().map(async |name| (role(aws, &name).await, name))).await {
+            let role = look.shown(&name, read);
+            look.roles.extend(role.map(|r| (name, r)));
+        }
+        match look.unread.values().next() {
+            Some(error) if params.is_none() => Err(error.clone()), // what is given back is known first
+            _ => Ok(look),
+        }
     }
 
     fn contain(case: &Case, _: &Empty, look: &Look) -> Plan {
@@ -168,7 +176,7 @@ impl Action for InstanceRole {
                 let next = role.read().after(edit).unwrap_or_default();
                 role.denies = (!next.is_empty()).then(|| next.document());
             }
-            _ => profile::after(&mut look.own, call),
+            _ => look.own.iter_mut().for_each(|own| profile::after(own, call)),
         }
     }
 
@@ -177,7 +185,7 @@ impl Action for InstanceRole {
     }
 
     fn trust(look: &mut Look) {
-        look.own.read = true;
+        look.own.iter_mut().for_each(|own| own.read = true);
     }
 }
 
@@ -194,6 +202,14 @@ fn managed(role: &crate::aws::Identity) -> Option<String> {
 }
 
 impl Look {
+    /// What was read; or it is noted why it was not.
+    fn shown<T>(&mut self, name: &str, read: Result<Option<T>, AwsError>) -> Option<T> {
+        read.unwrap_or_else(|error| {
+            self.unread.insert(name.to_owned(), error);
+            None
+        })
+    }
+
     fn live(&self) -> impl Iterator<Item = &ProfileAssociation> {
         self.associations.iter().filter(|a| a.is_live())
     }
@@ -212,75 +228,23 @@ impl Look {
         self.associations.iter().any(|a| a.state == "disassociating")
     }
 
-    fn role_in(&self, profile: &str) -> Option<ProfileRole> {
-        self.profiles.get(profile).and_then(|p| p.role.clone())
+    /// The profile of an association, where it was read.
+    fn profile(&self, a: &ProfileAssociation) -> Option<&InstanceProfile> {
+        let own = || self.own.as_ref().and_then(|own| own.profile.as_ref());
+        if is_deny_profile(&a.profile) { own() } else { self.profiles.get(&a.profile) }
     }
 
-    fn has(&self, association: &str) -> bool {
-        self.associations.iter().any(|a| a.id == association)
+    /// All that gives the instance a role: profiles that are not ours, and ours while somebody has put a role of theirs into it.
+    fn giving(&self) -> impl Iterator<Item = (&ProfileAssociation, Option<&ProfileRole>)> {
+        let role = |a| self.profile(a).and_then(|p| p.role.as_ref());
+        let all = self.live().map(move |a| (a, role(a)));
+        all.filter(|(a, role)| !is_deny_profile(&a.profile) || role.is_some_and(|r| r.name != DENY_PROFILE))
     }
 }
 
 impl Role {
     fn read(&self) -> SessionDenies {
         self.denies.as_deref().map(SessionDenies::read).unwrap_or_default()
-    }
-}
-
-fn key(sub: &str) -> String {
-    format!("{}/{sub}", InstanceRole::NAME)
-}
-
-/// When an association was first seen to be gone.
-fn off_key(association: &str) -> String {
-    key(&format!("off-{association}"))
-}
-
-/// Every association on record, with its id.
-fn taken(case: &Case) -> impl Iterator<Item = (&str, Taken)> {
-    let subs = case.records_of(InstanceRole::NAME).filter(|sub| sub.starts_with("iip-assoc-"));
-    subs.filter_map(|sub| Some((sub, case.recorded(&key(sub))?)))
-}
-
-/// When it was seen to be gone.
-fn off(case: &Case, association: &str) -> Option<Timestamp> {
-    case.recorded(&off_key(association))
-}
-
-/// It is noted here that an association could not be recorded.
-const LOST: &str = "lost";
-
-/// Two more entries may be needed for an association.
-fn has_room(case: &Case) -> bool {
-    case.original.len() + 2 <= RECORDS
-}
-
-/// Notes what there is, and what is no longer there.
-fn record(plan: &mut Plan, case: &Case, look: &Look, instance: &Instance) {
-    let nothing = instance.is_ended() && look.associations.is_empty();
-    if !case.original.contains_key(InstanceRole::NAME) {
-        let ours = is_marked_before(case, &instance.tags) || look.ours().is_some();
-        if case.is_unknown(InstanceRole::NAME) || (ours && !nothing) {
-            plan.unknown(case, InstanceRole::NAME);
-        } else if !nothing {
-            let profile = look.foreign().next().map(|a| a.profile.clone());
-            let role = profile.as_ref().and_then(|arn| look.role_in(arn));
-            plan.record(InstanceRole::NAME, &Original { profile, role });
-        }
-    }
-    for a in look.foreign().filter(|a| !case.original.contains_key(&key(&a.id))) {
-        if has_room(case) {
-            plan.record(key(&a.id), &Taken { profile: a.profile.clone(), role: look.role_in(&a.profile) });
-        } else if !case.original.contains_key(&key(LOST)) {
-            plan.record(key(LOST), &case.now);
-        }
-    }
-    note_gone(plan, case, look);
-}
-
-fn note_gone(plan: &mut Plan, case: &Case, look: &Look) {
-    for (id, _) in taken(case).filter(|(id, _)| !look.has(id) && off(case, id).is_none()) {
-        plan.record(off_key(id), &case.now);
     }
 }
 
@@ -292,18 +256,20 @@ fn judge(plan: &mut Plan, case: &Case, look: &Look, instance: &Instance) {
         roles.iter().map(|(name, id)| (name, sessions::standing(case, look, name, id))).collect();
     let lost = case.original.contains_key(&key(LOST)) || plan.record.contains_key(&key(LOST));
     let nameless = sessions::nameless(case, look);
+    let unread = look.unread.values().next();
     let unseen = ended && roles.is_empty() && !case.original.contains_key(InstanceRole::NAME);
     let open = standings.iter().any(|(_, s)| matches!(s, Standing::Open(_)));
     let under_way = !profile::is_off(look, instance) || standings.iter().any(|(_, s)| *s == Standing::Pending);
     plan.verdict.state = match () {
-        () if under_way => ActionState::InProgress,
-        () if open || lost || unseen || nameless.is_some() => ActionState::Failed,
+        () if under_way || unread.is_some_and(|e| e.class == Class::Transient) => ActionState::InProgress,
+        () if open || unread.is_some() || lost || unseen || nameless.is_some() => ActionState::Failed,
         () => ActionState::InForce,
     };
     let said = [
         Some(profile::said(case, look, instance)),
         sessions::said(&standings),
         nameless,
+        unread.map(ToString::to_string),
         lost.then(|| "more profiles were put on it than can be recorded: the sessions of their roles are not denied; contain the roles".into()),
         unseen.then(|| "which role it had is not known; credentials that it got live for hours: contain the role".into()),
         plan.verdict.unknown.then(|| {

@@ -1,4 +1,4 @@
-use k8s_openapi::jiff::SignedDuration;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 use super::super::deny_all::DOCUMENT;
 use super::super::residual;
@@ -34,10 +34,10 @@ fn look(state: &str, associations: &[(&str, &str)]) -> Look {
     Look {
         instance: Some(Instance { id: "i-1".into(), state: state.into(), ..Instance::default() }),
         associations: associations.iter().map(|(id, profile)| association(id, profile)).collect(),
-        own: ready(),
+        own: Some(ready()),
         profiles: profiles.into(),
         roles: [("web".to_owned(), role(None))].into(),
-        cannot_replace: false,
+        ..Look::default()
     }
 }
 
@@ -97,14 +97,15 @@ fn what_cannot_be_replaced_is_taken_off_at_once() {
     let case = example::case(example::instance());
     let stopped = look("stopped", &[("1", WEB)]);
     let refused = Look { cannot_replace: true, ..look("running", &[("1", WEB)]) };
-    let unprepared = Look { own: DenyProfile { read: true, ..DenyProfile::default() }, ..look("running", &[("1", WEB)]) };
+    let unprepared =
+        Look { own: Some(DenyProfile { read: true, ..DenyProfile::default() }), ..look("running", &[("1", WEB)]) };
     for seen in [stopped, refused, unprepared] {
         let plan = InstanceRole::contain(&case, &Empty {}, &seen);
         let calls = texts(&plan);
         assert!(calls.contains(&"ec2:DisassociateIamInstanceProfile i-1: iip-assoc-1".into()), "{calls:?}");
         assert!(!calls.iter().any(|c| c.contains("Replace") || c.contains("Associate")), "{calls:?}");
         let case = later(case.clone(), &plan, 1);
-        let mut next = Look { associations: vec![], own: ready(), ..seen };
+        let mut next = Look { associations: vec![], own: Some(ready()), ..seen };
         next.roles.insert("web".into(), role(Some(denying(&["AROAWEB:i-1"]))));
         let plan = InstanceRole::contain(&case, &Empty {}, &next);
         assert_eq!(texts(&plan), ["ec2:AssociateIamInstanceProfile i-1: firebreak-deny-all"]);
@@ -131,7 +132,7 @@ fn our_own_profile_is_made_step_by_step_and_mended() {
     own.profile = Some(profile(OURS, "admin"));
     assert_eq!(calls(&own), ["iam:RemoveRoleFromInstanceProfile firebreak-deny-all: admin"]);
     let (case, mut seen) = contained();
-    seen.own.policy = None;
+    seen.own = Some(DenyProfile { policy: None, ..ready() });
     let plan = InstanceRole::contain(&case, &Empty {}, &seen);
     assert_eq!((plan.calls.len(), plan.verdict.drift.len(), plan.verdict.state), (1, 1, ActionState::InProgress));
 }
@@ -391,4 +392,111 @@ fn a_role_made_again_under_its_name_is_another() {
     seen.roles.insert("web".into(), Role { id: "AROAAGAIN".into(), denies: None, forbidden: None });
     let plan = InstanceRole::contain(&case, &Empty {}, &seen);
     assert!(texts(&plan).iter().any(|call| call.contains("AROAAGAIN:i-1")), "{plan:?}");
+}
+
+fn refused(operation: &str) -> AwsError {
+    let (operation, code) = (operation.to_owned(), "AccessDenied".to_owned());
+    AwsError { class: Class::Denied, operation, code, message: String::new() }
+}
+
+fn unread(names: &[(&str, &str)]) -> BTreeMap<String, AwsError> {
+    names.iter().map(|(name, operation)| ((*name).to_owned(), refused(operation))).collect()
+}
+
+#[test]
+fn a_role_that_somebody_puts_into_our_own_profile_is_recorded_taken_out_and_its_sessions_denied() {
+    let (case, mut seen) = contained();
+    seen.own = Some(DenyProfile { profile: Some(profile(OURS, "admin")), ..ready() });
+    seen.roles.insert("admin".into(), Role { id: "AROAADMIN".into(), ..Role::default() });
+    let plan = InstanceRole::contain(&case, &Empty {}, &seen);
+    let sub = format!("iip-assoc-2.AROAADMIN.{}", case.now.as_second());
+    assert!(plan.record.contains_key(&format!("revokeInstanceRole/{sub}")), "{:?}", plan.record);
+    assert_eq!(
+        texts(&plan),
+        [
+            "iam:PutRolePolicy admin: firebreak-deny-instances: deny AROAADMIN:i-1",
+            "iam:RemoveRoleFromInstanceProfile firebreak-deny-all: admin",
+            "ec2:DisassociateIamInstanceProfile i-1: iip-assoc-2",
+        ]
+    );
+    assert_eq!(plan.verdict.state, ActionState::InProgress);
+
+    let case = later(case, &plan, 1);
+    seen.own = Some(ready());
+    let plan = InstanceRole::contain(&case, &Empty {}, &seen);
+    assert!(plan.record.contains_key(&format!("revokeInstanceRole/off-{sub}")), "out is off: {:?}", plan.record);
+    let case = later(case, &plan, 1);
+    seen.own = Some(DenyProfile { profile: Some(profile(OURS, "admin")), ..ready() });
+    let again = InstanceRole::contain(&case, &Empty {}, &seen);
+    assert_eq!(again.record.len(), 1, "the same role again is on record again: {:?}", again.record);
+}
+
+#[test]
+fn another_role_in_a_profile_on_record_is_recorded_too() {
+    let case = example::case(example::instance());
+    let mut seen = look("running", &[("1", WEB)]);
+    let case = later(case.clone(), &InstanceRole::contain(&case, &Empty {}, &seen), 1);
+    seen.profiles.insert(WEB.into(), profile(WEB, "admin"));
+    seen.roles.insert("admin".into(), Role { id: "AROAADMIN".into(), ..Role::default() });
+    let plan = InstanceRole::contain(&case, &Empty {}, &seen);
+    let denied = ["admin: firebreak-deny-instances: deny AROAADMIN:i-1", "web: firebreak-deny-instances: deny AROAWEB:i-1"];
+    assert_eq!(texts(&plan)[..2], denied.map(|d| format!("iam:PutRolePolicy {d}")));
+    let case = later(case, &plan, 1);
+    let seen = Look { associations: vec![], ..seen };
+    let gone = InstanceRole::contain(&case, &Empty {}, &seen);
+    assert_eq!(gone.record.len(), 2, "{:?}", gone.record);
+    assert!(texts(&gone).iter().any(|c| c.contains("deny AROAADMIN")), "on record it is denied, off or not");
+}
+
+#[test]
+fn what_iam_does_not_show_keeps_no_profile_on_the_instance() {
+    let case = example::case(example::instance());
+    let mut seen = look("running", &[("1", WEB)]);
+    seen.profiles.remove(WEB);
+    seen.own = None;
+    seen.unread = unread(&[(WEB, "iam:GetInstanceProfile"), (DENY_PROFILE, "iam:GetInstanceProfile")]);
+    let plan = InstanceRole::contain(&case, &Empty {}, &seen);
+    assert_eq!(texts(&plan), ["ec2:DisassociateIamInstanceProfile i-1: iip-assoc-1"]);
+    let case = later(case, &plan, 1);
+    seen.associations.clear();
+    let plan = InstanceRole::contain(&case, &Empty {}, &seen);
+    let case = later(case, &plan, 1);
+    let plan = InstanceRole::contain(&case, &Empty {}, &seen);
+    assert!(plan.is_done(), "{plan:?}");
+    assert_eq!(plan.verdict.state, ActionState::Failed);
+    for word in ["whose credentials it got before is not known", "web", "grant it"] {
+        assert!(plan.verdict.message.contains(word), "{word}: {}", plan.verdict.message);
+    }
+    let release = InstanceRole::release(&case, &look("running", &[]));
+    assert_eq!(release.verdict.state, ActionState::Conflict, "{}", release.verdict.message);
+
+    // Shown later, it is on record, its sessions are denied, and the profile can come back.
+    let mut seen = look("running", &[]);
+    let plan = InstanceRole::contain(&case, &Empty {}, &seen);
+    let case = later(case, &plan, 1);
+    let plan = InstanceRole::contain(&case, &Empty {}, &seen);
+    assert!(texts(&plan).contains(&"iam:PutRolePolicy web: firebreak-deny-instances: deny AROAWEB:i-1".into()));
+    let case = later(case, &plan, 1);
+    seen.associations = vec![association("2", OURS)];
+    seen.roles.insert("web".into(), role(Some(denying(&["AROAWEB:i-1"]))));
+    let plan = InstanceRole::contain(&case, &Empty {}, &seen);
+    assert_eq!(plan.verdict.state, ActionState::InForce, "{}", plan.verdict.message);
+    assert_ne!(InstanceRole::release(&case, &seen).verdict.state, ActionState::Conflict);
+}
+
+#[test]
+fn a_role_that_iam_does_not_show_is_not_called_denied() {
+    let (case, mut seen) = contained();
+    seen.roles.remove("web");
+    seen.unread = unread(&[("web", "iam:GetRole")]);
+    let plan = InstanceRole::contain(&case, &Empty {}, &seen);
+    assert!(plan.is_done() && plan.verdict.state == ActionState::Failed, "{plan:?}");
+    assert!(
+        plan.verdict.message.contains("its sessions of web are not denied: AWS denied iam:GetRole"),
+        "{}",
+        plan.verdict.message
+    );
+    let slow = AwsError { class: Class::Transient, ..refused("iam:GetRole") };
+    seen.unread.insert("web".into(), slow);
+    assert_eq!(InstanceRole::contain(&case, &Empty {}, &seen).verdict.state, ActionState::InProgress);
 }

@@ -54,6 +54,10 @@ fn put(aws: &mut Look, profile: &str) {
     aws.associations = vec![ProfileAssociation { id, profile, state: "associated".into(), since: None }];
 }
 
+fn own(aws: &Look) -> &DenyProfile {
+    aws.own.as_ref().expect("read")
+}
+
 fn state(aws: &Look) -> &str {
     aws.instance.as_ref().map_or("terminated", |i| i.state.as_str())
 }
@@ -90,16 +94,16 @@ impl Simulated for InstanceRole {
     type Attack = RoleAttack;
 
     fn read(aws: &Look, _: &Case, params: Option<&Empty>) -> Look {
-        let mut look = Look { cannot_replace: false, ..aws.clone() };
-        look.own.read = true;
-        look.own = if params.is_some() { look.own } else { DenyProfile::default() };
-        look
+        let read = |own: &DenyProfile| DenyProfile { read: true, ..own.clone() };
+        let own = aws.own.as_ref().filter(|_| params.is_some()).map(read);
+        Look { cannot_replace: false, own, ..aws.clone() }
     }
 
     fn accepts(aws: &Look, call: &Call) -> bool {
         let there = |id: &String| aws.associations.iter().any(|a| a.id == *id);
-        let known = |arn: &String| if arn == OURS { aws.own.profile.is_some() } else { aws.profiles.contains_key(arn) };
-        let in_ours = aws.own.profile.as_ref().map(|p| p.role.as_ref().map(|r| r.name.clone()));
+        let own = own(aws);
+        let known = |arn: &String| if arn == OURS { own.profile.is_some() } else { aws.profiles.contains_key(arn) };
+        let in_ours = own.profile.as_ref().map(|p| p.role.as_ref().map(|r| r.name.clone()));
         match call {
             Call::ReplaceIamInstanceProfileAssociation { association, profile, .. } => {
                 there(association) && known(profile) && state(aws) == "running"
@@ -109,8 +113,8 @@ impl Simulated for InstanceRole {
             }
             Call::DisassociateIamInstanceProfile { association, .. } => there(association),
             Call::CreateRole | Call::CreateInstanceProfile => true,
-            Call::PutPolicy { principal, .. } => principal.name() == DENY_PROFILE && aws.own.role,
-            Call::AddRoleToInstanceProfile => aws.own.role && in_ours == Some(None),
+            Call::PutPolicy { principal, .. } => principal.name() == DENY_PROFILE && own.role,
+            Call::AddRoleToInstanceProfile => own.role && in_ours == Some(None),
             Call::RemoveRoleFromInstanceProfile { role } => in_ours == Some(Some(role.clone())),
             Call::EditSessionDenies { role, .. } => aws.roles.contains_key(role),
             _ => false,
@@ -126,9 +130,11 @@ impl Simulated for InstanceRole {
                 let role = aws.roles.get_mut(NAMES[*n]).unwrap();
                 role.denies = text.map(str::to_owned);
             }
-            RoleAttack::OwnPolicy(text) => aws.own.policy = text.map(str::to_owned).filter(|_| aws.own.role),
+            RoleAttack::OwnPolicy(text) => {
+                aws.own.iter_mut().filter(|own| own.role).for_each(|own| own.policy = text.map(str::to_owned));
+            }
             RoleAttack::OwnProfile(role) => {
-                aws.own.profile.iter_mut().for_each(|p| p.role = role.map(role_of));
+                aws.own.iter_mut().flat_map(|own| &mut own.profile).for_each(|p| p.role = role.map(role_of));
             }
             RoleAttack::SwapRole(n) => {
                 aws.profiles.insert(arn("web"), profile("web", NAMES[*n]));
@@ -154,12 +160,12 @@ impl Simulated for InstanceRole {
         for call in &plan.calls {
             match call {
                 Call::ReplaceIamInstanceProfileAssociation { association, profile, .. } => {
-                    assert!(recorded(association) && profile == OURS && prepare_profile(&look.own).1, "{call}");
+                    assert!(recorded(association) && profile == OURS && prepare_profile(own(look)).1, "{call}");
                 }
                 Call::DisassociateIamInstanceProfile { association, .. } => assert!(recorded(association), "{call}"),
                 Call::AssociateIamInstanceProfile { profile, .. } => assert_eq!(profile, OURS),
                 Call::EditSessionDenies { edit: DenyEdit::Deny(id), .. } => assert!(id.ends_with(&case.resource.id)),
-                call => assert!(prepare_profile(&look.own).0.contains(call), "not a call that contains: {call}"),
+                call => assert!(prepare_profile(own(look)).0.contains(call), "not a call that contains: {call}"),
             }
         }
     }
@@ -195,7 +201,7 @@ impl Simulated for InstanceRole {
         }
         assert!(aws.associations.iter().all(|a| is_deny_profile(&a.profile)), "{:?}", aws.associations);
         if live(aws).is_some() {
-            let own = DenyProfile { read: true, ..aws.own.clone() };
+            let own = DenyProfile { read: true, ..own(aws).clone() };
             assert!(prepare_profile(&own).1, "{own:?}");
         }
         for (association, role) in taken(case) {
@@ -236,7 +242,7 @@ prop_compose! {
         let roles = NAMES.map(|name| (name.to_owned(), Role { id: role_of(name).id, ..Role::default() })).into();
         let profiles = NAMES.map(|name| (arn(name), profile(name, name))).into();
         let full = DenyProfile { role: true, policy: Some(DOCUMENT.into()), profile: Some(profile(DENY_PROFILE, DENY_PROFILE)), read: true };
-        let own = if ready { full } else { DenyProfile::default() };
+        let own = Some(if ready { full } else { DenyProfile::default() });
         let mut look = Look { instance, own, profiles, roles, ..Look::default() };
         on.filter(|_| there).into_iter().for_each(|n| put(&mut look, NAMES[n]));
         look

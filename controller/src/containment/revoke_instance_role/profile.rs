@@ -3,7 +3,8 @@
 use firebreak_crds::{ActionState, OnConflict};
 use k8s_openapi::jiff::SignedDuration;
 
-use super::{InstanceRole, Look, Original, off, taken};
+use super::record::{NotSeen, off, role_before, taken};
+use super::{InstanceRole, Look, Original};
 use crate::aws::{
     Call, DENY_PROFILE, DenyProfile, Instance, InstanceProfile, Principal, ProfileAssociation, ProfileRole, is_deny_profile,
     profile_name,
@@ -59,29 +60,37 @@ fn own_role() -> ProfileRole {
 }
 
 fn own_arn(case: &Case, look: &Look) -> String {
-    let shown = look.own.profile.as_ref().map(|p| p.arn.clone()).filter(|arn| !arn.is_empty());
+    let shown = look.own.as_ref().and_then(|own| own.profile.as_ref()).map(|p| p.arn.clone()).filter(|arn| !arn.is_empty());
     let usual = || format!("arn:{}:iam::{}:instance-profile/{DENY_PROFILE}", case.partition, case.resource.account_id);
     shown.unwrap_or_else(usual)
 }
 
+/// As `prepare_profile`; where our profile was not read, it can neither be mended nor relied upon.
+fn prepared(look: &Look) -> (Vec<Call>, bool) {
+    look.own.as_ref().map(prepare_profile).unwrap_or_default()
+}
+
 /// Every profile but ours goes: replaced where that can be done, else taken off, which needs nothing prepared; then ours is put on.
+/// Ours goes, too, while somebody's role is in it: taking the role out is another's call, and one of the two may be refused.
 pub(super) fn take_off(plan: &mut Plan, case: &Case, look: &Look, instance: &Instance) {
-    let foreign: Vec<&ProfileAssociation> = look.foreign().collect();
-    if foreign.is_empty() && look.ours().is_none() && taken(case).next().is_none() {
+    let giving: Vec<&ProfileAssociation> = look.giving().map(|(a, _)| a).collect();
+    if giving.is_empty() && look.ours().is_none() && taken(case).next().is_none() {
         return; // it has none, and had none
     }
-    let (prepare, ready) = prepare_profile(&look.own);
+    let (prepare, ready) = prepared(look);
     if !prepare.is_empty() && look.ours().is_some() {
         plan.verdict.drift.push(format!("instance profile {DENY_PROFILE} was changed"));
     }
-    plan.look_again |= prepare.is_empty() && !ready;
+    plan.look_again |= look.own.is_some() && prepare.is_empty() && !ready;
     plan.calls.extend(prepare);
     let replaces = ready && instance.state == "running" && !look.cannot_replace && look.ours().is_none();
-    for (n, a) in foreign.iter().enumerate() {
-        plan.verdict.drift.push(format!("instance profile {} was put on it", profile_name(&a.profile)));
+    for (n, a) in giving.iter().enumerate() {
+        if !is_deny_profile(&a.profile) {
+            plan.verdict.drift.push(format!("instance profile {} was put on it", profile_name(&a.profile)));
+        }
         plan.calls.push(if replaces && n == 0 { replace(a, case, own_arn(case, look)) } else { take(a, case) });
     }
-    if foreign.is_empty() && look.ours().is_none() && !look.is_leaving() && ready {
+    if giving.is_empty() && look.ours().is_none() && !look.is_leaving() && ready {
         plan.calls.push(associate(case, own_arn(case, look)));
         let recent = taken(case).filter_map(|(id, _)| off(case, id)).max().is_none_or(|at| case.now < at + NEW);
         plan.verdict.drift.extend((!recent).then(|| format!("instance profile {DENY_PROFILE} was taken off")));
@@ -92,7 +101,7 @@ pub(super) fn take_off(plan: &mut Plan, case: &Case, look: &Look, instance: &Ins
 pub(super) fn is_off(look: &Look, instance: &Instance) -> bool {
     let foreign = look.foreign().next().is_some();
     let changing = instance.state == "running" && look.associations.iter().any(|a| a.state != "associated");
-    let ours_denies = look.ours().is_none() || prepare_profile(&look.own).1;
+    let ours_denies = look.ours().is_none() || prepared(look).1;
     instance.is_ended() || (!foreign && !changing && ours_denies)
 }
 
@@ -101,7 +110,10 @@ pub(super) fn said(case: &Case, look: &Look, instance: &Instance) -> String {
     match look.ours() {
         _ if instance.is_ended() => "the instance is terminated".into(),
         _ if !names.is_empty() => format!("it has instance profile {}", names.join(", ")),
-        Some(_) if !prepare_profile(&look.own).1 => format!("{DENY_PROFILE} was changed and is being mended"),
+        Some(_) if look.own.is_none() => {
+            format!("its instance profile is {DENY_PROFILE}, of which AWS does not show what it may do")
+        }
+        Some(_) if !prepared(look).1 => format!("{DENY_PROFILE} was changed and is being mended"),
         Some(a) if a.state != "associated" => format!("AWS is still putting {DENY_PROFILE} on it"),
         Some(_) => format!("its instance profile is {DENY_PROFILE}, which may do nothing"),
         None if look.is_leaving() => "AWS is still taking its instance profile off".into(),
@@ -122,7 +134,7 @@ pub(super) fn give_back(case: &Case, look: &Look) -> Plan {
     if look.is_leaving() {
         return done(ActionState::InProgress, "AWS is still taking an instance profile off");
     }
-    let back = Back { case, look, instance, role: original.role.clone() };
+    let back = Back { case, look, instance, role: role_before(case, &original) };
     match (look.live().next(), original.profile.as_deref()) {
         (None, None) => done(ActionState::Released, "it had no instance profile"),
         (Some(now), Some(before)) if now.profile == before => done(ActionState::Released, ""),
@@ -138,8 +150,8 @@ struct Back<'a> {
     case: &'a Case,
     look: &'a Look,
     instance: &'a Instance,
-    /// The role that was in the profile.
-    role: Option<ProfileRole>,
+    /// The role that was in the profile; an error where that is not known.
+    role: Result<Option<ProfileRole>, NotSeen>,
 }
 
 fn calls(calls: Vec<Call>) -> Plan {
@@ -221,10 +233,11 @@ impl Back<'_> {
         let Some(now) = self.look.profiles.get(profile) else {
             return Some(format!("instance profile {name}, which it had, no longer exists"));
         };
+        let Ok(role) = &self.role else { return Some(format!("which role was in instance profile {name} is not known")) };
         let id =
             |role: &Option<ProfileRole>| role.as_ref().map_or("no role".to_owned(), |r| format!("{} ({})", r.name, r.id));
-        let what = || format!("instance profile {name} had {} in it, and has {} now", id(&self.role), id(&now.role));
-        (self.role != now.role).then(what)
+        let what = || format!("instance profile {name} had {} in it, and has {} now", id(role), id(&now.role));
+        (*role != now.role).then(what)
     }
 }
 

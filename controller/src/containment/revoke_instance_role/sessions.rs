@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use firebreak_crds::ActionState;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use super::{Look, NAME, Original, Role, Taken, has_room, key, note_gone, off, taken};
+use super::record::{Taken, given, key, note_gone, off, taken, unseen};
+use super::{Look, NAME, Original, Role};
 use crate::aws::{Call, DenyEdit, SESSION_DENIES, SessionDenies, profile_name, sessions_until};
 use crate::containment::case::Case;
 use crate::containment::plan::Plan;
@@ -39,9 +40,7 @@ pub(super) enum Standing {
 pub(super) fn roles(case: &Case, look: &Look) -> BTreeSet<(String, String)> {
     let first = case.recorded::<Original>(NAME).and_then(|o| o.role);
     let had = taken(case).filter_map(|(_, t)| t.role).chain(first);
-    let recorded = |id: &str| case.original.contains_key(&key(id)) || has_room(case);
-    let has = look.foreign().filter(|a| recorded(&a.id)).filter_map(|a| look.role_in(&a.profile));
-    had.chain(has).map(|role| (role.name, role.id)).collect()
+    had.chain(given(case, look)).map(|role| (role.name, role.id)).collect()
 }
 
 /// The user id of the instance's sessions of a role.
@@ -69,6 +68,9 @@ fn has_record(case: &Case, id: &str) -> bool {
 }
 
 pub(super) fn standing(case: &Case, look: &Look, name: &str, id: &str) -> Standing {
+    if let Some(error) = look.unread.get(name) {
+        return Standing::Open(error.to_string());
+    }
     let Some(role) = look.roles.get(name).filter(|role| role.id == id) else { return Standing::Over };
     let denied = role.denies.as_deref().and_then(SessionDenies::exactly);
     if denied.is_some_and(|d| d.standing.contains(&user_id(case, id))) {
@@ -89,16 +91,18 @@ fn closed(case: &Case, role: &Role, id: &str) -> Option<String> {
     role.forbidden.clone().or_else(|| (!room).then(|| full().to_owned()))
 }
 
-/// Says of which profiles it is not known what role was in them when they were first seen: somebody may have taken it out, and
-/// the credentials live on.
+/// Says of which profiles it is not known what role was in them when they were first seen: somebody may have taken it out, or IAM
+/// did not show it, and the credentials live on.
 pub(super) fn nameless(case: &Case, look: &Look) -> Option<String> {
     let alive = |id: &str| off(case, id).is_none_or(|at| sessions_until(at + MARGIN) > case.now);
-    let had = taken(case).filter(|(id, t)| t.role.is_none() && alive(id)).map(|(_, t)| t.profile);
-    let has = look.foreign().filter(|a| look.role_in(&a.profile).is_none()).map(|a| a.profile.clone());
+    let without = taken(case).filter(|(_, t)| t.role.is_none() && !t.unread).map(|(id, t)| (id, t.profile));
+    let had = without.chain(unseen(case)).filter(|(id, _)| alive(id)).map(|(_, profile)| profile);
+    let has = look.giving().filter(|(a, role)| role.is_none() && !look.unread.contains_key(&a.profile));
+    let has = has.map(|(a, _)| a.profile.clone());
     let names: BTreeSet<String> = had.chain(has).map(|arn| profile_name(&arn).to_owned()).collect();
     let names = names.into_iter().reduce(|a, b| format!("{a}, {b}"))?;
     Some(format!(
-        "no role was in instance profile {names}, so whose credentials it got before is not known; they live until they expire, about 6 hours"
+        "which role was in instance profile {names} is not known, so whose credentials it got before is not known; they live until they expire, about 6 hours"
     ))
 }
 
