@@ -9,6 +9,7 @@ mod chart;
 mod enforced;
 mod kills;
 mod lease;
+mod many;
 mod picture;
 mod quiet;
 mod scenario;
