@@ -2,13 +2,14 @@
 
 use anyhow::ensure;
 use aws_sdk_ec2::types::{AttributeBooleanValue, Instance};
-use firebreak_crds::ActionState;
+use firebreak_crds::{ActionState, HolderState, Quarantine};
 use firebreak_tests::eventually::eventually;
 use firebreak_tests::judge::Judge;
 use firebreak_tests::scene::join_scaling_group;
 use firebreak_tests::sight;
 use firebreak_tests::world::{SOON, World};
 use k8s_openapi::jiff::Timestamp;
+use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
 use crate::approvals::{ADMIN, APPROVERS, approve, blank, let_approve};
@@ -176,6 +177,31 @@ async fn an_instance_is_terminated_only_after_approval_and_evidence_and_nothing_
     assert!(said.contains("nothing brings it back"), "{said}");
     assert_eq!(sight::state(&world.aws, id).await.unwrap(), "terminated");
     judge.assert_no_call_was_wrong();
+}
+
+#[tokio::test]
+async fn an_incident_declared_again_ends_nothing_that_was_approved_for_its_predecessor() {
+    let (world, _guard) = world().await;
+    let id = &world.scene.instances[0].id;
+    let protect = |on| AttributeBooleanValue::builder().value(on).build();
+    let attribute = || world.aws.ec2.modify_instance_attribute().instance_id(id);
+    attribute().disable_api_termination(protect(true)).send().await.unwrap();
+    let_approve(&world).await;
+    let with = |actions: Value| json!({ "ec2Instance": { "contain": actions } });
+    declare(&world, "inc", "Contain", with(json!([{ "isolateNetwork": {} }, { "terminateInstance": {} }]))).await;
+    world.until("inc", "Approved", "False").await;
+    approve(&world, "bob", &[APPROVERS], &blank(&world, "bob").await).await;
+    world.until_target("inc", 0, |t| t.message.contains("terminateInstance: not done")).await;
+
+    world.incidents().delete("inc", &DeleteParams::default()).await.unwrap();
+    let retained = |q: &Quarantine| q.spec.holders.iter().all(|h| h.state == HolderState::Retained);
+    world.until_quarantine(id, "retained", retained).await;
+    attribute().disable_api_termination(protect(false)).send().await.unwrap();
+    declare(&world, "inc", "Contain", with(json!([{ "isolateNetwork": {} }]))).await;
+    world.until("inc", "Contained", "True").await;
+    runs_isolated(&world).await;
+    let held = world.quarantine_of(id).await.unwrap().spec.holders;
+    assert!(held.iter().flat_map(|h| &h.actions).all(|a| a.terminate_instance.is_none()), "{held:?}");
 }
 
 #[tokio::test]

@@ -44,7 +44,7 @@ fn held(ctx: &Ctx, incident: &Incident, target: &Target) -> Vec<ContainAction> {
     let Some(resource) = &target.resource else { return Vec::new() };
     let found = Stores::named(&ctx.stores.quarantines, &quarantine_name(resource));
     let of_it = found.filter(|q| q.spec.resource == *resource);
-    of_it.and_then(|q| holds::entry(incident, &q.spec.holders).map(|h| h.actions.clone())).unwrap_or_default()
+    of_it.map(|q| holds::actions(incident, &q.spec.holders)).unwrap_or_default()
 }
 
 async fn asked(

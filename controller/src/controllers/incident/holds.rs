@@ -2,7 +2,7 @@
 //! read: everything else can drop a hold or bring a deleted object back.
 
 use firebreak_crds::{
-    FINALIZER, Holder, HolderState, Incident, Mode, Quarantine, QuarantineSpec, Resource, quarantine_name,
+    ContainAction, FINALIZER, Holder, HolderState, Incident, Mode, Quarantine, QuarantineSpec, Resource, quarantine_name,
 };
 use futures::{FutureExt, StreamExt, stream};
 use kube::api::{ListParams, PostParams};
@@ -10,7 +10,7 @@ use kube::{Api, ResourceExt};
 
 use super::protection;
 use super::resolve::{Refusal, Resolved};
-use crate::containment::{grow, merge_release};
+use crate::containment::{DESTRUCTIVE, grow, merge_release, name_of};
 use crate::controllers::{Ctx, Error, kube};
 use crate::stores::Stores;
 
@@ -117,8 +117,16 @@ fn mismatch(held: &Resource, target: &Resource, name: &str) -> Option<Refusal> {
     Some(Refusal::new("NameCollision", format!("Quarantine {name} is of another resource ({})", held.arn())))
 }
 
+/// What this Incident holds already: by its own entry, or by the one that its predecessor of the same name left behind. From that
+/// one nothing that destroys: nobody has approved it for this Incident, whose own policy may not even have it.
+pub fn actions(incident: &Incident, holders: &[Holder]) -> Vec<ContainAction> {
+    let Some(entry) = entry(incident, holders) else { return Vec::new() };
+    let own = Some(&entry.uid) == incident.uid().as_ref();
+    entry.actions.iter().filter(|a| own || !DESTRUCTIVE.contains(&name_of(a))).cloned().collect()
+}
+
 /// This Incident's entry, or the one that its predecessor of the same name left behind.
-pub fn entry<'a>(incident: &Incident, holders: &'a [Holder]) -> Option<&'a Holder> {
+fn entry<'a>(incident: &Incident, holders: &'a [Holder]) -> Option<&'a Holder> {
     let (uid, namespace, name) = (incident.uid(), incident.namespace(), incident.name_any());
     let mine = holders.iter().find(|h| Some(&h.uid) == uid.as_ref());
     mine.or_else(|| holders.iter().find(|h| Some(&h.namespace) == namespace.as_ref() && h.name == name))
@@ -129,8 +137,7 @@ pub fn entry<'a>(incident: &Incident, holders: &'a [Holder]) -> Option<&'a Holde
 pub fn holder(incident: &Incident, target: &Resolved, holders: &[Holder]) -> (Holder, Vec<&'static str>) {
     let (uid, namespace, name) =
         (incident.uid().unwrap_or_default(), incident.namespace().unwrap_or_default(), incident.name_any());
-    let mine = entry(incident, holders);
-    let (actions, stays) = grow(mine.map_or(&[], |h| &h.actions), &target.actions);
+    let (actions, stays) = grow(&actions(incident, holders), &target.actions);
     let (release, selector) = (target.release.clone(), target.chosen.as_ref().map(|c| c.selector.clone()));
     (Holder { uid, namespace, name, state: HolderState::Holding, actions, release, selector }, stays)
 }

@@ -61,6 +61,19 @@ fn a_hold_grows_from_its_own_entry_or_its_predecessors() {
 }
 
 #[test]
+fn nothing_that_destroys_is_taken_over_from_a_predecessor() {
+    let before = vec![example::end("stopInstance"), example::end("terminateInstance"), deny_all()];
+    let holders = [Holder { state: HolderState::Retained, ..example::holder("1", "a", before.clone()) }];
+    for (what, uid, expected) in [("its own", "1", before), ("its predecessor's", "2", vec![deny_all()])] {
+        assert_eq!(actions(&incident(uid, "a"), &holders), expected, "{what}");
+        assert_eq!(holder(&incident(uid, "a"), &target(vec![]), &holders).0.actions, expected, "{what}");
+    }
+    let asked = vec![example::end("terminateInstance")];
+    let (again, _) = holder(&incident("2", "a"), &target(asked.clone()), &holders);
+    assert_eq!(again.actions, [vec![deny_all()], asked].concat(), "what this one asks for, and was let through, is held");
+}
+
+#[test]
 fn its_own_entry_counts_before_one_of_its_name() {
     let holders = [example::holder("0", "a", vec![keys_off()]), example::holder("1", "a", vec![deny_all()])];
     let (holder, _) = holder(&incident("1", "a"), &target(vec![]), &holders);
