@@ -5,6 +5,7 @@
 //! - `containment` has one file per action, pure plans, and the loop that carries them out; `evidence` likewise.
 //! - `aws` reads AWS, and changes it in one place. `lease` says who may.
 //! - `backup` and `inventory` are for the day on which the cluster is lost.
+//! - `own_node` is the instance that must never be contained.
 //! - `conditions`, `events`, `metrics` and `http` are what people see.
 
 mod aws;
@@ -21,6 +22,7 @@ mod inventory;
 mod lease;
 mod memory;
 mod metrics;
+mod own_node;
 mod run;
 mod stores;
 mod triggers;

@@ -26,6 +26,7 @@ use crate::http::{self, Readiness};
 use crate::lease::{self, Claim};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
+use crate::own_node::own_node_instance;
 use crate::stores::{Stores, reflect};
 use crate::triggers::{Queue, Triggers};
 
@@ -44,7 +45,8 @@ pub async fn run(args: RunArgs) -> Result<(), Fatal> {
     let (claim, leading) =
         lease::start(client.clone(), &args.lease_namespace, "firebreak-controller", &identity, lease::TTL, drained.wait());
     let (stores, queues, watches) = watch_all(&client);
-    let (accounts, own_instance) = futures::join!(Box::pin(Accounts::load(metrics.clone())), Box::pin(own_instance()));
+    let (accounts, of_imds, of_node) =
+        futures::join!(Box::pin(Accounts::load(metrics.clone())), Box::pin(own_instance()), own_node_instance(&client));
     let ctx = Arc::new(Ctx {
         client: client.clone(),
         stores: stores.clone(),
@@ -54,7 +56,7 @@ pub async fn run(args: RunArgs) -> Result<(), Fatal> {
         metrics: metrics.clone(),
         memory: Memory::default(),
         looks: incident::Looks::default(),
-        own_instance,
+        own_instance: of_imds.or(of_node),
         drift_interval: args.drift_interval,
         mac_key_file: args.mac_key_file.clone(),
     });

@@ -152,6 +152,10 @@ pub struct AwsAccountStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
     pub caller_arn: Option<String>,
+    /// Who the controller is before it assumes `spec.assumeRole`: the ARN of its own credentials. Neither is ever contained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
+    pub base_caller_arn: Option<String>,
     /// The isolation groups made ahead.
     #[serde(default)]
     #[schemars(length(max = 2000))]

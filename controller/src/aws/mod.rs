@@ -30,7 +30,7 @@ pub use model::{
 };
 pub use own_instance::own_instance;
 pub use permissions::iam_policy;
-pub use protected::{assumed_role, matches, unpartitioned};
+pub use protected::{assumed_role, matches, own, unpartitioned};
 pub use rate::Priority;
 pub use read::DENY_POLICY;
 pub use session::{Accounts, Session};

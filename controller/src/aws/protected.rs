@@ -12,8 +12,10 @@ pub struct Protected {
 }
 
 impl Protected {
-    pub(super) fn of(account: &AwsAccount, caller: &str) -> Self {
-        let own = assumed_role(caller).into_iter().chain(account.spec.assume_role.as_ref().map(|r| last(&r.role_arn)));
+    /// `own`: who we are in that account.
+    pub(super) fn of(account: &AwsAccount, own: &[&str]) -> Self {
+        let own = own.iter().filter_map(|arn| assumed_role(arn));
+        let own = own.chain(account.spec.assume_role.as_ref().map(|r| last(&r.role_arn)));
         Self {
             account: account.name_any(),
             arns: account.spec.protected.arns.clone(),
@@ -30,6 +32,11 @@ impl Protected {
         let glob = self.arns.iter().find(|glob| matches(unpartitioned(glob), unpartitioned(arn)))?;
         Some(format!("it is protected by AwsAccount {} ({glob})", self.account))
     }
+}
+
+/// Those of our ARNs that are of that account: our own credentials can be of another.
+pub fn own<'a>(account_id: &str, arns: impl IntoIterator<Item = Option<&'a String>>) -> Vec<&'a str> {
+    arns.into_iter().flatten().map(String::as_str).filter(|arn| arn.split(':').nth(4) == Some(account_id)).collect()
 }
 
 /// The role of an assumed role's session.
@@ -86,7 +93,8 @@ mod tests {
         account.spec.protected.arns = vec!["arn:aws:iam::1:role/core/*".into()];
         let role_arn = "arn:aws:iam::1:role/path/firebreak".to_owned();
         account.spec.assume_role = Some(firebreak_crds::AssumeRole { role_arn, external_id: None });
-        let protected = Protected::of(&account, "arn:aws:sts::1:assumed-role/node/i-1");
+        let callers = ["arn:aws:sts::1:assumed-role/node/i-1", "arn:aws:sts::2:assumed-role/web/i-1"].map(String::from);
+        let protected = Protected::of(&account, &own("1", callers.iter().map(Some)));
         for (arn, why) in [("role/core/db", "core/*"), ("role/firebreak", "itself"), ("role/node", "itself")] {
             assert!(protected.forbids_role(&format!("arn:aws:iam::1:{arn}")).unwrap().contains(why), "{arn}");
         }

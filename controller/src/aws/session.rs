@@ -14,7 +14,7 @@ use kube::ResourceExt;
 use tokio::sync::OnceCell;
 
 use super::error::{AwsError, Class};
-use super::protected::Protected;
+use super::protected::{Protected, own};
 use super::rate::RateLimiter;
 use super::read::{ProfileReader, RegionReader};
 use crate::metrics::Metrics;
@@ -38,6 +38,8 @@ pub struct Session {
     pub partition: String,
     /// Who we are there.
     pub caller_arn: String,
+    /// Who we are before a role is assumed; None where none is.
+    pub base_caller_arn: Option<String>,
     /// IAM is global.
     pub(super) iam: aws_sdk_iam::Client,
     /// For whose an access key is.
@@ -94,10 +96,12 @@ impl Accounts {
 
     async fn connect(&self, account: &AwsAccount) -> Result<Arc<Session>, AwsError> {
         let home = self.config(account, account.spec.regions.first().map_or("us-east-1", String::as_str), None);
+        let base = account.spec.assume_role.as_ref().map(|_| home.clone());
         let credentials = assume(account, &home).await;
         let at = |region: &str| self.config(account, region, credentials.clone());
         let home = at(home.region().map_or("us-east-1", AsRef::as_ref));
-        let (account_id, caller_arn) = identity(&home).await?;
+        let base = async { Ok(if let Some(base) = &base { Some(identity(base).await?.1) } else { None }) };
+        let ((account_id, caller_arn), base_caller_arn) = futures::try_join!(identity(&home), base)?;
         if account_id != account.spec.account_id {
             return Err(wrong_account(&account.spec.account_id, &account_id, &caller_arn));
         }
@@ -107,10 +111,11 @@ impl Accounts {
         Ok(Arc::new(Session {
             name: account.name_any(),
             profiles: ProfileReader::new(&iam, &iam_limiter),
-            protected: Protected::of(account, &caller_arn),
+            protected: Protected::of(account, &own(&account_id, [Some(&caller_arn), base_caller_arn.as_ref()])),
             account_id,
             partition,
             caller_arn,
+            base_caller_arn,
             iam,
             sts: aws_sdk_sts::Client::new(&home),
             iam_limiter,

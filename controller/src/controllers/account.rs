@@ -127,6 +127,7 @@ async fn use_it(ctx: &Ctx, account: &AwsAccount, status: &mut AwsAccountStatus) 
     }
     let session = ctx.accounts.session(account).await?;
     status.caller_arn = Some(session.caller_arn.clone());
+    status.base_caller_arn.clone_from(&session.base_caller_arn);
     end_residual_denies(ctx, &session, &mut status.residual_denies).await?;
     if account.spec.prepare.deny_profile == DenyProfile::Always {
         prepare_denied(ctx, &session).await?;

@@ -21,7 +21,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, ResourceExt};
 use serde_json::json;
 
-use crate::apart::{Apart, apart, prepared};
+use crate::apart::{Apart, prepared};
 
 fn chart() -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/firebreak").display().to_string()
@@ -107,12 +107,20 @@ async fn it_installs_and_upgrades_and_its_pods_pass_restricted_pod_security() {
     assert_eq!(crds.items.len(), 6);
 }
 
+/// What the cloud's controller writes into the node on which the controller runs.
+const OWN_NODE: &str = "aws:///eu-west-1a/i-0aaaaaaaaaaaaaaaa";
+
 /// A verb on a resource: `update quarantines.firebreak.dev/status`.
 type Verbs = BTreeSet<String>;
 
 #[tokio::test]
 async fn the_controller_is_granted_exactly_the_verbs_that_it_uses() {
-    let Apart { plane, mut controller, place: _place } = apart(ControllerManager::Runs, "1s").await;
+    let Apart { plane, controller, place: _place } = prepared(ControllerManager::Runs, "1s").await;
+    let node =
+        json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "worker" }, "spec": { "providerID": OWN_NODE } });
+    plane.apply(&node.to_string()).await.unwrap();
+    let mut controller = controller.env("NODE_NAME", "worker");
+    controller.start().unwrap();
     let granted = granted(&plane).await;
     whole_life(&plane).await;
     controller.stop().unwrap(); // its watches end, and are in the log
@@ -164,6 +172,10 @@ async fn rules(plane: &Plane, user: &str) -> Verbs {
 /// Plans, contains, repairs, is deleted in every way, gives back, and lets the account go.
 async fn whole_life(plane: &Plane) {
     let world = World::new(plane).await;
+    let own = world.target_instance(OWN_NODE.rsplit('/').next().unwrap());
+    world.declare("own", "Contain", json!({ "targets": [own] })).await;
+    world.until_refused("own", &[("Protected", "Firebreak itself runs on")]).await;
+    world.delete_incident("own").await;
     world.declare("inc", "Plan", json!({})).await;
     world.until_reason("inc", "Contained", "PlanOnly").await;
     world.change("inc", json!({ "mode": "Contain" })).await;

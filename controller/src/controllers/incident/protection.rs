@@ -5,7 +5,7 @@ use firebreak_crds::{AwsAccount, Resource, ResourceKind};
 use kube::ResourceExt;
 
 use super::resolve::{Refusal, Resolved};
-use crate::aws::{AwsError, Identity, Principal, assumed_role, matches, unpartitioned};
+use crate::aws::{AwsError, Identity, Principal, assumed_role, matches, own, unpartitioned};
 use crate::controllers::Ctx;
 
 /// The reason where AWS did not say who the target is: asked again soon.
@@ -16,9 +16,10 @@ pub fn by_name(resource: &Resource, account: &AwsAccount, own_instance: Option<&
     if resource.kind == ResourceKind::Ec2Instance && own_instance == Some(&resource.id) {
         return Err(Refusal::new("Protected", format!("Firebreak itself runs on {resource}")));
     }
-    let caller = account.status.as_ref().and_then(|s| s.caller_arn.clone()).unwrap_or_default();
-    check(&resource.arn(), &caller, resource, account)?;
-    check(&whose(resource).arn(), &caller, resource, account)
+    let status = account.status.iter().flat_map(|s| [s.caller_arn.as_ref(), s.base_caller_arn.as_ref()]);
+    let callers = own(&account.spec.account_id, status);
+    check(&resource.arn(), &callers, resource, account)?;
+    check(&whose(resource).arn(), &callers, resource, account)
 }
 
 /// The user of an access key, the role of a session; of all else itself.
@@ -41,16 +42,18 @@ pub async fn by_arn(ctx: &Ctx, target: &Resolved) -> Result<(), Refusal> {
     let read = async {
         let session = ctx.accounts.session(account).await?;
         let is_user = matches!(resource.kind, ResourceKind::IamUser | ResourceKind::AccessKey);
-        if is_user && account.spec.protected.arns.is_empty() && !session.caller_arn.contains(":user/") {
+        let callers = [Some(session.caller_arn.clone()), session.base_caller_arn.clone()];
+        if is_user && account.spec.protected.arns.is_empty() && !callers.iter().flatten().any(|arn| arn.contains(":user/")) {
             return Ok(None); // neither the list nor who we are can be a user with a path
         }
         let found = session.identity(&Principal::of(resource)).await?;
-        Ok(found.map(|identity| (identity, session.caller_arn.clone())))
+        Ok(found.map(|identity| (identity, callers)))
     };
     match read.await {
         Ok(None) => Ok(()),
-        Ok(Some((identity, caller))) => {
-            check(&identity.arn, &caller, resource, account)?;
+        Ok(Some((identity, callers))) => {
+            let callers = own(&account.spec.account_id, callers.iter().map(Option::as_ref));
+            check(&identity.arn, &callers, resource, account)?;
             changeable(&identity, resource)
         }
         Err(error) => {
@@ -64,10 +67,10 @@ pub async fn by_arn(ctx: &Ctx, target: &Resolved) -> Result<(), Refusal> {
     }
 }
 
-fn is_own_role(resource: &Resource, caller: &str, account: &AwsAccount) -> bool {
-    let session = assumed_role(caller);
+fn is_own_role(resource: &Resource, callers: &[&str], account: &AwsAccount) -> bool {
     let assumed = account.spec.assume_role.as_ref().and_then(|role| role.role_arn.rsplit('/').next());
-    matches!(Principal::of(resource), Principal::Role(name) if [session, assumed].contains(&Some(&name)))
+    let mut own = callers.iter().filter_map(|caller| assumed_role(caller)).chain(assumed);
+    matches!(Principal::of(resource), Principal::Role(name) if own.any(|role| role == name))
 }
 
 fn changeable(identity: &Identity, resource: &Resource) -> Result<(), Refusal> {
@@ -77,9 +80,9 @@ fn changeable(identity: &Identity, resource: &Resource) -> Result<(), Refusal> {
     })
 }
 
-fn check(arn: &str, caller: &str, resource: &Resource, account: &AwsAccount) -> Result<(), Refusal> {
+fn check(arn: &str, callers: &[&str], resource: &Resource, account: &AwsAccount) -> Result<(), Refusal> {
     let (arn, name) = (unpartitioned(arn), account.name_any());
-    if unpartitioned(caller) == arn || is_own_role(resource, caller, account) {
+    if callers.iter().any(|caller| unpartitioned(caller) == arn) || is_own_role(resource, callers, account) {
         let what = format!("{resource} is the identity that Firebreak itself uses in AwsAccount {name}");
         return Err(Refusal::new("Protected", what));
     }
@@ -99,15 +102,27 @@ mod tests {
         let role = crate::containment::example::role();
         let mut account = AwsAccount::new("prod", firebreak_crds::AwsAccountSpec::default());
         let caller = "arn:aws:sts::111122223333:assumed-role/build/firebreak";
-        assert_eq!(check(&role.arn(), caller, &role, &account).unwrap_err().reason, "Protected");
-        assert_eq!(check(&role.arn(), "arn:aws:sts::1:assumed-role/builder/x", &role, &account), Ok(()));
+        assert_eq!(check(&role.arn(), &["arn:aws:iam::1:user/x", caller], &role, &account).unwrap_err().reason, "Protected");
+        assert_eq!(check(&role.arn(), &["arn:aws:sts::1:assumed-role/builder/x"], &role, &account), Ok(()));
         let role_arn = "arn:aws:iam::111122223333:role/with/path/build".to_owned();
         account.spec.assume_role = Some(firebreak_crds::AssumeRole { role_arn, external_id: None });
-        assert_eq!(check(&role.arn(), "", &role, &account).unwrap_err().reason, "Protected");
+        assert_eq!(check(&role.arn(), &[], &role, &account).unwrap_err().reason, "Protected");
         let session = Resource { kind: ResourceKind::RoleSession, id: "build/firebreak".into(), ..role.clone() };
-        assert_eq!(check(&session.arn(), caller, &session, &account).unwrap_err().reason, "Protected");
+        assert_eq!(check(&session.arn(), &[caller], &session, &account).unwrap_err().reason, "Protected");
         let user = Resource { kind: ResourceKind::IamUser, ..role };
-        assert_eq!(check(&user.arn(), caller, &user, &account), Ok(()));
+        assert_eq!(check(&user.arn(), &[caller], &user, &account), Ok(()));
+    }
+
+    #[test]
+    fn who_the_controller_is_before_it_assumes_a_role_is_refused_in_its_own_account_only() {
+        let role = crate::containment::example::role();
+        let mut account = AwsAccount::new("prod", firebreak_crds::AwsAccountSpec::default());
+        account.spec.account_id = role.account_id.clone();
+        for (of, free) in [(role.account_id.as_str(), false), ("999999999999", true)] {
+            let base_caller_arn = Some(format!("arn:aws:sts::{of}:assumed-role/build/controller"));
+            account.status = Some(firebreak_crds::AwsAccountStatus { base_caller_arn, ..Default::default() });
+            assert_eq!(by_name(&role, &account, None).is_ok(), free, "{of}");
+        }
     }
 
     #[test]
