@@ -17,8 +17,12 @@ pub const LONGEST_ROLE_SESSION: SignedDuration = SignedDuration::from_hours(12);
 /// What all inline policies of a role may have together, white space aside.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html>
 const QUOTA: usize = 10_240;
-/// Kept free, so that a release, which needs one more statement, is never refused for want of room.
+/// Kept free for one more statement still: releases at different times may need two.
 const FOR_A_RELEASE: usize = 240;
+/// A statement about nobody, as long as one that a release needs. So AWS itself keeps the room for it, whatever other inline policies
+/// the role has, or gets: a release must not wait for room that somebody else has filled.
+const ROOM: &str = "FirebreakRoomForOneRelease00Z0";
+const NOBODY: &str = "-";
 
 /// Whose sessions are denied on a role.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +31,8 @@ pub struct SessionDenies {
     pub standing: BTreeSet<String>,
     /// By cutoff, those that were released: the sessions issued before it.
     pub before: BTreeMap<Timestamp, BTreeSet<String>>,
+    /// Whether it keeps room for one more cutoff.
+    pub room: bool,
 }
 
 /// One change of it.
@@ -48,11 +54,13 @@ impl SessionDenies {
         let mut denies = Self::default();
         for statement in document["Statement"].as_array().into_iter().flatten() {
             let condition = &statement["Condition"];
+            denies.room |= statement["Sid"] == ROOM;
             let ids = condition["StringEquals"]["aws:userid"].as_array().into_iter().flatten();
             let ids = ids.filter_map(Value::as_str).filter(|id| is_user_id(id)).map(str::to_owned);
             match &condition["DateLessThan"]["aws:TokenIssueTime"] {
                 Value::Null => denies.standing.extend(ids),
                 at => match at.as_str().and_then(ends) {
+                    _ if statement["Sid"] == ROOM => {}
                     Some(cutoff) => denies.before.entry(cutoff).or_default().extend(ids),
                     None => denies.standing.extend(ids), // more is denied than must be, not less
                 },
@@ -79,7 +87,9 @@ impl SessionDenies {
             let issued = json!({ "aws:TokenIssueTime": cutoff.to_string() });
             deny(&sid, &json!({ "StringEquals": { "aws:userid": ids }, "DateLessThan": issued }))
         });
-        let statements: Vec<Value> = standing.into_iter().chain(before).collect();
+        let nobody = json!({ "StringEquals": { "aws:userid": [NOBODY] }, "DateLessThan": { "aws:TokenIssueTime": Timestamp::UNIX_EPOCH.to_string() } });
+        let room = self.room.then(|| deny(ROOM, &nobody));
+        let statements: Vec<Value> = standing.into_iter().chain(before).chain(room).collect();
         json!({ "Version": "2012-10-17", "Statement": statements }).to_string()
     }
 
@@ -104,15 +114,18 @@ impl SessionDenies {
         match edit {
             DenyEdit::Deny(session) => {
                 next.standing.insert(session.clone());
+                next.room = true;
                 quota -= FOR_A_RELEASE;
             }
             DenyEdit::Release(session, cutoff) => {
                 next.standing.remove(session);
                 next.before.values_mut().for_each(|ids| ids.retain(|id| id != session));
                 if let Some(cutoff) = cutoff {
+                    next.room &= next.before.contains_key(cutoff); // else it takes that room
                     next.before.entry(*cutoff).or_default().insert(session.clone());
                 }
                 next.before.retain(|_, ids| !ids.is_empty());
+                next.room &= !next.standing.is_empty();
             }
             DenyEdit::EndExpired(now) => next.before.retain(|cutoff, _| until(*cutoff) > *now),
         }

@@ -16,6 +16,10 @@ use crate::containment::residual::{self, Residual};
 const MARGIN: SignedDuration = SignedDuration::from_secs(30);
 /// So long before a release the cutoff is, where there is so much time: clocks differ, and new credentials must not be denied.
 const BEFORE: SignedDuration = SignedDuration::from_secs(60);
+/// The steps of round cutoffs, in seconds.
+const ROUND: [i64; 3] = [3600, 600, 60];
+/// The step where a release comes so soon that nothing rounder has passed, in seconds: it waits for up to that much longer.
+const SOONEST: i64 = 15;
 /// So long after the cutoff the profile comes back, for the same reason.
 const AFTER: SignedDuration = SignedDuration::from_secs(5);
 
@@ -159,22 +163,36 @@ pub(super) fn release(plan: &mut Plan, case: &Case, look: &Look) -> Option<Times
 }
 
 /// The cutoff of this release: recorded first. Any time is right from when the profile was gone until another comes. Where it was
-/// never gone, sessions are issued all the time: then a cutoff that was decided earlier is none, while all are still denied.
+/// never gone, sessions are issued all the time: then a cutoff that was decided earlier is none, while all are still denied. One that
+/// another instance's release has put there is better than one's own that is not there yet: the list may have room for no other.
 fn cutoff(plan: &mut Plan, case: &Case, shown: &SessionDenies, (role, denied): (&str, bool)) -> Timestamp {
     let off = last_off(case, role);
     let holds = |cutoff: &Timestamp| match off {
         Some(off) => *cutoff >= off + MARGIN,
         None => !denied || *cutoff >= case.now || decided(case, role).count() >= DECISIONS,
     };
-    if let Some(cutoff) = decided(case, role).max().filter(holds) {
+    let earliest = whole(off.unwrap_or(case.now) + MARGIN);
+    let there = shown.cutoff_within(earliest, case.now);
+    let own = decided(case, role).filter(holds);
+    if let Some(cutoff) =
+        own.max_by_key(|c| (shown.before.contains_key(c), *c)).filter(|c| there.is_none_or(|_| shown.before.contains_key(c)))
+    {
         return cutoff;
     }
-    let earliest = whole(off.unwrap_or(case.now) + MARGIN);
-    let cutoff = shown.cutoff_within(earliest, case.now).unwrap_or_else(|| earliest.max(whole(case.now - BEFORE)));
+    let cutoff = there.unwrap_or_else(|| round(earliest, case.now - BEFORE));
     let until = sessions_until(cutoff);
     let residual = Residual { policy: SESSION_DENIES.into(), cutoff, until, userid: None, role: Some(role.to_owned()) };
     plan.record(key(&format!("residual-{role}-{}", cutoff.as_second())), &residual);
     cutoff
+}
+
+/// A round time: instances that are released side by side do not see each other's cutoff, and each cutoff is a statement in the one
+/// list of their role. Before `latest` where there is so much time, and then as round as can be.
+fn round(earliest: Timestamp, latest: Timestamp) -> Timestamp {
+    let at = |second| Timestamp::from_second(second).unwrap_or(earliest);
+    let down = ROUND.iter().map(|step| at(latest.as_second() - latest.as_second().rem_euclid(*step)));
+    let up = || at(earliest.as_second() + (-earliest.as_second()).rem_euclid(SOONEST));
+    down.into_iter().find(|cutoff| *cutoff >= earliest).unwrap_or_else(up)
 }
 
 /// The cutoffs on record.
