@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use firebreak_crds::conditions::{READY, RECONCILING, STALLED};
-use firebreak_crds::{CustodyEntry, Evidence, EvidenceStatus, Request, RequestOutcome, VolumeSnapshot, is_true};
+use firebreak_crds::{
+    CustodyEntry, Evidence, EvidenceStatus, Request, RequestOutcome, VolumeSnapshot, is_true, quarantine_name,
+};
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
@@ -46,12 +48,12 @@ pub async fn reconcile(evidence: Arc<Evidence>, ctx: Arc<Ctx>) -> Result<Action,
     Ok(Action::requeue(wait))
 }
 
-/// Its own status writes are no reason to look again; a request, or an account that works now, is.
 /// Whether it is complete, and was seen so at the last look.
 pub fn is_complete(evidence: &Evidence) -> bool {
     evidence.status.as_ref().is_some_and(|s| is_true(&s.conditions, READY))
 }
 
+/// Its own status writes are no reason to look again; a request, or an account that works now, is.
 fn basis(ctx: &Ctx, evidence: &Evidence) -> String {
     let account = Stores::named(&ctx.stores.accounts, &evidence.spec.resource.account_ref.name);
     let ready = account.as_ref().and_then(|a| a.status.as_ref()).is_some_and(|s| is_true(&s.conditions, READY));
@@ -65,12 +67,16 @@ struct Turn<'a> {
 
 impl Turn<'_> {
     async fn take(&self, evidence: Evidence) -> Result<(Evidence, Duration), Error> {
+        let suspended = self.is_suspended(&evidence);
         let (mut evidence, result) = match self.session(&evidence).await {
+            _ if suspended => (evidence, Ok(())),
             Ok(session) => self.collect(evidence, &session).await?,
             Err(error) => (evidence, Err(error)),
         };
         let before = self.ctx.stores.evidence.get(&kube::runtime::reflector::ObjectRef::new(&evidence.name_any()));
-        decide(&mut evidence, result.as_ref().err(), clock::now());
+        let standing =
+            if suspended { Standing::Suspended } else { result.as_ref().err().map_or(Standing::Asked, Standing::Refused) };
+        decide(&mut evidence, standing, clock::now());
         let status = evidence.status.clone().unwrap_or_default();
         let wait = match result {
             Err(error) => error.class.retry_after().max(FOLLOW),
@@ -83,6 +89,14 @@ impl Turn<'_> {
         let written = write_status(self.api, &evidence).await?;
         self.publish(before.as_deref(), &written).await;
         Ok((written, wait))
+    }
+
+    /// Whether it is still to be asked for, and a person wants nothing done to the resource.
+    fn is_suspended(&self, evidence: &Evidence) -> bool {
+        let status = evidence.status.clone().unwrap_or_default();
+        let quarantine = Stores::named(&self.ctx.stores.quarantines, &quarantine_name(&evidence.spec.resource));
+        let about = quarantine.filter(|q| q.spec.resource == evidence.spec.resource);
+        about.is_some_and(|q| q.spec.suspend) && matches!(ebs_snapshots::next(&status), Next::Send)
     }
 
     async fn session(&self, evidence: &Evidence) -> Result<Arc<Session>, AwsError> {
@@ -112,7 +126,7 @@ impl Turn<'_> {
         let at = clock::time(clock::now());
         let intent = Request { at, outcome: RequestOutcome::Unknown, message: String::new() };
         evidence.status.get_or_insert_default().request = Some(intent);
-        decide(&mut evidence, None, clock::now());
+        decide(&mut evidence, Standing::Asked, clock::now());
         let mut evidence = write_status(self.api, &evidence).await?;
         let call = ebs_snapshots::request(&evidence);
         let region = evidence.spec.resource.region.clone();
@@ -223,8 +237,16 @@ fn refuse(evidence: &mut Evidence, error: &AwsError) {
     }
 }
 
+/// What came of a turn.
+#[derive(Clone, Copy)]
+enum Standing<'a> {
+    Asked,
+    Refused(&'a AwsError),
+    Suspended,
+}
+
 /// Every condition, decided once.
-fn decide(evidence: &mut Evidence, error: Option<&AwsError>, now: Timestamp) {
+fn decide(evidence: &mut Evidence, standing: Standing<'_>, now: Timestamp) {
     let (generation, requested) = (evidence.metadata.generation, reconcile_requested(evidence));
     let status = evidence.status.get_or_insert_default();
     status.observed_generation = generation;
@@ -236,18 +258,22 @@ fn decide(evidence: &mut Evidence, error: Option<&AwsError>, now: Timestamp) {
     }
     let previous = std::mem::take(&mut status.conditions);
     let mut c = Conditions::new(&previous, generation, now);
-    ready(&mut c, &status.volumes, status.request.as_ref(), error);
+    ready(&mut c, &status.volumes, status.request.as_ref(), standing);
     status.conditions = c.done();
 }
 
-fn ready(c: &mut Conditions<'_>, volumes: &[VolumeSnapshot], request: Option<&Request>, error: Option<&AwsError>) {
+fn ready(c: &mut Conditions<'_>, volumes: &[VolumeSnapshot], request: Option<&Request>, standing: Standing<'_>) {
     let count = ebs_snapshots::progress(volumes);
     let bad: Vec<String> = volumes
         .iter()
         .filter(|v| !matches!(v.state.as_str(), "pending" | "completed"))
         .map(|v| format!("{} is {}", v.snapshot_id, v.state))
         .collect();
-    if let Some(error) = error {
+    if let Standing::Suspended = standing {
+        let what = "its Quarantine is suspended (spec.suspend): nothing is written to AWS, so no snapshot is asked for";
+        c.set(READY, "False", "Suspended", what);
+        c.set(STALLED, "True", "Suspended", what);
+    } else if let Standing::Refused(error) = standing {
         let dead_end = matches!(error.class, Class::Denied | Class::Terminal | Class::NotFound);
         c.set(READY, "False", error.class.reason(), error.to_string());
         c.set(if dead_end { STALLED } else { RECONCILING }, "True", error.class.reason(), error.to_string());

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use anyhow::ensure;
-use firebreak_crds::{HolderState, Incident};
+use firebreak_crds::{Evidence, HolderState, Incident, get_condition};
+use firebreak_tests::eventually::eventually;
 use firebreak_tests::sight;
-use firebreak_tests::world::{World, standard_policy, uid};
+use firebreak_tests::world::{SOON, World, standard_policy, uid};
 use kube::ResourceExt;
 use kube::api::DeleteParams;
 use serde_json::json;
@@ -193,10 +194,28 @@ async fn a_suspended_quarantine_is_watched_but_not_touched() {
     assert_eq!(status.drift_count, 0, "nothing was put back: {status:#?}");
     let said = status.actions.iter().find(|a| a.name == "isolateNetwork").unwrap();
     assert!(said.message.contains(&interfaces[0]), "which interface is open: {said:?}");
+    assert!(said.wanted.as_ref().is_some_and(|w| w.isolate_network.is_some()), "what is asked for: {said:?}");
+    world.until("inc", "EvidencePreserved", "True").await;
+    let before = sight::snapshots(&world.aws).await.unwrap();
+    world.declare("late", "Contain", json!({})).await;
+    until_evidence_waits(&world).await;
+    assert_eq!(sight::snapshots(&world.aws).await.unwrap(), before, "evidence is written to AWS, too");
 
     world.steer(id, json!({ "suspend": false })).await;
     world.until("inc", "Contained", "True").await;
     sight::isolated(&world.aws, interfaces).await.unwrap();
+    world.until("late", "EvidencePreserved", "True").await;
+    assert_eq!(sight::snapshots(&world.aws).await.unwrap().len(), 2 * before.len());
+}
+
+async fn until_evidence_waits(world: &World<'_>) {
+    eventually("evidence waits", SOON, async || {
+        let evidence = world.evidence().await;
+        let ready = |e: &Evidence| get_condition(&e.status.as_ref()?.conditions, "Ready").map(|c| c.reason.clone());
+        ensure!(evidence.iter().filter_map(ready).any(|reason| reason == "Suspended"), "{evidence:#?}");
+        Ok(())
+    })
+    .await;
 }
 
 #[tokio::test]
