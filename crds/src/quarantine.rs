@@ -204,6 +204,10 @@ pub struct ActionStatus {
     /// The action, as the policy names it.
     #[schemars(length(max = 64))]
     pub name: String,
+    /// What its holders ask for together, the stricter of each parameter. Absent where nobody asks any more and it stays in force,
+    /// and for Firebreak's own marks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted: Option<ContainAction>,
     /// Where it stands.
     pub state: ActionState,
     /// Since when it has stood there.

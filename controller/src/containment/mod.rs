@@ -1,6 +1,6 @@
 //! Containment: one file per action, each with what it observes, its pure plan, its merge and how it is undone.
 //!
-//! `ACTIONS` below is the one list. Adding an action touches its own file, the policy type in `crds/`, and this list.
+//! `actions!` in `wanted` is the one list. Adding an action touches its own file, the policy type in `crds/`, and that list.
 
 mod adopt;
 mod beside;
@@ -48,7 +48,7 @@ pub use ledger::{Ledger, LedgerError};
 pub use plan::Verdict;
 pub use residual::{Residual, all as residuals, session_of};
 pub use second_copy::{Keys, SecondCopy, is_of_copy};
-pub use wanted::{DESTRUCTIVE, Wanted, digest, grow, holds_digest, name_of, wanted};
+pub use wanted::{DESTRUCTIVE, Wanted, asked_of, digest, grow, holds_digest, name_of, wanted};
 
 pub use isolate_network::prepare_group;
 pub use revoke_instance_role::{NAME as REVOKE_INSTANCE_ROLE, prepare_profile};

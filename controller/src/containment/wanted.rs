@@ -89,6 +89,15 @@ macro_rules! actions {
             ContainAction { $($field: either_or_both(a.$field.as_ref(), b.$field.as_ref())),* }
         }
 
+        /// The action of that name alone.
+        fn only(actions: &ContainAction, name: &str) -> Option<ContainAction> {
+            $(if name == <$action>::NAME {
+                let field = actions.$field.clone()?;
+                return Some(ContainAction { $field: Some(field), ..ContainAction::default() });
+            })*
+            None
+        }
+
         /// Adds the action of that name, as it is kept when nobody asks for it any more.
         fn keep(actions: &mut ContainAction, name: &str) {
             $(if name == <$action>::NAME {
@@ -107,6 +116,10 @@ macro_rules! actions {
             })*
             Err("there is no action of this name".into())
         }
+
+        /// Every action's name.
+        #[cfg(test)]
+        pub const NAMES: &[&str] = &[$(<$action>::NAME),*];
 
         /// The name of the one action that an item has.
         #[must_use]
@@ -148,9 +161,19 @@ pub const DESTRUCTIVE: [&str; 2] = [Stop::NAME, Terminate::NAME];
 /// before the last lets go.
 #[must_use]
 pub fn wanted<'a>(holders: &'a [Holder], recorded: impl Iterator<Item = &'a String>) -> Vec<Wanted> {
-    let mut sum = holders.iter().flat_map(|h| &h.actions).fold(ContainAction::default(), |sum, a| merge(&sum, a));
+    let mut sum = asked(holders);
     recorded.for_each(|key| keep(&mut sum, action_of(key)));
     all_of(sum)
+}
+
+fn asked(holders: &[Holder]) -> ContainAction {
+    holders.iter().flat_map(|h| &h.actions).fold(ContainAction::default(), |sum, a| merge(&sum, a))
+}
+
+/// What the holders together ask for of the action of that name; None where nobody does.
+#[must_use]
+pub fn asked_of(holders: &[Holder], name: &str) -> Option<ContainAction> {
+    only(&asked(holders), name)
 }
 
 fn either_or_both<P: Merge>(a: Option<&P>, b: Option<&P>) -> Option<P> {

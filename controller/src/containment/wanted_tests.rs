@@ -22,6 +22,22 @@ fn what_any_holder_asks_for_is_wanted_in_its_stricter_form() {
 }
 
 #[test]
+fn what_the_status_says_is_wanted_is_what_the_holders_ask_for() {
+    let holders =
+        [example::holder("1", "a", vec![isolate(Never), deny_all()]), example::holder("2", "b", vec![isolate(Always)])];
+    assert_eq!(asked_of(&holders, "isolateNetwork"), Some(isolate(Always)));
+    assert_eq!(asked_of(&holders, "denyAll"), Some(deny_all()));
+    assert_eq!((asked_of(&holders, "deactivateAccessKeys"), asked_of(&holders, "tagResource")), (None, None));
+}
+
+#[test]
+fn every_action_has_a_row_in_the_docs() {
+    let docs = include_str!("../../../docs/actions.md");
+    let missing: Vec<_> = NAMES.iter().filter(|name| !docs.contains(&format!("\n| `{name}` | "))).collect();
+    assert!(missing.is_empty(), "docs/actions.md: {missing:?}");
+}
+
+#[test]
 fn what_is_on_record_stays_wanted_though_nobody_asks_for_it() {
     for (keys, expected) in [
         (vec!["isolateNetwork/eni-1", "isolateNetwork/eni-2"], vec!["isolateNetwork"]),

@@ -61,7 +61,14 @@ fn refused(reason: &'static str) -> Target {
 }
 
 pub fn in_state(name: &str, state: ActionState) -> ActionStatus {
-    ActionStatus { name: name.into(), state, since: clock::time(now()), message: String::new(), undone: vec![] }
+    ActionStatus {
+        name: name.into(),
+        wanted: None,
+        state,
+        since: clock::time(now()),
+        message: String::new(),
+        undone: vec![],
+    }
 }
 
 pub fn quarantine(

@@ -11,7 +11,7 @@ use k8s_openapi::jiff::Timestamp;
 use crate::aws::Class;
 use crate::clock;
 use crate::conditions::{Conditions, bounded};
-use crate::containment::{Adopted, LedgerError, Report, TAG_RESOURCE, holds_digest, problems_of_given};
+use crate::containment::{Adopted, LedgerError, Report, TAG_RESOURCE, asked_of, holds_digest, problems_of_given};
 use crate::controllers::reconcile_requested;
 use crate::events::{self, Events};
 
@@ -139,6 +139,7 @@ fn actions(quarantine: &Quarantine, seen: &Seen, now: Timestamp) -> Vec<ActionSt
     let untouched =
         quarantine.status.iter().flat_map(|s| &s.actions).filter(|a| !seen.reports.iter().any(|r| r.name == a.name));
     list.extend(untouched.cloned());
+    list.iter_mut().for_each(|a| a.wanted = asked_of(&quarantine.spec.holders, &a.name));
     list
 }
 
@@ -163,7 +164,7 @@ fn action(quarantine: &Quarantine, seen: &Seen, report: &Report, now: Timestamp)
         _ => (state, message),
     };
     let since = before.filter(|b| b.state == state).map_or_else(|| clock::time(now), |b| b.since.clone());
-    ActionStatus { name: report.name.into(), state, since, message: bounded(message, 2000), undone }
+    ActionStatus { name: report.name.into(), wanted: None, state, since, message: bounded(message, 2000), undone }
 }
 
 /// The mark counts for nothing.
