@@ -162,7 +162,9 @@ fn said(case: &Case, look: &Look) -> String {
     }
     let first = case.recorded::<Original>(SystemsManager::NAME).map(|o| o.open).unwrap_or_default();
     let first = if first.is_empty() { String::new() } else { format!(" (at first there was {})", named(&first)) };
-    format!("no session is open and no command goes on{first}; {AGAIN}")
+    format!(
+        "no session is open and no command waits or goes on, but for what AWS is cancelling and lists no more{first}; {AGAIN}"
+    )
 }
 
 fn named(open: &[String]) -> String {

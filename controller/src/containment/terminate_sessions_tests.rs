@@ -74,7 +74,7 @@ fn what_comes_later_is_drift_with_the_name_of_who_did_it() {
 #[test]
 fn in_force_it_says_what_stops_the_next_one() {
     let message = contain(&known(), &look(&[], &[])).verdict.message;
-    assert!(message.starts_with("no session is open and no command goes on; "), "{message}");
+    assert!(message.starts_with("no session is open and no command waits or goes on, "), "{message}");
     for word in ["ssm:StartSession", "ssm:SendCommand", "isolateNetwork", "revokeInstanceRole", "contain that principal"] {
         assert!(message.contains(word), "{word}: {message}");
     }
