@@ -13,6 +13,9 @@ const LAG: Duration = Duration::from_secs(10);
 /// So long it is remembered what a release said when it ended: Incidents that let go tell it, and their status keeps it.
 const SAID: Duration = Duration::from_mins(10);
 
+/// So long it is remembered who would be cut off with a resource. What waits is looked at again before that.
+const KNOWN: Duration = Duration::from_mins(10);
+
 /// What is remembered of one object.
 #[derive(Clone, Debug)]
 pub struct Memo {
@@ -45,6 +48,7 @@ pub struct Memory {
     memos: Mutex<HashMap<String, Memo>>,
     said: Mutex<HashMap<String, (Instant, String)>>,
     keys: Mutex<HashMap<String, KeyUser>>,
+    cut_off: Mutex<HashMap<String, (Instant, Vec<String>)>>,
 }
 
 impl Memory {
@@ -101,6 +105,21 @@ impl Memory {
     #[must_use]
     pub fn learnt(&self, key: &str) -> Option<KeyUser> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    /// Remembers who would be cut off with the resource of that Quarantine. Whether that is news.
+    pub fn learn_cut_off(&self, quarantine: &str, who: &[String]) -> bool {
+        let mut known = self.cut_off.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, (at, _)| at.elapsed() < KNOWN);
+        let before = known.insert(quarantine.to_owned(), (Instant::now(), who.to_vec()));
+        before.is_none_or(|(_, before)| before != who)
+    }
+
+    /// Who would be cut off with the resource of that Quarantine, and how long ago AWS said so.
+    #[must_use]
+    pub fn cut_off(&self, quarantine: &str) -> Option<(Duration, Vec<String>)> {
+        let known = self.cut_off.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(quarantine).map(|(at, who)| (at.elapsed(), who.clone())).filter(|(age, _)| *age < KNOWN)
     }
 
     /// Forgets an object that is gone.

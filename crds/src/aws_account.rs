@@ -5,6 +5,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::ResourceKind;
+
 /// What Kubernetes itself refuses in a selector. Refused here too, since one that cannot be read allows no namespace.
 const SELECTOR_IS_VALID: &str = "!has(self.matchExpressions) || self.matchExpressions.all(e, \
     e.operator in ['In', 'NotIn'] ? has(e.values) && e.values.size() > 0 : \
@@ -63,6 +65,9 @@ pub struct AwsAccountSpec {
     /// What must never be touched.
     #[serde(default)]
     pub protected: Protected,
+    /// What waits for other people's approval though no policy says so.
+    #[serde(default)]
+    pub approvals: AccountApprovals,
     /// Limits against mistakes.
     #[serde(default)]
     pub limits: Limits,
@@ -120,6 +125,60 @@ pub struct Protected {
     #[serde(default)]
     #[schemars(length(max = 256), inner(length(min = 1, max = 2048), regex(pattern = r"^(arn:|\*)")))]
     pub arns: Vec<String>,
+    /// Tags of targets that need an approval before anything is done to them. An attacker can write tags: one counts only if it was
+    /// seen on the resource before the Incident was created (`status.protectedByTag`).
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    pub tags: Vec<ProtectedTag>,
+}
+
+/// A tag of EC2 instances, IAM users or roles.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ProtectedTag {
+    /// Its key.
+    #[schemars(length(min = 1, max = 128))]
+    pub key: String,
+    /// Its value; nothing stands for any characters here.
+    #[serde(default)]
+    #[schemars(length(max = 256))]
+    pub value: String,
+}
+
+/// What waits for other people's approval though no policy says so, and how many of whom must give it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AccountApprovals {
+    /// Whether what would cut many others off waits.
+    #[serde(default)]
+    pub wide_blast_radius: WideBlastRadius,
+    /// How many people.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 5))]
+    pub count: i32,
+    /// A Kubernetes group: only its members' approvals count, given on its behalf. Absent: anybody's but the requester's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub group: Option<String>,
+}
+
+impl Default for AccountApprovals {
+    fn default() -> Self {
+        Self { wide_blast_radius: WideBlastRadius::default(), count: one(), group: None }
+    }
+}
+
+fn one() -> i32 {
+    1
+}
+
+/// Whether what would cut many others off waits for approval: docs/approvals.md says of which targets that is so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum WideBlastRadius {
+    /// It waits.
+    #[default]
+    Required,
+    /// It goes at once, and nothing is read to find out.
+    NotRequired,
 }
 
 /// Limits against mistakes.
@@ -164,6 +223,30 @@ pub struct AwsAccountStatus {
     #[serde(default)]
     #[schemars(length(max = 1000))]
     pub residual_denies: Vec<ResidualDeny>,
+    /// What carries a tag of `protected.tags`, and since when that is known.
+    #[serde(default)]
+    #[schemars(length(max = 1000))]
+    pub protected_by_tag: Vec<ProtectedByTag>,
+}
+
+/// A resource that carries a tag of `protected.tags`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProtectedByTag {
+    /// The kind of resource.
+    pub kind: ResourceKind,
+    /// The region; absent for IAM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub region: Option<String>,
+    /// The instance id, or the name of the user or the role.
+    #[schemars(length(max = 128))]
+    pub id: String,
+    /// The tag's key.
+    #[schemars(length(max = 128))]
+    pub key: String,
+    /// When Firebreak first saw it there.
+    pub since: Time,
 }
 
 /// A security group without rules, one per VPC.

@@ -310,6 +310,17 @@ fn account(more: &Value) -> Value {
 }
 
 #[test]
+fn by_default_one_person_of_any_group_approves_what_no_policy_names() {
+    let spec: firebreak_crds::AwsAccountSpec = serde_json::from_value(account(&json!({}))).unwrap();
+    let bare: firebreak_crds::AwsAccountSpec = serde_json::from_value(account(&json!({"approvals": {}}))).unwrap();
+    let expected = json!({"wideBlastRadius": "Required", "count": 1});
+    for approvals in [spec.approvals, bare.approvals] {
+        assert_eq!(serde_json::to_value(approvals).unwrap(), expected);
+    }
+    assert_eq!(spec_schema::<AwsAccount>()["properties"]["approvals"]["default"], expected, "what the API server fills in");
+}
+
+#[test]
 fn an_account_keeps_its_id_and_its_role_is_in_it() {
     let role = |arn: &str| account(&json!({"assumeRole": {"roleArn": arn}}));
     judge::<AwsAccount>(vec![

@@ -174,6 +174,14 @@ class Corrections(unittest.TestCase):
             found = self.ec2.describe_instances(Filters=by(name, value))["Reservations"]
             self.assertEqual([i["InstanceId"] for r in found for i in r["Instances"]], [instance])
 
+    def test_instances_are_found_by_their_profile(self):
+        instance, _ = self.instance(self.group("web")), self.instance(self.group("other"))
+        profile = self.iam.create_instance_profile(InstanceProfileName="web")["InstanceProfile"]["Arn"]
+        self.ec2.associate_iam_instance_profile(InstanceId=instance, IamInstanceProfile={"Arn": profile})
+        for value, expected in [(profile, [instance]), (profile + "x", [])]:
+            found = self.ec2.describe_instances(Filters=by("iam-instance-profile.arn", value))["Reservations"]
+            self.assertEqual([i["InstanceId"] for r in found for i in r["Instances"]], expected)
+
     def test_group_in_use_cannot_be_deleted(self):
         used, named, free = self.group("used"), self.group("named"), self.group("free")
         instance = self.instance(used)

@@ -24,9 +24,9 @@ pub use instance_role::{
 #[cfg(test)]
 pub use model::AttachedVolume;
 pub use model::{
-    ClassicBalancer, Credential, ElasticAddress, Group, Identity, Instance, InstanceProtection, Interface, LoginProfile,
-    Marked, Membership, MetadataOptions, OpenCommand, OpenSession, Peer, Principal, PublicAddress, Registration, RouteTable,
-    Rule, ScalingGroup, Snapshot, Target, TargetGroup, User, VpcWays, Ways,
+    Carrier, ClassicBalancer, Credential, ElasticAddress, Group, Identity, Instance, InstanceProtection, Interface,
+    LoginProfile, Marked, Membership, MetadataOptions, OpenCommand, OpenSession, Peer, Principal, PublicAddress,
+    Registration, RouteTable, Rule, ScalingGroup, Snapshot, Target, TargetGroup, User, VpcWays, Ways,
 };
 pub use own_instance::own_instance;
 pub use permissions::iam_policy;

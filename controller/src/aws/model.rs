@@ -103,6 +103,8 @@ pub struct Interface {
     pub addresses: Vec<PublicAddress>,
     /// How many IPv6 addresses it has.
     pub ipv6: usize,
+    /// Whether it passes on what is not its own: its `SourceDestCheck` is off.
+    pub forwards: bool,
 }
 
 /// A public IPv4 address of an interface.
@@ -213,7 +215,7 @@ impl Rule {
     }
 }
 
-/// A route table, as far as ways out go.
+/// A route table, as far as ways out, instances and interfaces go.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RouteTable {
     /// The VPC.
@@ -227,6 +229,8 @@ pub struct RouteTable {
     /// What its routes go through where AWS tracks every flow: `nat-...`, `tgw-...`, `eigw-...`, and `vpce-...` of a Gateway Load
     /// Balancer or a Network Firewall.
     pub tracked: BTreeSet<String>,
+    /// The interfaces, and the instances, that routes go to.
+    pub through: Vec<String>,
 }
 
 /// What no security group stops, as far as it can be seen. Only told: it may be some minutes old.
@@ -260,7 +264,7 @@ pub struct Membership {
     pub protected: bool,
 }
 
-/// An Auto Scaling group, as far as taking an instance in goes.
+/// An Auto Scaling group, as far as taking an instance in or out goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScalingGroup {
     /// How many instances it wants.
@@ -269,6 +273,10 @@ pub struct ScalingGroup {
     pub max: i32,
     /// Whether it is being deleted.
     pub deleting: bool,
+    /// The ids of its instances that are in service.
+    pub in_service: Vec<String>,
+    /// The processes that somebody suspended: `Launch`, ...
+    pub suspended: Vec<String>,
 }
 
 /// What a target group has registered: given back exactly so.
@@ -297,6 +305,8 @@ pub struct Target {
     pub registered: bool,
     /// Whether it was taken out and serves what is open.
     pub draining: bool,
+    /// Whether it passes its health checks, or AWS makes none.
+    pub healthy: bool,
 }
 
 /// A target group.
@@ -445,6 +455,8 @@ pub struct Identity {
     pub boundary: Option<String>,
     /// Of a role: the text of its trust policy.
     pub trust: Option<String>,
+    /// Of a role: when it last made a call, as far as AWS has noticed.
+    pub last_used: Option<Timestamp>,
 }
 
 impl Identity {
@@ -488,6 +500,19 @@ pub struct Marked {
     pub policies: Vec<String>,
     /// The tags.
     pub tags: BTreeMap<String, String>,
+}
+
+/// A resource that carries a tag that its account protects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Carrier {
+    /// What it is.
+    pub kind: ResourceKind,
+    /// The region; None for IAM.
+    pub region: Option<String>,
+    /// The instance id, or the name of the user or the role.
+    pub id: String,
+    /// The tag's key.
+    pub key: String,
 }
 
 /// That an IAM user has a console password.

@@ -37,6 +37,7 @@ const READS: &[&str] = &[
     "iam:ListAccessKeys",
     "iam:ListAttachedRolePolicies",
     "iam:ListAttachedUserPolicies",
+    "iam:ListInstanceProfilesForRole",
     "iam:ListRolePolicies",
     "iam:ListSSHPublicKeys",
     "iam:ListServiceSpecificCredentials",

@@ -11,6 +11,8 @@ mod marks;
 mod profiles;
 mod selected;
 mod ssm;
+mod tagged;
+mod usage;
 mod ways;
 
 use std::collections::{BTreeSet, HashMap};

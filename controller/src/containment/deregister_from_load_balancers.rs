@@ -174,7 +174,8 @@ impl Look {
     fn set(&mut self, arn: &str, targets: &[Registration], registered: bool) {
         let Some(group) = self.groups.iter_mut().find(|g| g.arn == arn) else { return };
         group.targets.retain(|t| !targets.contains(&t.registration));
-        let target = |r: &Registration| Target { registration: r.clone(), registered, draining: !registered };
+        let target =
+            |r: &Registration| Target { registration: r.clone(), registered, draining: !registered, healthy: false };
         group.targets.extend(targets.iter().map(target));
     }
 }

@@ -11,7 +11,7 @@ fn registration(id: &str, port: i32) -> Registration {
 }
 
 fn target(id: &str, port: i32) -> Target {
-    Target { registration: registration(id, port), registered: true, draining: false }
+    Target { registration: registration(id, port), registered: true, ..Target::default() }
 }
 
 fn draining(id: &str, port: i32) -> Target {

@@ -33,7 +33,7 @@ fn rejoining(mut case: Case) -> Case {
 fn look(state: Option<&str>) -> Look {
     let instance = Some(Instance { id: "i-1".into(), state: "running".into(), ..Instance::default() });
     let membership = state.map(|state| Membership { group: GROUP.into(), state: state.into(), protected: false });
-    Look { instance, membership, group: Some(ScalingGroup { desired: 1, max: 2, deleting: false }) }
+    Look { instance, membership, group: Some(ScalingGroup { desired: 1, max: 2, ..ScalingGroup::default() }) }
 }
 
 fn protected(mut look: Look) -> Look {
@@ -168,7 +168,7 @@ fn protect_call(protect: bool) -> Call {
 #[test]
 fn a_group_without_room_is_a_conflict_that_says_why() {
     for state in [None, Some("Standby")] {
-        let look = Look { group: Some(ScalingGroup { desired: 2, max: 2, deleting: false }), ..look(state) };
+        let look = Look { group: Some(ScalingGroup { desired: 2, max: 2, ..ScalingGroup::default() }), ..look(state) };
         let plan = AutoScaling::release(&rejoining(recorded()), &look);
         assert!(plan.is_done() && plan.verdict.state == ActionState::Conflict, "{plan:?}");
         let message = &plan.verdict.message;

@@ -1,6 +1,7 @@
 //! The AwsAccount controller: checks the way in, makes isolation groups ahead, and ends denies whose time is over.
 
 mod deleting;
+mod tagged;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -135,6 +136,7 @@ async fn use_it(ctx: &Ctx, account: &AwsAccount, status: &mut AwsAccountStatus) 
     if account.spec.prepare.isolation_groups == IsolationGroups::AllVpcs {
         status.isolation_groups = prepare(ctx, account, &session).await?;
     }
+    status.protected_by_tag = tagged::look(&session, account, &status.protected_by_tag).await?;
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 mod access_key;
 mod approval;
+mod blast_radius;
 mod deleting;
 mod dry_run;
 mod evidence;
@@ -56,21 +57,33 @@ pub async fn reconcile(incident: Arc<Incident>, ctx: Arc<Ctx>) -> Result<Action,
     }
     let (mut targets, mut notes) = (resolve::all(&ctx, &incident, &known).await, Notes::default());
     notes.again = targets.iter().any(|t| t.resolved.as_ref().is_err_and(|r| r.reason == protection::UNKNOWN));
+    let due = if incident.spec.mode == Mode::Release { Vec::new() } else { blast_radius::due(&ctx, &targets) };
+    let contains = incident.spec.mode == Mode::Contain && !incident.spec.suspend;
+    if !contains {
+        blast_radius::look(&ctx, &incident, &due).await; // nothing waits for it
+    }
+    let looking = async { contains && blast_radius::look(&ctx, &incident, &due).await };
     let acting = async {
         gate::apply(&ctx, &incident, &mut targets, &mut notes).await;
         act(&ctx, &api, (*incident).clone(), &targets, &mut notes).await
     };
     // what is known is held meanwhile; what is found out is written first, and held then
-    let (acted, chosen) = if plans {
-        (acting.boxed().await, known.clone())
+    let (acted, chosen, news) = if plans {
+        (acting.boxed().await, known.clone(), false)
     } else {
-        futures::join!(acting.boxed(), selector::look(&ctx, &incident, &known).boxed())
+        futures::join!(acting.boxed(), selector::look(&ctx, &incident, &known).boxed(), looking.boxed())
     };
     if !plans {
         notes.selectors = chosen.records(&given(&incident, &targets, &notes));
     }
+    let acted = acted?;
+    let chosen_before = incident.status.as_ref().map(|s| &s.selectors[..]).unwrap_or_default();
+    if news && notes.selectors == chosen_before {
+        return Ok(Action::requeue(Duration::ZERO)); // what was looked at is held now, or waits
+    }
     targets.extend(chosen.open(&known, &incident));
-    report(&ctx, &api, &acted?, &targets, &notes).await
+    let wait = report(&ctx, &api, &acted, &targets, &notes).await?;
+    Ok(if news { Action::requeue(Duration::ZERO) } else { wait })
 }
 
 /// What waited for an approval until now.

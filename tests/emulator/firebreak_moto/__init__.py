@@ -31,6 +31,7 @@ CORRECTIONS = [
     instances.spot_instances_have_no_protection,
     instances.metadata_options_not_named_are_kept,
     filters.instances_by_network_interface,
+    filters.instances_by_profile,
     groups.group_in_use_cannot_be_deleted,
     snapshots.snapshots_are_pending_first,
     balancers.targets_have_ports_and_drain,

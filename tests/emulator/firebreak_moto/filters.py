@@ -19,6 +19,12 @@ def instances_by_network_interface():
         utils.filter_dict_attribute_mapping[name] = attribute
 
 
+def instances_by_profile():
+    """AWS: DescribeInstances filters by the ARN of the instance profile. moto: not implemented."""
+    Instance.filter_value_profile = property(lambda instance: (instance.iam_instance_profile or {}).get("Arn"))
+    utils.filter_dict_attribute_mapping["iam-instance-profile.arn"] = "filter_value_profile"
+
+
 def of_all_interfaces(values):
     """A getter of an instance that collects `values` over its interfaces."""
     return lambda instance: [value for nic in instance.nics.values() for value in values(nic)]

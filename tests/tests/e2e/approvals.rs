@@ -102,14 +102,14 @@ async fn what_needs_approval_waits_for_a_second_person_and_all_else_goes_at_once
     world.declare("of-nobody", "Plan", json!({})).await; // the admission policy judges an Approval with each Incident of the namespace
     world.declare("inc", "Contain", json!({ "requestedBy": ADMIN, "authors": ["arthur"] })).await;
     let waiting = world.until("inc", "Approved", "False").await;
-    world.until("inc", "Contained", "True").await;
+    world.until_reason("inc", "Contained", "AwaitingApproval").await;
     world.until_reason("inc", "Stalled", "AwaitingApproval").await;
     all_else_in_force(&world).await;
     let status = asked(&waiting);
     assert_eq!((status.required, status.group.as_deref()), (1, Some(LEADS)));
     assert_eq!((status.actions, status.approved_by), (vec!["deactivateAccessKeys".to_owned()], vec![]));
     let target = world.until_target("inc", 1, |t| t.message.contains("deactivateAccessKeys waits for approval")).await;
-    assert_eq!(target.contained, "True");
+    assert_eq!(target.contained, "False", "what was asked for is not all in force");
     until_looked_at(&world).await;
     assert_eq!(active_keys(&world).await, 2);
 

@@ -10,6 +10,7 @@ mod answers;
 mod approvals;
 mod arns;
 mod balancers;
+mod blast_radius;
 mod console;
 mod conversion;
 mod credentials;

@@ -63,7 +63,10 @@ fn membership(i: autoscaling::AutoScalingInstanceDetails) -> Membership {
 
 /// A group that is being deleted, and so has a status, takes nobody in.
 fn group(g: &autoscaling::AutoScalingGroup) -> ScalingGroup {
+    let in_service = g.instances().iter().filter(|i| i.lifecycle_state == Some(autoscaling::LifecycleState::InService));
     ScalingGroup {
+        in_service: in_service.filter_map(|i| i.instance_id.clone()).collect(),
+        suspended: g.suspended_processes().iter().filter_map(|p| p.process_name.clone()).collect(),
         desired: g.desired_capacity.unwrap_or_default(),
         max: g.max_size.unwrap_or_default(),
         deleting: g.status.is_some(),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use aws_sdk_ec2::operation::describe_instance_attribute::DescribeInstanceAttributeOutput;
 use aws_sdk_ec2::types::{self as ec2, Filter};
+use futures::future::try_join_all;
 
 use super::{Read, absent, error, timestamp};
 use crate::aws::call::shutdown_behavior;
@@ -123,8 +124,10 @@ impl Session {
 
     /// The route tables of VPCs.
     pub async fn route_tables(&self, region: &str, vpcs: Vec<String>) -> Read<Vec<RouteTable>> {
-        let read = describe_route_tables(self.ec2(region)?, vpcs);
-        self.measured("ec2:DescribeRouteTables", read).await
+        let reader = &self.region(region)?.routes;
+        let read = try_join_all(vpcs.into_iter().map(|vpc| reader.read(vpc)));
+        let found = self.measured("ec2:DescribeRouteTables", read).await?;
+        Ok(found.into_iter().flatten().flat_map(|tables| tables.to_vec()).collect())
     }
 
     /// The ids of the VPCs of a region.
@@ -287,6 +290,7 @@ fn interface(n: ec2::NetworkInterface) -> Interface {
         addresses: public_addresses(&n),
         private: n.private_ip_address.clone().unwrap_or_default(),
         ipv6: n.ipv6_addresses().len(),
+        forwards: n.source_dest_check == Some(false),
         instance: n.attachment.as_ref().and_then(|a| a.instance_id.clone()),
         groups: n.groups().iter().filter_map(|g| g.group_id.clone()).collect(),
         id: n.network_interface_id.unwrap_or_default(),
@@ -351,6 +355,7 @@ fn route_table(t: ec2::RouteTable) -> RouteTable {
         subnets: t.associations().iter().filter_map(|a| a.subnet_id.clone()).collect(),
         internet: t.routes().iter().any(|r| r.gateway_id.as_deref().is_some_and(|g| g.starts_with("igw-"))),
         tracked: t.routes().iter().filter_map(tracked).map(str::to_owned).collect(),
+        through: t.routes().iter().flat_map(|r| [&r.network_interface_id, &r.instance_id]).flatten().cloned().collect(),
         vpc: t.vpc_id.unwrap_or_default(),
     }
 }

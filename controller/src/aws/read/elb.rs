@@ -89,6 +89,7 @@ fn target(t: v2::types::TargetHealthDescription) -> Target {
     Target {
         registered: !gone && health.state != Some(State::Draining),
         draining: health.state == Some(State::Draining),
+        healthy: matches!(health.state, Some(State::Healthy | State::Unavailable)),
         registration: Registration {
             id: description.id.unwrap_or_default(),
             port: description.port,

@@ -161,13 +161,14 @@ impl Session {
 
 fn user(u: aws_sdk_iam::types::User) -> User {
     let boundary = u.permissions_boundary.and_then(boundary);
-    User { id: u.user_id, arn: u.arn, tags: tags(u.tags), boundary, trust: None }
+    User { id: u.user_id, arn: u.arn, tags: tags(u.tags), boundary, ..User::default() }
 }
 
 pub(super) fn role(r: aws_sdk_iam::types::Role) -> Identity {
     let boundary = r.permissions_boundary.and_then(boundary);
     let trust = r.assume_role_policy_document.as_deref().map(decoded);
-    Identity { id: r.role_id, arn: r.arn, tags: tags(r.tags), boundary, trust }
+    let last_used = r.role_last_used.and_then(|used| used.last_used_date).and_then(timestamp);
+    Identity { id: r.role_id, arn: r.arn, tags: tags(r.tags), boundary, trust, last_used }
 }
 
 fn tags(tags: Option<Vec<aws_sdk_iam::types::Tag>>) -> BTreeMap<String, String> {

@@ -78,7 +78,7 @@ impl Simulated for LoadBalancers {
                 let (registration, place) = (registration(*id, *port), GROUPS[*n]);
                 for group in aws.groups.iter_mut().filter(|g| g.arn == place) {
                     group.targets.retain(|t| t.registration != registration);
-                    group.targets.push(Target { registration: registration.clone(), registered: true, draining: false });
+                    group.targets.push(Target { registration: registration.clone(), registered: true, ..Target::default() });
                 }
             }
             BalancingAttack::Register(..) => {}
@@ -164,7 +164,7 @@ prop_compose! {
         for (group, id, port, registered) in targets.into_iter().filter(|_| there) {
             let registration = registration(id, port);
             groups[group].targets.retain(|t| t.registration != registration);
-            groups[group].targets.push(Target { registration, registered, draining: !registered });
+            groups[group].targets.push(Target { registration, registered, draining: !registered, healthy: false });
         }
         let instances = (classic && there).then(|| ID.to_owned()).into_iter().collect();
         let classic = vec![ClassicBalancer { name: "old".into(), instances }];

@@ -165,7 +165,7 @@ prop_compose! {
         let membership = member.filter(|_| there).map(|(state, protected)| {
             Membership { group: GROUPS[0].into(), state: STATES[state].into(), protected }
         });
-        Look { instance, membership, group: Some(ScalingGroup { desired, max: 2, deleting: false }) }
+        Look { instance, membership, group: Some(ScalingGroup { desired, max: 2, ..ScalingGroup::default() }) }
     }
 }
 
@@ -223,7 +223,7 @@ proptest! {
     ) {
         let instance = Some(Instance { state: "running".into(), ..Instance::default() });
         let membership = Some(Membership { group: GROUPS[0].into(), state: "InService".into(), protected });
-        let aws = Look { instance, membership, group: Some(ScalingGroup { desired: 1, max: 9, deleting: false }) };
+        let aws = Look { instance, membership, group: Some(ScalingGroup { desired: 1, max: 9, ..ScalingGroup::default() }) };
         let before = aws.membership.clone();
         let mut simulation = simulation(aws, params, rejoin);
         let verdict = simulation.life(&scripts.map(|s| calm(&s)), None);

@@ -7,16 +7,18 @@ use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashSet};
 
 use firebreak_crds::conditions::APPROVED;
-use firebreak_crds::{Approval, ApprovalPolicy, ApprovalStatus, ContainAction, Incident};
+use firebreak_crds::{Approval, ApprovalStatus, ContainAction, Incident};
 use kube::ResourceExt;
 use serde_json::json;
 
 use super::resolve::{Refusal, Resolved, Target};
 use crate::conditions::Conditions;
-use crate::containment::{digest, grow, name_of};
+use crate::containment::{DESTRUCTIVE, digest, grow, name_of};
 
 /// What nobody does alone, whatever the policy says: nothing brings a terminated instance back.
 const ALWAYS: [&str; 1] = ["terminateInstance"];
+/// The name of no action: what all of a target's must clear.
+const ALL: &str = "";
 /// The reason of what waits for people.
 pub const AWAITING: &str = "AwaitingApproval";
 /// As many approvers as the status has room for.
@@ -25,23 +27,78 @@ const SHOWN: usize = 64;
 /// What there is to approve.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
-    /// For the status.
+    /// For the status: of several bars, the first that is not cleared.
     pub status: ApprovalStatus,
     /// The actions that need approval and are not held yet as the plan has them.
     pub new: Vec<&'static str>,
     /// So many instances of selectors are not held at all before.
     pub instances: usize,
+    /// Whether approvals let any of them go.
+    pub goes: bool,
+    open: Vec<Bar>,
+    waiting: Vec<&'static str>,
 }
 
 impl Asked {
+    /// `new`: the actions that are not held yet, with their bars.
+    fn of(status: ApprovalStatus, open: Vec<Bar>, new: &[(&'static str, Vec<Bar>)]) -> Self {
+        let is_open = |(_, bars): &&(&'static str, Vec<Bar>)| bars.iter().any(|bar| open.contains(bar));
+        let waiting: BTreeSet<&'static str> = new.iter().filter(is_open).map(|(n, _)| *n).collect();
+        let goes = !new.iter().all(|n| is_open(&n));
+        let new: BTreeSet<&'static str> = new.iter().map(|(n, _)| *n).collect();
+        let (new, waiting) = (new.into_iter().collect(), waiting.into_iter().collect());
+        Self { status, new, instances: 0, goes, waiting, open }
+    }
+
     /// Whether as many people as are needed have approved.
     pub fn enough(&self) -> bool {
-        i32::try_from(self.status.approved_by.len()).is_ok_and(|n| n >= self.status.required)
+        self.open.is_empty()
     }
 
     /// The actions that wait.
     pub fn waiting(&self) -> &[&'static str] {
-        if self.enough() { &[] } else { &self.new }
+        &self.waiting
+    }
+
+    fn is_open(&self, bars: &[Bar]) -> bool {
+        bars.iter().any(|bar| self.open.contains(bar))
+    }
+}
+
+/// How many people must approve, and on whose behalf.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Bar {
+    count: i32,
+    group: Option<String>,
+}
+
+impl Bar {
+    /// Whether whoever clears it clears the other too.
+    fn implies(&self, other: &Self) -> bool {
+        self.count >= other.count && (other.group.is_none() || self.group == other.group)
+    }
+
+    fn is_cleared_by(&self, people: &[String]) -> bool {
+        i32::try_from(people.len()).is_ok_and(|n| n >= self.count)
+    }
+}
+
+/// What an action of this name must clear for this target; none: it goes. What waits though the policy does not say so must
+/// clear the account's bar, and the policy's where it has one.
+fn bars(target: &Resolved, name: &str) -> Vec<Bar> {
+    let caused = of_a_selector(target).is_some() || target.causes.iter().any(|c| c.concerns(name));
+    let unasked = caused || ALWAYS.contains(&name);
+    let policy = target.approvals.as_ref();
+    if !unasked && !policy.is_some_and(|p| p.actions.iter().any(|a| a == name)) {
+        return Vec::new();
+    }
+    let policy = policy.map(|p| Bar { count: p.count, group: p.group.clone() });
+    let account = &target.account.spec.approvals;
+    let account = unasked.then(|| Bar { count: account.count, group: account.group.clone() });
+    match (policy, account) {
+        (Some(policy), Some(account)) if policy.implies(&account) => vec![policy],
+        (Some(policy), Some(account)) if account.implies(&policy) => vec![account],
+        (policy, account) => policy.into_iter().chain(account).collect(),
     }
 }
 
@@ -55,31 +112,27 @@ pub fn asked<A: Borrow<Approval>>(
 ) -> Option<Asked> {
     let resolved: Vec<(&Resolved, &Vec<ContainAction>)> =
         targets.iter().zip(held).filter_map(|(t, held)| t.resolved.as_ref().ok().map(|r| (r, held))).collect();
-    let needing = |r: &Resolved| r.actions.iter().map(name_of).filter(|n| waits(r, n)).collect::<Vec<_>>();
-    let actions: BTreeSet<&str> = resolved.iter().flat_map(|(r, _)| needing(r)).collect();
-    if actions.is_empty() {
-        return None;
-    }
-    let new: BTreeSet<&str> = resolved.iter().flat_map(|(r, held)| hold_back(&r.actions, held, |n| waits(r, n)).1).collect();
-    let instances = resolved.iter().filter(|(r, _)| of_a_selector(r).is_some()).count();
-    let policy = resolved.iter().find_map(|(r, _)| r.approvals.as_ref());
-    let group = policy.and_then(|p| p.group.clone());
     let digest = digest(&resolved.iter().map(|(r, _)| (r.resource.clone(), r.actions.clone())).collect::<Vec<_>>());
-    let mut by = who(incident, &digest, group.as_deref(), approvals);
-    by.truncate(SHOWN);
-    let status = ApprovalStatus {
-        digest,
-        required: policy.map_or(1, |p| p.count),
-        group,
-        actions: actions.into_iter().map(str::to_owned).collect(),
-        approved_by: by,
-    };
-    Some(Asked { status, new: new.into_iter().collect(), instances })
-}
-
-/// Whether an action of this name needs approval for this target.
-fn waits(target: &Resolved, name: &str) -> bool {
-    of_a_selector(target).is_some() || needed(target.approvals.as_ref(), name)
+    let (mut actions, mut all, mut new) = (BTreeSet::new(), Vec::new(), Vec::new());
+    for (target, held) in &resolved {
+        for (name, bars) in target.actions.iter().map(name_of).map(|n| (n, bars(target, n))).filter(|(_, b)| !b.is_empty()) {
+            actions.insert(name);
+            bars.into_iter().for_each(|bar| add(&mut all, bar));
+        }
+        let waits = hold_back(&target.actions, held, |n| !bars(target, n).is_empty()).1;
+        new.extend(waits.into_iter().map(|n| (n, bars(target, n))));
+    }
+    let by = |bar: &Bar| who(incident, &digest, bar.group.as_deref(), approvals);
+    let open: Vec<Bar> = all.iter().filter(|bar| !bar.is_cleared_by(&by(bar))).cloned().collect();
+    let Some(shown) = open.first().or(all.first()) else { return given_before(incident, &digest, approvals) };
+    let everybody = || all.iter().flat_map(by).collect::<BTreeSet<_>>().into_iter().collect();
+    let mut approved_by: Vec<String> = if open.is_empty() { everybody() } else { by(shown) };
+    approved_by.truncate(SHOWN);
+    let actions = actions.into_iter().map(str::to_owned).collect();
+    let (required, group) = (shown.count, shown.group.clone());
+    let status = ApprovalStatus { digest: digest.clone(), required, group, actions, approved_by };
+    let instances = resolved.iter().filter(|(r, _)| of_a_selector(r).is_some()).count();
+    Some(Asked { instances, ..Asked::of(status, open, &new) })
 }
 
 /// Why all that is to be done to an instance that a selector chose needs approval.
@@ -87,9 +140,19 @@ fn of_a_selector(target: &Resolved) -> Option<&'static str> {
     target.chosen.as_ref().and_then(|c| c.awaits)
 }
 
-/// Whether an action of this name needs approval.
-pub fn needed(policy: Option<&ApprovalPolicy>, name: &str) -> bool {
-    ALWAYS.contains(&name) || policy.is_some_and(|p| p.actions.iter().any(|a| a == name))
+fn add(all: &mut Vec<Bar>, bar: Bar) {
+    if !all.contains(&bar) {
+        all.push(bar);
+    }
+}
+
+/// What was asked for and given, of a plan that is the same still: that it was approved stays said when all of it is held.
+fn given_before<A: Borrow<Approval>>(incident: &Incident, digest: &str, approvals: &[A]) -> Option<Asked> {
+    let before = incident.status.as_ref()?.approval.as_ref().filter(|a| a.digest == digest)?;
+    let approved_by = who(incident, digest, before.group.as_deref(), approvals);
+    let bar = Bar { count: before.required, group: before.group.clone() };
+    let status = ApprovalStatus { approved_by, ..before.clone() };
+    bar.is_cleared_by(&status.approved_by).then(|| Asked::of(status, Vec::new(), &[]))
 }
 
 /// Whose approvals count: of this very Incident and plan, on behalf of the policy's group, by others than its authors. An
@@ -143,15 +206,9 @@ fn changes_nothing(held: &ContainAction, asked: &ContainAction) -> bool {
 
 /// Takes what waits for approval out of what each target asks for; all else goes at once.
 pub fn take_out(targets: &mut [Target], held: &[Vec<ContainAction>], asked: Option<&Asked>) {
-    let waiting = asked.map(Asked::waiting).unwrap_or_default();
     for (target, held) in targets.iter_mut().zip(held) {
         let Ok(target) = &mut target.resolved else { continue };
-        let (now, waiting) = hold_back(&target.actions, held, |n| waiting.contains(&n) && waits(target, n));
-        if !waiting.is_empty() {
-            let why = of_a_selector(target).map(|why| format!(": {why}")).unwrap_or_default();
-            let what = format!("{} waits for approval{why}: the condition Approved says how to give it", waiting.join(", "));
-            target.waiting.push(Refusal::new(AWAITING, what));
-        }
+        let now = without(target, held, asked);
         if of_a_selector(target).is_some() && now.is_empty() {
             target.evidence.clear(); // asked for with the hold: nobody may fill an account with snapshots
         }
@@ -159,13 +216,38 @@ pub fn take_out(targets: &mut [Target], held: &[Vec<ContainAction>], asked: Opti
     }
 }
 
+/// Says what waits, and takes nothing out: for a plan.
+pub fn tell(targets: &mut [Target], held: &[Vec<ContainAction>], asked: Option<&Asked>) {
+    for (target, held) in targets.iter_mut().zip(held) {
+        let Ok(target) = &mut target.resolved else { continue };
+        without(target, held, asked);
+    }
+}
+
+/// What goes without approval. Notes the rest: of a target that stays open until then, nobody may read that it is contained.
+fn without(target: &mut Resolved, held: &[ContainAction], asked: Option<&Asked>) -> Vec<ContainAction> {
+    let waits = |n: &str| asked.is_some_and(|asked| asked.is_open(&bars(target, n)));
+    let (now, waiting) = hold_back(&target.actions, held, waits);
+    if waiting.is_empty() {
+        return now;
+    }
+    let causes = target.causes.iter().filter(|c| waiting.iter().any(|n| c.concerns(n))).map(|c| c.why.clone());
+    let causes: Vec<String> = causes.collect();
+    let chosen = of_a_selector(target).map(|why| format!(": {why}")).unwrap_or_default();
+    let since = if causes.is_empty() { String::new() } else { format!(", since {}", causes.join("; ")) };
+    let why = chosen + &since;
+    let what = format!("{} waits for approval{why}: the condition Approved says how to give it", waiting.join(", "));
+    target.open = waiting.iter().any(|n| !DESTRUCTIVE.contains(n) && !held.iter().any(|h| name_of(h) == *n));
+    target.waiting.push(Refusal::new(AWAITING, what));
+    now
+}
+
 /// The instances that waited for this approval and have it, with the keys of the selectors that chose them.
 pub fn given(targets: &[Target], asked: Option<&Asked>) -> HashSet<(String, String)> {
-    if !asked.is_some_and(Asked::enough) {
-        return HashSet::new();
-    }
+    let Some(asked) = asked else { return HashSet::new() };
     let resolved = targets.iter().filter_map(|t| t.resolved.as_ref().ok());
-    let chosen = resolved.filter(|r| of_a_selector(r).is_some()).filter_map(|r| Some((r, r.chosen.as_ref()?)));
+    let waited = resolved.filter(|r| of_a_selector(r).is_some());
+    let chosen = waited.filter(|r| !asked.is_open(&bars(r, ALL))).filter_map(|r| Some((r, r.chosen.as_ref()?)));
     chosen.map(|(r, choice)| (choice.selector.clone(), r.resource.id.clone())).collect()
 }
 

@@ -1,13 +1,16 @@
 use std::sync::Arc;
 
 use firebreak_crds::conditions::READY;
-use firebreak_crds::{ApprovalSpec, ApprovedIncident, SeverTrackedConnections, get_condition};
+use firebreak_crds::{
+    AccountApprovals, ApprovalPolicy, ApprovalSpec, ApprovedIncident, SeverTrackedConnections, get_condition,
+};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::from_value;
 
 use super::super::selector::Choice;
 use super::*;
 use crate::containment::example::{self, deny_all, isolate, keys_off};
+use crate::controllers::incident::blast_radius::Cause;
 
 /// An Incident that alice asked for.
 pub fn incident() -> Incident {
@@ -29,7 +32,9 @@ pub fn target(actions: Vec<ContainAction>, approvals: Option<ApprovalPolicy>) ->
         evidence: vec![],
         release: firebreak_crds::ReleasePolicy::default(),
         approvals,
+        causes: vec![],
         waiting: vec![],
+        open: false,
         chosen: None,
     };
     Target { resource: Some(example::user()), resolved: Ok(resolved) }
@@ -135,11 +140,102 @@ fn nothing_is_asked_where_nothing_needs_it() {
 
 #[test]
 fn termination_needs_approval_whatever_the_policy_says() {
+    let needed = |policy, name| {
+        let [Target { resolved: Ok(target), .. }] = [target(vec![], policy)] else { panic!("resolved") };
+        !bars(&target, name).is_empty()
+    };
     assert!(needed(None, "terminateInstance"));
-    assert!(needed(Some(&policy(1, "denyAll", None)), "terminateInstance"));
-    assert!(needed(Some(&policy(1, "denyAll", None)), "denyAll"));
-    assert!(!needed(Some(&policy(1, "denyAll", None)), "deactivateAccessKeys"));
+    assert!(needed(Some(policy(1, "denyAll", None)), "terminateInstance"));
+    assert!(needed(Some(policy(1, "denyAll", None)), "denyAll"));
+    assert!(!needed(Some(policy(1, "denyAll", None)), "deactivateAccessKeys"));
     assert!(!needed(None, "denyAll"));
+}
+
+/// A target of whose actions these wait though the policy does not say so, in an account that asks for so many of a group.
+fn unasked(policy: Option<ApprovalPolicy>, count: i32, group: Option<&str>) -> [Target; 1] {
+    let mut target = target(vec![deny_all(), keys_off()], policy);
+    let resolved = target.resolved.as_mut().unwrap();
+    resolved.causes = vec![Cause::of(Some(&["denyAll"]), "it is dear to many")];
+    let account = Arc::make_mut(&mut resolved.account);
+    account.spec.approvals = AccountApprovals { count, group: group.map(str::to_owned), ..AccountApprovals::default() };
+    [target]
+}
+
+#[test]
+fn what_waits_unasked_must_clear_the_bar_of_the_account_and_that_of_the_policy() {
+    let leads = |count| Some(policy(count, "deactivateAccessKeys", Some("leads")));
+    let bar = |count, group: &str| Bar { count, group: (!group.is_empty()).then(|| group.to_owned()) };
+    for (what, targets, expected) in [
+        ("nobody says more", unasked(None, 1, None), vec![bar(1, "")]),
+        ("the account says more", unasked(None, 2, Some("owners")), vec![bar(2, "owners")]),
+        ("the policy says more", unasked(leads(2), 1, None), vec![bar(2, "leads")]),
+        ("the account asks for more of the same", unasked(leads(1), 2, Some("leads")), vec![bar(2, "leads")]),
+        ("each has a group", unasked(leads(1), 1, Some("owners")), vec![bar(1, "leads"), bar(1, "owners")]),
+        ("one has a group, the other more people", unasked(leads(1), 2, None), vec![bar(1, "leads"), bar(2, "")]),
+    ] {
+        let [Target { resolved: Ok(target), .. }] = &targets else { panic!("resolved") };
+        assert_eq!(bars(target, "denyAll"), expected, "{what}");
+        let of_policy: Vec<Bar> = target.approvals.iter().map(|p| bar(p.count, "leads")).collect();
+        assert_eq!(
+            bars(target, "deactivateAccessKeys"),
+            of_policy,
+            "{what}: the account has no say in what is the policy's"
+        );
+    }
+}
+
+#[test]
+fn each_action_goes_when_its_own_bars_are_cleared() {
+    let targets = unasked(Some(policy(1, "deactivateAccessKeys", Some("leads"))), 1, Some("owners"));
+    let (incident, digest) = (incident(), digest_of(&targets));
+    let by = |name: &str, group: &str| {
+        let mut approval = approval(name, &digest);
+        approval.spec.groups = vec![group.into()];
+        approval
+    };
+    let (lead, owner) = (by("bob", "leads"), by("olga", "owners"));
+    for (what, given, waiting, goes, shown) in [
+        ("nobody's", vec![], vec!["deactivateAccessKeys", "denyAll"], false, "leads"),
+        ("a lead's", vec![lead.clone()], vec!["denyAll"], true, "owners"),
+        ("an owner's", vec![owner.clone()], vec!["deactivateAccessKeys", "denyAll"], false, "leads"),
+        ("both", vec![lead, owner], vec![], true, "leads"),
+    ] {
+        let asked = ask(&incident, &targets, &given);
+        assert_eq!((asked.waiting(), asked.goes), (&*waiting, goes), "{what}");
+        assert_eq!((asked.status.group.as_deref(), asked.enough()), (Some(shown), waiting.is_empty()), "{what}");
+        let mut targets = targets.clone();
+        take_out(&mut targets, &[vec![]], Some(&asked));
+        let [Target { resolved: Ok(left), .. }] = &targets else { panic!("resolved") };
+        assert_eq!(left.actions.len(), 2 - waiting.len(), "{what}");
+    }
+}
+
+#[test]
+fn that_it_was_approved_stays_said_when_nothing_waits_any_more() {
+    let targets = unasked(None, 1, Some("leads"));
+    let mut incident = incident();
+    let before = ask(&incident, &targets, &[]).status;
+    let given = [approval("bob", &before.digest)];
+    incident.status = Some(firebreak_crds::IncidentStatus { approval: Some(before), ..Default::default() });
+    let plain = [target(vec![deny_all(), keys_off()], None)];
+    let said = asked(&incident, &plain, &[vec![]], &given).unwrap();
+    assert_eq!(
+        (said.enough(), said.goes, said.waiting(), &said.status.approved_by[..]),
+        (true, false, &[][..], &["bob".to_owned()][..])
+    );
+    assert_eq!(asked::<Approval>(&incident, &plain, &[vec![]], &[]), None, "it goes by itself now: nobody approved it");
+    let other = [target(vec![deny_all()], None)];
+    assert_eq!(asked(&incident, &other, &[vec![]], &given), None, "another plan");
+}
+
+#[test]
+fn why_it_waits_is_said_and_a_plan_takes_nothing_out() {
+    let mut targets = unasked(None, 1, None);
+    let asked = ask(&incident(), &targets, &[]);
+    tell(&mut targets, &[vec![]], Some(&asked));
+    let [Target { resolved: Ok(told), .. }] = &targets else { panic!("resolved") };
+    let message = "denyAll waits for approval, since it is dear to many: the condition Approved says how to give it";
+    assert_eq!((told.actions.len(), told.waiting[0].message.as_str()), (2, message));
 }
 
 #[test]
@@ -165,12 +261,33 @@ fn only_what_needs_approval_is_taken_out_until_it_is_given() {
     take_out(&mut targets, &[vec![]], Some(&missing));
     let [Target { resolved: Ok(waits), .. }] = &targets else { panic!("resolved") };
     assert_eq!((&waits.actions, waits.waiting[0].reason), (&vec![deny_all()], AWAITING));
+    assert!(waits.open, "nobody may read that it is contained");
 
     let mut targets = of_the_leads();
     let given = ask(&incident(), &targets, &[approval("bob", &digest)]);
     take_out(&mut targets, &[vec![]], Some(&given));
     let [Target { resolved: Ok(goes), .. }] = &targets else { panic!("resolved") };
     assert_eq!((&goes.actions, goes.waiting.len()), (&vec![deny_all(), keys_off()], 0));
+    assert!(!goes.open);
+}
+
+#[test]
+fn what_only_destroys_or_grows_stricter_leaves_nothing_open_meanwhile() {
+    use SeverTrackedConnections::{Always, Auto};
+    let terminate: ContainAction = from_value(json!({ "terminateInstance": {} })).unwrap();
+    let isolation = || Some(policy(1, "isolateNetwork", None));
+    for (what, asks, held, open) in [
+        ("an isolation that is not held", vec![isolate(Auto)], vec![], true),
+        ("one that is to be stricter", vec![isolate(Always)], vec![isolate(Auto)], false),
+        ("a termination", vec![isolate(Auto), terminate], vec![isolate(Auto)], false),
+    ] {
+        let mut targets = [target(asks, isolation())];
+        let held = [held];
+        let asked = asked::<Approval>(&incident(), &targets, &held, &[]);
+        take_out(&mut targets, &held, asked.as_ref());
+        let [Target { resolved: Ok(waits), .. }] = &targets else { panic!("resolved") };
+        assert_eq!((waits.waiting.len(), waits.open), (1, open), "{what}");
+    }
 }
 
 #[test]

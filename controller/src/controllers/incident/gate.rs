@@ -14,7 +14,7 @@ use kube::{Api, ResourceExt};
 
 use super::approval::{self, Asked};
 use super::resolve::{Refusal, Resolved, Target};
-use super::{Notes, evidence, holds};
+use super::{Notes, blast_radius, evidence, holds};
 use crate::containment::DESTRUCTIVE;
 use crate::controllers::evidence::is_complete;
 use crate::controllers::{Ctx, Error, kube};
@@ -30,12 +30,15 @@ pub async fn apply(ctx: &Ctx, incident: &Incident, targets: &mut [Target], notes
     if incident.spec.mode == Mode::Release {
         return;
     }
+    blast_radius::note(ctx, incident, targets);
     let held: Vec<Vec<ContainAction>> = targets.iter().map(|t| held(ctx, incident, t)).collect();
     notes.approval = asked(ctx, incident, targets, &held, notes).await;
     if incident.spec.mode == Mode::Contain {
         approval::take_out(targets, &held, notes.approval.as_ref());
         await_evidence(ctx, incident, targets, &held, notes).await;
         notes.waiting = first(targets);
+    } else {
+        approval::tell(targets, &held, notes.approval.as_ref());
     }
 }
 
@@ -56,9 +59,8 @@ async fn asked(
 ) -> Option<Asked> {
     let namespace = incident.namespace();
     let known = ctx.stores.approvals.state_filter(|a| a.namespace() == namespace);
-    let mut asked = approval::asked(incident, targets, held, &known)?;
-    let goes = asked.enough() && !asked.new.is_empty();
-    if incident.spec.mode != Mode::Contain || !goes {
+    let asked = approval::asked(incident, targets, held, &known)?;
+    if incident.spec.mode != Mode::Contain || !asked.goes {
         return Some(asked);
     }
     let api = Api::<Approval>::namespaced(ctx.client.clone(), &namespace.unwrap_or_default());
@@ -67,8 +69,7 @@ async fn asked(
         Err(error) => {
             tracing::warn!(incident = %incident.name_any(), %error, "nothing is approved until that is known");
             notes.again = true;
-            asked.status.approved_by.clear();
-            Some(asked)
+            approval::asked::<Approval>(incident, targets, held, &[])
         }
     }
 }

@@ -32,7 +32,9 @@ fn target(actions: Vec<firebreak_crds::ContainAction>) -> Resolved {
         evidence: vec![],
         release: ReleasePolicy::default(),
         approvals: None,
+        causes: vec![],
         waiting: vec![],
+        open: false,
         chosen: None,
     }
 }

@@ -50,7 +50,9 @@ pub fn found(resource: Resource) -> Target {
         evidence: vec![],
         release: firebreak_crds::ReleasePolicy::default(),
         approvals: None,
+        causes: vec![],
         waiting: vec![],
+        open: false,
         chosen: None,
     };
     Target { resource: Some(resource), resolved: Ok(resolved) }
@@ -410,6 +412,42 @@ fn an_incident_of_which_an_action_waits_is_contained_but_not_ready() {
         assert_eq!(says(&status, READY), format!("False {reason}"));
         let (in_a_dead_end, under_way) = (says(&status, STALLED) != "absent", says(&status, RECONCILING) != "absent");
         assert_eq!((in_a_dead_end, under_way), (stalled, !stalled), "{reason}");
+    }
+}
+
+#[test]
+fn what_goes_but_is_not_held_yet_is_not_contained() {
+    use firebreak_crds::SeverTrackedConnections::{Always, Auto, Never};
+    let mut target = found(example::instance());
+    for (what, actions, mode, expected) in [
+        ("as it is held", vec![isolate(Auto)], Mode::Contain, "True Enforced"),
+        ("a weaker one changes nothing", vec![isolate(Never)], Mode::Contain, "True Enforced"),
+        ("stricter", vec![isolate(Always)], Mode::Contain, "False Containing"),
+        ("more", vec![isolate(Auto), example::protect()], Mode::Contain, "False Containing"),
+        ("less", vec![], Mode::Contain, "True Enforced"),
+        ("more, but frozen", vec![isolate(Auto), example::protect()], Mode::Plan, "True Enforced"),
+    ] {
+        target.resolved.as_mut().unwrap().actions = actions;
+        let status = look(&incident(mode), std::slice::from_ref(&target), &world(vec![contained_instance()]));
+        assert_eq!(says(&status, CONTAINED), expected, "{what}");
+    }
+    let mut suspended = incident(Mode::Contain);
+    suspended.spec.suspend = true;
+    target.resolved.as_mut().unwrap().actions = vec![example::protect()];
+    let status = look(&suspended, &[target], &world(vec![contained_instance()]));
+    assert_eq!(says(&status, CONTAINED), "True Enforced", "suspended: nothing new goes");
+}
+
+#[test]
+fn a_target_that_stays_open_until_somebody_approves_is_not_contained() {
+    let (mut target, notes) = awaiting(approval::AWAITING);
+    target.resolved.as_mut().unwrap().open = true;
+    for mode in [Mode::Contain, Mode::Plan] {
+        let targets = std::slice::from_ref(&target);
+        let status = status(&incident(mode), targets, &notes, &world(vec![contained_instance()]), now());
+        assert_eq!(says(&status, CONTAINED), "False AwaitingApproval", "{mode:?}");
+        assert_eq!(says(&status, STALLED), "True AwaitingApproval", "{mode:?}");
+        assert_eq!(status.contained.as_deref(), Some("0/1"), "{mode:?}");
     }
 }
 

@@ -14,12 +14,14 @@ use kube::ResourceExt;
 use kube::core::{Selector, SelectorExt};
 use kube::runtime::reflector::ObjectRef;
 
+use super::blast_radius::Cause;
 use super::selector::{self, Choice, Chosen, Selection};
 use super::{access_key, protection};
 use crate::controllers::Ctx;
 use crate::stores::Stores;
 
 /// One target of an Incident.
+#[derive(Clone, Debug)]
 pub struct Target {
     /// The resource; None where its account is not known.
     pub resource: Option<Resource>,
@@ -42,8 +44,12 @@ pub struct Resolved {
     pub release: ReleasePolicy,
     /// What the policy lets nobody do alone.
     pub approvals: Option<ApprovalPolicy>,
+    /// Why actions wait for approval though the policy does not say so.
+    pub causes: Vec<Cause>,
     /// Why some of the policy's actions are not in `actions` yet.
     pub waiting: Vec<Refusal>,
+    /// Whether any that waits for approval would cut it off: it is not contained meanwhile.
+    pub open: bool,
     /// The selector that chose it.
     pub chosen: Option<Choice>,
 }
@@ -295,7 +301,9 @@ fn policy(ctx: &Ctx, incident: &Incident, resource: &Resource, account: &Arc<Aws
         evidence,
         release: spec.release.clone(),
         approvals: spec.approvals.clone(),
+        causes: Vec::new(),
         waiting: Vec::new(),
+        open: false,
         chosen: None,
     })
 }

@@ -11,14 +11,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
+use super::approval::AWAITING;
 use super::report::{UNDER_WAY, World};
-use super::resolve::{Refusal, Target};
+use super::resolve::{Refusal, Resolved, Target};
 use super::selector::NOT_OBSERVED;
 use super::{Notes, holds};
 use crate::aws::Principal;
 use crate::clock;
 use crate::conditions::bounded;
-use crate::containment::{holds_digest, name_of, session_of};
+use crate::containment::{grow, holds_digest, name_of, session_of};
 
 /// So many targets stand in the status; of more than that, those that need somebody first.
 const ROWS: usize = 100;
@@ -143,7 +144,13 @@ fn row(about: &About<'_>, t: &Target) -> TargetStatus {
     let quarantine = world.quarantines.get(&name).filter(|q| q.spec.holders.iter().any(|h| h.uid == about.uid));
     let note = about.notes.get(name.as_str());
     if let Some(quarantine) = quarantine {
-        let (contained, reason, message) = containment(incident, quarantine);
+        let (contained, reason, message) = match (containment(incident, quarantine), &t.resolved) {
+            (("True", ..), Ok(target)) if !is_held(incident, target, quarantine) => {
+                ("False", "Containing".into(), "a change is not held yet".into())
+            }
+            (("True", _, message), Ok(target)) if target.open => ("False", AWAITING.into(), message),
+            (contained, _) => contained,
+        };
         let refusal = t.resolved.as_ref().err().map(|r| format!("{}; it stays contained until release", r.message));
         let waiting = t.resolved.iter().flat_map(|r| &r.waiting).map(|w| w.message.clone());
         let all = [Some(message), note.map(|n| n.message.clone()), refusal].into_iter().flatten().chain(waiting);
@@ -160,7 +167,9 @@ fn row(about: &About<'_>, t: &Target) -> TargetStatus {
             target(t.resource.clone(), contained, *reason, message.clone())
         }
         _ if incident.spec.mode == Mode::Plan => {
-            target(t.resource.clone(), "False", "PlanOnly", planned(about, t.resource.as_ref()))
+            let waiting = t.resolved.iter().flat_map(|r| &r.waiting).map(|w| w.message.clone());
+            let all: Vec<String> = [planned(about, t.resource.as_ref())].into_iter().chain(waiting).collect();
+            target(t.resource.clone(), "False", "PlanOnly", all.join("; "))
         }
         _ if incident.spec.suspend => target(t.resource.clone(), "False", "Suspended", "spec.suspend: no new holds"),
         _ => target(t.resource.clone(), "False", "Containing", "the hold is being made"),
@@ -171,6 +180,14 @@ fn row(about: &About<'_>, t: &Target) -> TargetStatus {
 fn planned(about: &About<'_>, resource: Option<&Resource>) -> String {
     let problem = resource.and_then(|r| about.problems.get(r.arn().as_str()));
     problem.map_or_else(|| "mode is Plan: set Contain to contain it".to_owned(), |p| (*p).clone())
+}
+
+/// Whether all that goes for a target is in this Incident's entry, as far as it may be. What was approved a moment ago is not in
+/// the Quarantine that is known here.
+fn is_held(incident: &Incident, target: &Resolved, quarantine: &Quarantine) -> bool {
+    let takes = incident.spec.mode == Mode::Contain && !incident.spec.suspend;
+    let held = holds::actions(incident, &quarantine.spec.holders);
+    !takes || grow(&held, &target.actions).0 == held
 }
 
 /// Whether the target is contained for this holder: its Quarantine's status speaks of the holds as they are now, and every
