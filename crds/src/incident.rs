@@ -25,6 +25,7 @@ use crate::{Ec2SelectorTarget, NameRef, Resource, SelectorStatus};
     printcolumn(name = "MODE", type_ = "string", json_path = ".spec.mode"),
     printcolumn(name = "CONTAINED", type_ = "string", json_path = ".status.contained"),
     printcolumn(name = "EVIDENCE", type_ = "string", json_path = ".status.evidence"),
+    printcolumn(name = "APPROVED", type_ = "string", json_path = r#".status.conditions[?(@.type=="Approved")].status"#),
     printcolumn(name = "SEVERITY", type_ = "string", json_path = ".spec.severity"),
     printcolumn(name = "READY", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp"),
