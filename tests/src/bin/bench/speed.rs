@@ -27,13 +27,19 @@ const THOROUGH: &str = include_str!("../../../../examples/21-containment-policy-
 #[derive(Clone, Copy)]
 enum How {
     Firebreak,
+    /// Where the account wants to know first who depends on a target, which is the default.
+    Asking,
     /// With every action.
     Thorough,
     Script,
 }
 
-const HOW: [(How, &str); 3] =
-    [(How::Firebreak, "Firebreak"), (How::Thorough, "Firebreak, every action"), (How::Script, "sequential script")];
+const HOW: [(How, &str); 4] = [
+    (How::Firebreak, "Firebreak"),
+    (How::Asking, "Firebreak, asking first who depends on it"),
+    (How::Thorough, "Firebreak, every action"),
+    (How::Script, "sequential script"),
+];
 
 /// One containment.
 pub struct Run {
@@ -48,17 +54,18 @@ pub struct Run {
 /// The parts of the time to a milestone: until the first read, reading, until the first write, writing.
 type Phases = [Duration; 4];
 
-/// Firebreak, Firebreak with every action, and the script by turns, each time in an AWS account of its own.
-pub async fn measure(plane: &Plane) -> anyhow::Result<[Vec<Run>; 3]> {
+/// Firebreak in three ways, and the script, by turns, each time in an AWS account of its own.
+pub async fn measure(plane: &Plane) -> anyhow::Result<[Vec<Run>; 4]> {
     let mut controller = world::install(plane, crate::controller(), "30s").await?;
     controller.start()?;
-    let mut runs = [const { Vec::new() }; 3];
+    let mut runs = [const { Vec::new() }; 4];
     for run in 1..=RUNS {
         eprintln!("bench: run {run} of {RUNS}");
         for (runs, (how, _)) in runs.iter_mut().zip(HOW) {
             runs.push(match how {
-                How::Firebreak => firebreak(plane, "standard").await?,
-                How::Thorough => firebreak(plane, "thorough").await?,
+                How::Firebreak => firebreak(&scene(plane).await?, "standard").await?,
+                How::Asking => firebreak(&asking(plane).await?, "standard").await?,
+                How::Thorough => firebreak(&scene(plane).await?, "thorough").await?,
                 How::Script => script(plane).await?,
             });
         }
@@ -66,17 +73,16 @@ pub async fn measure(plane: &Plane) -> anyhow::Result<[Vec<Run>; 3]> {
     Ok(runs)
 }
 
-async fn firebreak(plane: &Plane, policy: &str) -> anyhow::Result<Run> {
-    let world = scene(plane).await?;
+async fn firebreak(world: &World<'_>, policy: &str) -> anyhow::Result<Run> {
     let thorough = format!("name: {}", world.policy_name("thorough"));
-    plane.apply(&THOROUGH.replace("name: thorough", &thorough)).await?;
+    world.plane.apply(&THOROUGH.replace("name: thorough", &thorough)).await?;
     let follow = json!({ "policyRef": { "name": world.policy_name(policy) } });
     let incident = serde_json::from_value(world.incident("inc", "Contain", follow))?;
     let before = world.proxy.log().len();
     world.incidents().create(&PostParams::default(), &incident).await?;
     let accepted = Instant::now();
     world.until("inc", "Contained", "True").await;
-    let run = Run::of(&world, accepted, &world.proxy.log().split_off(before)).await?;
+    let run = Run::of(world, accepted, &world.proxy.log().split_off(before)).await?;
     world.proxy.clear();
     world.change("inc", json!({ "mode": "Release" })).await;
     world.until("inc", "Released", "True").await;
@@ -110,6 +116,13 @@ async fn scene(plane: &Plane) -> anyhow::Result<World<'_>> {
     })
     .await;
     world.proxy.delay(DELAY);
+    Ok(world)
+}
+
+/// The same, where who depends on a target is asked first. Nobody does.
+async fn asking(plane: &Plane) -> anyhow::Result<World<'_>> {
+    let world = scene(plane).await?;
+    plane.apply(&world.account(json!({ "approvals": { "wideBlastRadius": "Required" } })).to_string()).await?;
     Ok(world)
 }
 
@@ -149,7 +162,7 @@ fn phases(log: &[Call], since: Instant, end: Option<Instant>, such: impl Fn(&Cal
 }
 
 /// The median of each moment, side by side.
-pub fn print(all: &[Vec<Run>; 3]) {
+pub fn print(all: &[Vec<Run>; 4]) {
     println!("\nEach AWS call takes {} ms longer than the emulator; median of {RUNS} runs.\n", DELAY.as_millis());
     let moments = ["last interface in the isolation group (the cut)", "conversion of tracked flows over"];
     let moments = moments.into_iter().chain(["last key off and denies in place", "snapshots started"]);
