@@ -31,7 +31,7 @@ use tracing::info;
 
 use super::call::{Call, Change};
 use super::error::{AwsError, Class};
-use super::model::Snapshot;
+use super::model::{Principal, Snapshot};
 use super::rate::Priority;
 use super::session::Session;
 use crate::clock;
@@ -166,15 +166,16 @@ impl Actor {
         match Api::<Quarantine>::all(self.kube.clone()).get(name).await {
             Ok(q) if q.uid().as_ref() != Some(uid) => fenced(format!("Quarantine {name} is another one now")),
             Ok(q) if !to_be_released(&q) => fenced(format!("Quarantine {name} is held again")),
-            Ok(_) => self.held_by_no_other(session, call, name).await,
+            Ok(q) => self.held_by_no_other(session, call, &q).await,
             Err(e) => fenced(format!("Quarantine {name} cannot be read: {e}")),
         }
     }
 
     /// An access key can be held by itself, and with its user: who releases one does not switch on what the other keeps off.
-    async fn held_by_no_other(&self, session: &Session, call: &Call, own: &str) -> Result<(), AwsError> {
+    async fn held_by_no_other(&self, session: &Session, call: &Call, own: &Quarantine) -> Result<(), AwsError> {
         let fenced = |why: String| Err(AwsError::fenced(call.operation(), why));
-        for name in call.held_as(&session.account_id).into_iter().filter(|name| name != own) {
+        let declared = Principal::of(&own.spec.resource); // it may have been renamed since
+        for name in call.held_as(&session.account_id, declared.name()).into_iter().filter(|name| *name != own.name_any()) {
             match Api::<Quarantine>::all(self.kube.clone()).get_opt(&name).await {
                 Ok(Some(q)) if !to_be_released(&q) && keeps_keys_off(&q) => {
                     return fenced(format!("Quarantine {name} keeps it off"));

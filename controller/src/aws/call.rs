@@ -474,20 +474,21 @@ impl Call {
         }
     }
 
-    /// The names of the Quarantines by which what it gives back can be held: an access key's own, and its user's.
+    /// The names of the Quarantines by which what it gives back can be held: an access key's own, and its user's, under the name
+    /// that it has and under the one that it was contained with.
     #[must_use]
-    pub fn held_as(&self, account_id: &str) -> Vec<String> {
+    pub fn held_as(&self, account_id: &str, declared: &str) -> Vec<String> {
         let Self::UpdateAccessKey { user, id, active: true } = self else { return Vec::new() };
-        let named = |kind, id: &String| Resource {
+        let named = |kind, id: &str| Resource {
             kind,
             account_ref: NameRef { name: String::new() }, // no part of the name
             account_id: account_id.to_owned(),
             region: None,
-            id: id.clone(),
+            id: id.to_owned(),
             user: None,
         };
-        let held = [named(ResourceKind::AccessKey, id), named(ResourceKind::IamUser, user)];
-        held.iter().map(quarantine_name).collect()
+        let users = [user.as_str(), declared].map(|name| named(ResourceKind::IamUser, name));
+        std::iter::once(named(ResourceKind::AccessKey, id)).chain(users).map(|r| quarantine_name(&r)).collect()
     }
 
     /// Whether a refusal is no failure where the action is in force without it.

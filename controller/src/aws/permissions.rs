@@ -43,6 +43,7 @@ const READS: &[&str] = &[
     "iam:ListServiceSpecificCredentials",
     "iam:ListSigningCertificates",
     "iam:ListUserPolicies",
+    "iam:ListUsers",
     "ssm:DescribeSessions",
     "ssm:ListCommandInvocations",
     "sts:GetAccessKeyInfo",

@@ -2,7 +2,7 @@
 
 use firebreak_crds::{
     Conversion, ConversionState, Holder, HolderState, KeyUser, OnConflict, Quarantine, QuarantineSpec, ReleasePolicy,
-    Resource,
+    Resource, ResourceKind,
 };
 use k8s_openapi::jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -10,8 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::adopt::Adopted;
 use super::beside::Beside;
-use super::given;
 use super::wanted::name_of;
+use super::whereabouts::Whereabouts;
+use super::{deny_all, given};
 use crate::aws::{Identity, Principal};
 
 /// Under this key it is noted that an instance was seen to end; of no action.
@@ -40,6 +41,8 @@ pub struct Case {
     pub holders: Vec<Holder>,
     /// The other Quarantines of the same user.
     pub beside: Vec<Beside>,
+    /// Of a user: under which name it is there now.
+    pub whereabouts: Whereabouts,
     /// When the containment began; where it was adopted, in the cluster that was lost.
     pub since: Timestamp,
     /// `namespace/name` of the first Incident that held.
@@ -55,6 +58,12 @@ impl Case {
     #[must_use]
     pub fn with(self, beside: Vec<Beside>) -> Self {
         Self { beside, ..self }
+    }
+
+    /// The case of a user that is there under this name.
+    #[must_use]
+    pub fn at(self, whereabouts: Whereabouts) -> Self {
+        Self { whereabouts, ..self }
     }
 
     /// The case of a Quarantine as read.
@@ -83,6 +92,7 @@ impl Case {
             release: release_of(spec),
             holders: spec.holders.clone(),
             beside: Vec::new(),
+            whereabouts: Whereabouts::NotAsked,
             incident: spec.holders.first().map(|h| format!("{}/{}", h.namespace, h.name)).unwrap_or_default(),
             partition: partition.to_owned(),
             now,
@@ -92,7 +102,32 @@ impl Case {
     /// The user or role that is contained: what IAM's calls name.
     #[must_use]
     pub fn principal(&self) -> Principal {
+        match &self.whereabouts {
+            Whereabouts::Named(name) => Principal::User(name.clone()),
+            _ => self.declared_principal(),
+        }
+    }
+
+    /// The user or role under the name that it had when it was contained.
+    #[must_use]
+    pub fn declared_principal(&self) -> Principal {
         Principal::of(&self.resource)
+    }
+
+    /// Whether it is a user that is contained, or a key of one.
+    #[must_use]
+    pub fn is_of_a_user(&self) -> bool {
+        matches!(self.resource.kind, ResourceKind::IamUser | ResourceKind::AccessKey)
+    }
+
+    /// The unique id of the contained user, once something is on record.
+    #[must_use]
+    pub fn user_id(&self) -> Option<String> {
+        match self.resource.kind {
+            ResourceKind::IamUser => deny_all::recorded_id(self),
+            ResourceKind::AccessKey if !self.original.is_empty() => self.resource.user.as_ref().map(|u| u.id.clone()),
+            _ => None,
+        }
     }
 
     /// Of an access key: why this user is not its user any more, though it has that user's name.

@@ -21,6 +21,7 @@ use super::case::Case;
 use super::drive::Action;
 use super::given::{no_such_key, reads};
 use super::plan::Plan;
+use super::whereabouts::not_shown;
 use crate::aws::{AwsError, Call, Class, Credential, Outcome, Session, User};
 
 /// Where it is recorded that an access key was found switched on during its containment.
@@ -118,7 +119,8 @@ impl<C: Credentials> Action for C {
     }
 
     fn release(case: &Case, look: &Look) -> Plan {
-        if let Some(why) = look.user.as_ref().and_then(|user| case.another_user(user)) {
+        let Some(user) = &look.user else { return not_shown(case, C::ACTION) };
+        if let Some(why) = case.another_user(user) {
             return another_users(case, &why);
         }
         let mut plan = Plan::default();

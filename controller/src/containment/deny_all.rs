@@ -17,6 +17,7 @@ use super::given::{no_such_key, reads};
 use super::plan::Plan;
 use super::residual;
 use super::tag_resource::is_marked_before;
+use super::whereabouts::not_shown;
 use crate::aws::{AwsError, Call, DENY_POLICY, Identity, Outcome, Session};
 
 /// The inline policy's name.
@@ -108,9 +109,7 @@ impl Action for DenyAll {
     }
 
     fn release(case: &Case, look: &Look) -> Plan {
-        let Some(identity) = &look.identity else {
-            return Plan::done(ActionState::Released, format!("{} no longer exists", case.resource));
-        };
+        let Some(identity) = &look.identity else { return not_shown(case, Self::NAME) };
         let Some(original) = case.recorded::<Original>(Self::NAME) else { return release_unknown(case, look) };
         if original.user_id != identity.id && case.decision.is_none() {
             let why = made_again(case, &original.user_id, &identity.id);
@@ -238,6 +237,11 @@ fn release_unknown(case: &Case, look: &Look) -> Plan {
             boundary::recorded_text(case)
         ),
     )
+}
+
+/// The unique id of who was denied.
+pub(super) fn recorded_id(case: &Case) -> Option<String> {
+    case.recorded::<Original>(DenyAll::NAME).map(|o| o.user_id)
 }
 
 /// The target cannot be found.

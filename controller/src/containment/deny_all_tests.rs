@@ -4,6 +4,7 @@ use super::residual::Residual;
 use super::*;
 use crate::aws::Principal;
 use crate::containment::example;
+use crate::containment::whereabouts::Whereabouts;
 
 const AWS: &str = "arn:aws:iam::aws:policy/AWSDenyAll";
 const ADMIN: &str = "arn:aws:iam::aws:policy/AdministratorAccess";
@@ -181,7 +182,10 @@ fn a_user_that_was_contained_before_this_record_is_contained_and_unknown() {
 #[test]
 fn no_user_is_a_dead_end_and_a_deleted_user_is_released() {
     assert_eq!(DenyAll::contain(&case(), &Empty {}, &Look::default()).verdict.state, ActionState::Failed);
-    assert_eq!(DenyAll::release(&recorded(false), &Look::default()).verdict.state, ActionState::Released);
+    let release = |whereabouts| DenyAll::release(&recorded(false).at(whereabouts), &Look::default()).verdict.state;
+    assert_eq!(release(Whereabouts::Gone), ActionState::Released);
+    assert_eq!(release(Whereabouts::Named("mallory".into())), ActionState::InProgress, "renamed a moment ago");
+    assert_eq!(release(Whereabouts::NotAsked), ActionState::Conflict);
 }
 
 #[test]

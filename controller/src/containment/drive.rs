@@ -18,6 +18,7 @@ use super::ledger::{Ledger, LedgerError};
 use super::plan::{Plan, Verdict};
 use super::quota;
 use super::refused::{self, Refused};
+use super::whereabouts::Whereabouts;
 use crate::aws::{Actor, AwsError, Call, Guard, Outcome, Priority, Session};
 use crate::clock;
 
@@ -118,6 +119,8 @@ pub struct Pass<'a> {
     pub guard: Guard,
     /// The other Quarantines of the same user.
     pub beside: Vec<Beside>,
+    /// Of a user: under which name it is there.
+    pub whereabouts: Whereabouts,
 }
 
 /// What came of one action in one pass.
@@ -232,7 +235,8 @@ impl<A: Action> Running<'_, A> {
 
     async fn case(&self) -> Case {
         let latest = self.pass.ledger.latest().await;
-        Case::of(&latest, &self.pass.session.partition, clock::now()).with(self.pass.beside.clone())
+        let case = Case::of(&latest, &self.pass.session.partition, clock::now());
+        case.with(self.pass.beside.clone()).at(self.pass.whereabouts.clone())
     }
 
     async fn plan(&mut self, look: &A::Look) -> Plan {

@@ -58,6 +58,7 @@ pub fn case(resource: Resource) -> Case {
         release: ReleasePolicy::default(),
         holders: Vec::new(),
         beside: Vec::new(),
+        whereabouts: super::whereabouts::Whereabouts::NotAsked,
         since,
         incident: "security/inc-1".into(),
         partition: "aws".into(),

@@ -37,6 +37,7 @@ mod tag_resource;
 mod terminate_instance;
 mod terminate_sessions;
 mod wanted;
+mod whereabouts;
 
 pub use adopt::{Adopted, Adoption};
 pub use beside::{beside, keeps_keys_off, stays_off};
@@ -49,6 +50,7 @@ pub use plan::Verdict;
 pub use residual::{Residual, all as residuals, session_of};
 pub use second_copy::{Keys, SecondCopy, is_of_copy};
 pub use wanted::{DESTRUCTIVE, Wanted, asked_of, digest, grow, holds_digest, name_of, wanted};
+pub use whereabouts::Whereabouts;
 
 pub use isolate_network::prepare_group;
 pub use revoke_instance_role::{NAME as REVOKE_INSTANCE_ROLE, prepare_profile};

@@ -15,6 +15,7 @@ use super::drive::Action;
 use super::given::{no_such_key, reads};
 use super::plan::Plan;
 use super::tag_resource::is_marked_before;
+use super::whereabouts::not_shown;
 use crate::aws::{AwsError, Call, LoginProfile, Outcome, Session, User};
 
 /// The action.
@@ -52,8 +53,8 @@ impl Action for ConsoleAccess {
     }
 
     async fn look(aws: &Session, case: &Case, _: Option<&Empty>) -> Result<Look, AwsError> {
-        let name = &case.resource.id;
-        let (profile, user) = futures::join!(aws.login_profile(name), aws.user(name));
+        let name = case.principal().name().to_owned();
+        let (profile, user) = futures::join!(aws.login_profile(&name), aws.user(&name));
         Ok(Look { profile: profile?, user: user? })
     }
 
@@ -81,7 +82,7 @@ impl Action for ConsoleAccess {
 
     fn release(case: &Case, look: &Look) -> Plan {
         if look.user.is_none() {
-            return Plan::done(ActionState::Released, "the user no longer exists");
+            return not_shown(case, Self::NAME);
         }
         match look.profile {
             None => Plan::done(ActionState::Released, what_became_of_it(case)),
@@ -121,7 +122,7 @@ fn what_became_of_it(case: &Case) -> &'static str {
 }
 
 fn delete(case: &Case) -> Call {
-    Call::DeleteLoginProfile { user: case.resource.id.clone() }
+    Call::DeleteLoginProfile { user: case.principal().name().to_owned() }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use k8s_openapi::jiff::SignedDuration;
 
 use super::*;
 use crate::containment::example;
+use crate::containment::whereabouts::Whereabouts;
 
 const NAME: &str = "removeConsoleAccess";
 
@@ -100,5 +101,7 @@ fn a_mark_of_an_earlier_containment_makes_the_original_unknown() {
 #[test]
 fn no_user_is_a_dead_end_and_needs_no_release() {
     assert_eq!(ConsoleAccess::contain(&case(), &Empty {}, &Look::default()).verdict.state, ActionState::Failed);
-    assert_eq!(ConsoleAccess::release(&recorded(None), &Look::default()).verdict.state, ActionState::Released);
+    let gone = recorded(None).at(Whereabouts::Gone);
+    assert_eq!(ConsoleAccess::release(&gone, &Look::default()).verdict.state, ActionState::Released);
+    assert_eq!(ConsoleAccess::release(&recorded(None), &Look::default()).verdict.state, ActionState::Conflict);
 }

@@ -14,6 +14,7 @@ use super::drive::{Action, Merge};
 use super::given::no_such_key;
 use super::plan::Plan;
 use super::second_copy::{Keys, SecondCopy, is_of_copy, room};
+use super::whereabouts::not_shown;
 use crate::aws::{AwsError, Call, Outcome, Session};
 
 /// The action's name.
@@ -110,7 +111,8 @@ impl Action for TagResource {
 
     fn release(case: &Case, look: &Look) -> Plan {
         let Some(Tagged { tags, .. }) = look else {
-            return Plan::done(ActionState::Released, "the resource no longer exists");
+            let gone = || Plan::done(ActionState::Released, "the resource no longer exists");
+            return if case.is_of_a_user() { not_shown(case, NAME) } else { gone() };
         };
         let mut plan = Plan::default();
         let original = case.recorded::<Original>(NAME).unwrap_or_default().tags;

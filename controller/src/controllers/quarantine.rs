@@ -22,7 +22,7 @@ use crate::aws::{AwsError, Class, Guard, Session};
 use crate::clock;
 use crate::containment::{
     Adopted, Adoption, Case, Keys, Ledger, LedgerError, Pass, REVOKE_INSTANCE_ROLE, Report, SecondCopy, TAG_RESOURCE,
-    Wanted, beside, wanted,
+    Wanted, Whereabouts, beside, wanted,
 };
 use crate::memory::{Memo, Untold, next_sweep};
 use crate::stores::Stores;
@@ -78,7 +78,8 @@ impl Turn<'_> {
         let before = self.ctx.memory.of(&self.uid);
         let lags = self.ctx.memory.lags(&self.uid);
         let suspended = quarantine.spec.suspend;
-        let Carried { mut reports, quarantine, copy, adopted } = Box::pin(self.carry_out(quarantine, releasing)).await;
+        let Carried { mut reports, quarantine, copy, adopted, renamed } =
+            Box::pin(self.carry_out(quarantine, releasing)).await;
         if let Some(adopted) = adopted {
             report::publish_adopted(&self.ctx.events, &quarantine, &adopted).await;
             return Err(Error::Changed(quarantine.name_any())); // there may be more to carry out than this pass knew of
@@ -93,13 +94,15 @@ impl Turn<'_> {
             return Err(Error::Changed(quarantine.name_any()));
         }
         let unseen_for = memo.seen.elapsed();
-        let seen = Seen { releasing, suspended, lags, interval: self.ctx.drift_interval, unseen_for, reports, copy };
+        let interval = self.ctx.drift_interval;
+        let seen = Seen { releasing, suspended, lags, interval, unseen_for, reports, copy, renamed };
         let acted = quarantine.clone();
         let quarantine = self.tell(quarantine, &seen).await?;
         if releasing && seen.released() {
             let said = quarantine.status.as_ref().and_then(|s| get_condition(&s.conditions, RELEASED));
             self.ctx.memory.released(&quarantine.name_any(), said.map(|c| c.message.clone()).unwrap_or_default());
-            finish::finish(self.ctx, &self.api, &quarantine, self.account.as_deref()).await?;
+            let finished = finish::Finished { quarantine: &quarantine, renamed: seen.renamed.as_deref() };
+            finish::finish(self.ctx, &self.api, &finished, self.account.as_deref()).await?;
             self.ctx.memory.forget(&self.uid);
             return Ok(Action::await_change());
         }
@@ -128,13 +131,19 @@ impl Turn<'_> {
             Err(error) => return Carried::blind(&wanted, &error, quarantine),
         };
         let keys = Keys::read(self.ctx.mac_key_file.as_deref()).await;
+        let case = Case::of(&quarantine, &session.partition, clock::now());
+        let whereabouts = match Whereabouts::of(&case, &session, releasing).await {
+            Ok(whereabouts) => whereabouts,
+            Err(error) => return Carried::blind(&wanted, &error, quarantine),
+        };
+        let renamed = whereabouts.renamed(&case).map(str::to_owned);
         let (name, uid, suspended) = (quarantine.name_any(), self.uid.clone(), quarantine.spec.suspend);
         let beside = beside(&quarantine, || self.ctx.stores.quarantines.state());
         let (ledger, adoption) = (Ledger::new(self.api.clone(), quarantine), Adoption::new(keys.clone()));
         let (actor, session, records) = (&self.ctx.actor, &*session, &ledger);
         let pass = |releasing, guard| {
-            let beside = beside.clone();
-            Pass { session, actor, ledger: records, adoption: &adoption, releasing, suspended, guard, beside }
+            let (beside, whereabouts) = (beside.clone(), whereabouts.clone());
+            Pass { session, actor, ledger: records, adoption: &adoption, releasing, suspended, guard, beside, whereabouts }
         };
         let holding = pass(false, Guard::StillHeld { name: name.clone(), uid: uid.clone() });
         let releases = pass(true, Guard::StillToRelease { name, uid });
@@ -153,7 +162,7 @@ impl Turn<'_> {
             reports.push(Box::pin(mark.run(&pass)).await);
         }
         let copy = CopySeen { digest: digest().await, refused: adoption.refused().map(str::to_owned) };
-        Carried { reports, quarantine: ledger.latest().await, copy, adopted: adoption.done().cloned() }
+        Carried { reports, quarantine: ledger.latest().await, copy, adopted: adoption.done().cloned(), renamed }
     }
 
     async fn session(&self) -> Result<Arc<Session>, AwsError> {
@@ -244,13 +253,15 @@ struct Carried {
     copy: CopySeen,
     /// The record that the pass found in tags.
     adopted: Option<Adopted>,
+    /// The name of a user that has another now than the one under which it was contained.
+    renamed: Option<String>,
 }
 
 impl Carried {
     /// AWS could not be reached at all.
     fn blind(wanted: &[Wanted], error: &AwsError, quarantine: Quarantine) -> Self {
         let reports = wanted.iter().map(|w| Report::unseen(w.name(), error.clone())).collect();
-        Self { reports, quarantine, copy: CopySeen::default(), adopted: None }
+        Self { reports, quarantine, copy: CopySeen::default(), adopted: None, renamed: None }
     }
 }
 

@@ -29,6 +29,7 @@ mod protect;
 mod reach;
 mod refusals;
 mod release;
+mod renamed;
 mod roles;
 mod scaling;
 mod selectors;

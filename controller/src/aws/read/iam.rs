@@ -37,6 +37,21 @@ impl Session {
         self.measured("iam:GetUser", read).await
     }
 
+    /// The name of the user with that unique id, among all of the account; None where there is none.
+    pub async fn name_of_user(&self, id: &str) -> Read<Option<String>> {
+        let read = async {
+            let mut users = self.iam.list_users().into_paginator().page_size(1000).items().send();
+            while let Some(user) = users.next().await {
+                let user = user.map_err(|e| error("iam:ListUsers", &e))?;
+                if user.user_id == id {
+                    return Ok(Some(user.user_name));
+                }
+            }
+            Ok(None)
+        };
+        self.measured("iam:ListUsers", read).await
+    }
+
     /// All access keys of a user; none where there is no user.
     pub async fn access_keys(&self, name: &str) -> Read<Vec<Credential>> {
         let read = async {

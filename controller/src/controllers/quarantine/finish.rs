@@ -9,6 +9,14 @@ use crate::clock;
 use crate::containment::{Case, Residual, beside, keeps_keys_off, release_of, residuals, stays_off};
 use crate::controllers::{Ctx, Error, find, kube, set_finalizer, to_be_released, write_status};
 
+/// A Quarantine whose release is verified.
+pub struct Finished<'a> {
+    /// As last written.
+    pub quarantine: &'a Quarantine,
+    /// The name of a user that has another now than the one under which it was contained.
+    pub renamed: Option<&'a str>,
+}
+
 /// Hands the residual deny over to the AwsAccount, then deletes the Quarantine.
 ///
 /// # Errors
@@ -16,14 +24,15 @@ use crate::controllers::{Ctx, Error, find, kube, set_finalizer, to_be_released, 
 pub async fn finish(
     ctx: &Ctx,
     api: &Api<Quarantine>,
-    quarantine: &Quarantine,
+    finished: &Finished<'_>,
     account: Option<&AwsAccount>,
 ) -> Result<(), Error> {
+    let quarantine = finished.quarantine;
     if !to_be_released(quarantine) {
         return Err(Error::Changed(quarantine.name_any())); // held again while it was being given back
     }
     if let Some(account) = account {
-        hand_over(ctx, quarantine, account).await?;
+        hand_over(ctx, finished, account).await?;
     }
     pass_on(ctx, api, quarantine).await?;
     let name = quarantine.name_any();
@@ -61,8 +70,10 @@ async fn pass_on(ctx: &Ctx, api: &Api<Quarantine>, quarantine: &Quarantine) -> R
     Ok(())
 }
 
-fn entry(quarantine: &Quarantine, residual: Residual) -> ResidualDeny {
-    let principal = residual.role.map_or_else(|| Principal::of(&quarantine.spec.resource), Principal::Role);
+fn entry(finished: &Finished<'_>, residual: Residual) -> ResidualDeny {
+    let renamed = || finished.renamed.map(|name| Principal::User(name.to_owned()));
+    let own = || renamed().unwrap_or_else(|| Principal::of(&finished.quarantine.spec.resource));
+    let principal = residual.role.map_or_else(own, Principal::Role);
     let name = || principal.name().to_owned();
     ResidualDeny {
         user_name: matches!(principal, Principal::User(_)).then(name),
@@ -73,9 +84,9 @@ fn entry(quarantine: &Quarantine, residual: Residual) -> ResidualDeny {
 }
 
 /// The residual deny outlives the Quarantine: the AwsAccount controller removes it in its time.
-async fn hand_over(ctx: &Ctx, quarantine: &Quarantine, account: &AwsAccount) -> Result<(), Error> {
-    let residuals = residuals(&Case::of(quarantine, "aws", clock::now())).into_iter();
-    let mut entries: Vec<ResidualDeny> = residuals.map(|residual| entry(quarantine, residual)).collect();
+async fn hand_over(ctx: &Ctx, finished: &Finished<'_>, account: &AwsAccount) -> Result<(), Error> {
+    let residuals = residuals(&Case::of(finished.quarantine, "aws", clock::now())).into_iter();
+    let mut entries: Vec<ResidualDeny> = residuals.map(|residual| entry(finished, residual)).collect();
     entries.dedup();
     if entries.is_empty() {
         return Ok(());

@@ -8,7 +8,7 @@ use firebreak_crds::conditions::{CONTAINED, DRIFT_DETECTED, READY, RECONCILING, 
 use firebreak_crds::{ActionState, ActionStatus, HolderState, Quarantine, QuarantineStatus, get_condition, is_true};
 use k8s_openapi::jiff::Timestamp;
 
-use crate::aws::Class;
+use crate::aws::{Class, Principal};
 use crate::clock;
 use crate::conditions::{Conditions, bounded};
 use crate::containment::{Adopted, LedgerError, Report, TAG_RESOURCE, asked_of, holds_digest, problems_of_given};
@@ -38,6 +38,8 @@ pub struct Seen {
     pub reports: Vec<Report>,
     /// The copy of the record in the resource's tags.
     pub copy: CopySeen,
+    /// The name of a user that has another now than the one under which it was contained.
+    pub renamed: Option<String>,
 }
 
 /// What a pass saw of the copy of the record.
@@ -187,7 +189,7 @@ fn conditions(
     let mut c = Conditions::new(&previous, quarantine.metadata.generation, now);
     let settled = status.in_force_since.as_ref().is_some_and(|since| clock::since(since.0, now) >= SETTLED);
     let (contained, reason) = contained(seen, status, settled);
-    let said = said(quarantine, &status.actions);
+    let said = said(quarantine, seen, &status.actions);
     c.set(CONTAINED, contained, reason, &*said);
     match (drift.is_empty(), settled) {
         (false, _) if seen.drifted(quarantine).all(|r| r.wrote) => {
@@ -241,8 +243,12 @@ fn reported(seen: &Seen) -> impl Iterator<Item = &Report> {
     seen.reports.iter().filter(|r| r.name != TAG_RESOURCE)
 }
 
-fn said(quarantine: &Quarantine, actions: &[ActionStatus]) -> String {
+fn said(quarantine: &Quarantine, seen: &Seen, actions: &[ActionStatus]) -> String {
     let mut lines = lines(counted(actions).map(|a| (a.name.as_str(), a.message.as_str())));
+    lines.extend(seen.renamed.as_ref().map(|name| {
+        let was = Principal::of(&quarantine.spec.resource);
+        format!("user {was} was renamed: it is {name} now, and everything is done to it there; find out who may call iam:UpdateUser")
+    }));
     lines.extend(Adopted::of(quarantine).map(|adopted| adopted.to_string()));
     if lines.is_empty() && counted(actions).next().is_none() {
         return "no holder's policy has an action for this kind of resource".into();

@@ -39,6 +39,7 @@ fn seen(reports: Vec<Report>) -> Seen {
         unseen_for: Duration::ZERO,
         reports,
         copy: CopySeen::default(),
+        renamed: None,
     }
 }
 
@@ -409,4 +410,14 @@ fn an_adopted_original_says_where_it_is_from() {
     let next = after(&quarantine, &in_force(), at(0));
     let message = &condition(&next, CONTAINED).unwrap().message;
     assert!(message.contains("adopted from its tags") && message.contains("security/inc-1"), "{message}");
+}
+
+#[test]
+fn a_user_that_was_renamed_is_told_under_both_names() {
+    let seen = Seen { renamed: Some("eve".into()), ..in_force() };
+    let quarantine = Quarantine { status: Some(status(&held(), &seen, at(0))), ..held() };
+    for kind in [CONTAINED, READY] {
+        let message = &condition(&quarantine, kind).unwrap().message;
+        assert!(message.contains("user mallory was renamed: it is eve now"), "{kind}: {message}");
+    }
 }

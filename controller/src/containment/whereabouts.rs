@@ -1,0 +1,141 @@
+//! Under which name AWS shows a contained user. A name can be changed (`iam:UpdateUser`) and policies go with the user: so whoever
+//! renames one must neither be out of sight nor, at a release, count as gone. Users are told apart by their unique id.
+
+use std::time::Duration;
+
+use firebreak_crds::{ActionState, OnConflict};
+
+use super::case::Case;
+use super::plan::Plan;
+use crate::aws::{AwsError, Session};
+
+/// Two lists must agree before a user counts as gone, this far apart.
+const CONFIRM: Duration = Duration::from_secs(2);
+
+/// What AWS shows of the contained user at the beginning of a pass.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// Not asked: it is no user, or its unique id is not on record (yet).
+    #[default]
+    NotAsked,
+    /// It is there, under this name.
+    Named(String),
+    /// No user of the account has that id.
+    Gone,
+}
+
+impl Whereabouts {
+    /// Looks for the user of a case, where its unique id is on record: under its name, and if that is nobody's or another's now,
+    /// in the list of all.
+    ///
+    /// # Errors
+    /// When AWS cannot be read.
+    pub async fn of(case: &Case, aws: &Session, releasing: bool) -> Result<Self, AwsError> {
+        let Some(id) = case.user_id() else { return Ok(Self::NotAsked) };
+        let name = case.principal().name().to_owned();
+        if aws.user(&name).await?.is_some_and(|user| user.id == id) {
+            return Ok(Self::Named(name));
+        }
+        let mut found = aws.name_of_user(&id).await?;
+        if found.is_none() && releasing {
+            tokio::time::sleep(CONFIRM).await; // the record goes with the release
+            found = aws.name_of_user(&id).await?;
+        }
+        Ok(found.map_or(Self::Gone, Self::Named))
+    }
+
+    /// The name that the user of a case has now, where it is another than the one under which it was contained.
+    #[must_use]
+    pub fn renamed<'a>(&'a self, case: &Case) -> Option<&'a str> {
+        match self {
+            Self::Named(name) if *name != case.declared_principal().name() => Some(name),
+            _ => None,
+        }
+    }
+}
+
+/// A release of what AWS does not show: done where it is gone, and not where it may have another name.
+#[must_use]
+pub fn not_shown(case: &Case, action: &str) -> Plan {
+    let principal = case.principal();
+    let kind = principal.either("user", "role");
+    let gone = Plan::done(ActionState::Released, format!("{kind} {principal} no longer exists"));
+    match (&case.whereabouts, case.decision) {
+        (Whereabouts::Gone, _) | (_, Some(OnConflict::KeepTheirs)) => gone,
+        (Whereabouts::Named(_), _) => Plan::done(
+            ActionState::InProgress,
+            format!("AWS does not show {kind} {principal}, who was there a moment ago: looked for again"),
+        ),
+        (Whereabouts::NotAsked, _) if case.is_of_a_user() && case.has_record_of(action) => Plan::done(
+            ActionState::Conflict,
+            format!(
+                "AWS shows no user {principal}: renamed or deleted, and its unique id is not known. Where it was deleted, spec.release.onConflict: \
+                 KeepTheirs; where it was renamed, give it its name back"
+            ),
+        ),
+        (Whereabouts::NotAsked, _) => gone,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::containment::example;
+
+    const DENIED: &str = r#"{"userId":"AIDA1","awsDenyAllAttached":false}"#;
+
+    fn denied() -> Case {
+        example::recorded(
+            example::case(example::user()),
+            "denyAll",
+            &serde_json::from_str::<serde_json::Value>(DENIED).unwrap(),
+        )
+    }
+
+    #[test]
+    fn a_user_is_known_by_its_unique_id_once_something_is_on_record() {
+        assert_eq!(denied().user_id().as_deref(), Some("AIDA1"));
+        assert_eq!(example::case(example::user()).user_id(), None);
+        let key = example::case(example::access_key("AKIA1"));
+        assert_eq!(key.user_id(), None, "the first look has no time to lose");
+        assert_eq!(example::recorded(key, "deactivateAccessKeys", &true).user_id().as_deref(), Some("AIDA1"));
+        assert_eq!(
+            example::recorded(example::case(example::role()), "denyAll", &DENIED).user_id(),
+            None,
+            "a role has one name"
+        );
+    }
+
+    #[test]
+    fn what_is_done_is_done_to_the_name_that_it_has_now() {
+        let case = denied().at(Whereabouts::Named("eve".into()));
+        assert_eq!((case.principal().name(), case.whereabouts.renamed(&case)), ("eve", Some("eve")));
+        let same = denied().at(Whereabouts::Named("mallory".into()));
+        assert_eq!((same.principal().name(), same.whereabouts.renamed(&same)), ("mallory", None));
+        for lost in [Whereabouts::Gone, Whereabouts::NotAsked] {
+            let case = denied().at(lost);
+            assert_eq!((case.principal().name(), case.whereabouts.renamed(&case)), ("mallory", None));
+        }
+    }
+
+    #[test]
+    fn only_a_user_that_is_nowhere_counts_as_gone() {
+        use ActionState::{Conflict, InProgress, Released};
+        let unknown = || example::recorded(example::case(example::user()), "deactivateAccessKeys", &true);
+        let role = || example::recorded(example::case(example::role()), "denyAll", &true);
+        let kept = Some(OnConflict::KeepTheirs);
+        for (what, case, decision, state) in [
+            ("nowhere", denied().at(Whereabouts::Gone), None, Released),
+            ("renamed just now", denied().at(Whereabouts::Named("mallory".into())), None, InProgress),
+            ("its id is not known", unknown(), None, Conflict),
+            ("its id is not known, overruled", unknown(), Some(OnConflict::RestoreOriginal), Conflict),
+            ("its id is not known, and a person knows", unknown(), kept, Released),
+            ("nothing was done to it", example::case(example::user()), None, Released),
+            ("a role", role(), None, Released),
+        ] {
+            let action = if case.has_record_of("denyAll") { "denyAll" } else { "deactivateAccessKeys" };
+            let plan = not_shown(&Case { decision, ..case }, action);
+            assert_eq!((plan.is_done(), plan.verdict.state), (true, state), "{what}");
+        }
+    }
+}
