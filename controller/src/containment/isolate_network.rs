@@ -6,6 +6,7 @@
 
 mod allow;
 mod conversion;
+mod giving_back;
 mod groups;
 mod reach;
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub(in crate::containment) use self::allow::{Allowed, in_force};
 pub(in crate::containment) use self::conversion::Paths;
 use self::conversion::{close, convert, paths, undecided};
+use self::giving_back::Way;
 pub use self::groups::prepare_group;
 use self::groups::{admit, find, prepare};
 use super::case::Case;
@@ -38,6 +40,8 @@ pub struct Look {
     pub(super) interfaces: Vec<Interface>,
     /// Firebreak's own groups, in every VPC of the region.
     pub(super) groups: Vec<Group>,
+    /// Groups on record that exist no more; read when releasing.
+    pub(super) lost: BTreeSet<String>,
     /// Read once the conversion must be decided.
     pub(super) paths: Option<Paths>,
     /// What no group stops; read once the interfaces are isolated, since nothing waits for it.
@@ -75,7 +79,10 @@ impl Action for Isolation {
         if !missing.is_empty() {
             look.interfaces.extend(aws.interfaces_by_id(region, missing).await?);
         }
-        let Some(params) = params else { return Ok(look) };
+        let Some(params) = params else {
+            look.lost = giving_back::lost(aws, case, region, &look).await?;
+            return Ok(look);
+        };
         let (undecided, cut) = (undecided(case, params, &look), reach::is_worth_telling(&look, &in_force(case, params)));
         let decides = async { if undecided { paths(aws, case, region, &look).await.map(Some) } else { Ok(None) } };
         let told = async { if cut { reach::ways(aws, region, &look).await.map(Some) } else { Ok(None) } };
@@ -109,33 +116,23 @@ impl Action for Isolation {
 
     fn release(case: &Case, look: &Look) -> Plan {
         let mut plan = Plan::default();
-        let (mut theirs, mut gone) = (Vec::new(), Vec::new());
-        for id in case.records_of(Self::NAME) {
-            let Some(original) = case.recorded::<Original>(&key(id)) else { continue };
-            match look.interface(id) {
-                None => gone.push(id.to_owned()),
-                Some(now) if same(&now.groups, &original.groups) => {}
-                Some(now) if now.instance.as_ref().is_some_and(|i| *i != case.resource.id) => match case.decision {
-                    Some(OnConflict::KeepTheirs) => {}
-                    _ => theirs.push(format!("{id}: is attached to another instance now; detach it, or spec.release.onConflict: KeepTheirs leaves it as it is")),
-                },
-                Some(now) if look.are_ours(&now.groups) => plan.calls.push(restore(id, &original)),
-                Some(now) => match case.decision {
-                    Some(OnConflict::KeepTheirs) => {}
-                    Some(OnConflict::RestoreOriginal) => plan.calls.push(restore(id, &original)),
-                    None => theirs.push(conflict(id, now, &original)),
-                },
+        let (mut ask, mut said) = (Vec::new(), Vec::new());
+        for way in giving_back::ways(case, look) {
+            match way {
+                Way::Done => {}
+                Way::Said(what) => said.push(what),
+                Way::Restore(call) => plan.calls.push(call),
+                Way::Ask(what) => ask.push(what),
             }
         }
-        theirs.extend(unknown(case, look).filter(|_| case.decision != Some(OnConflict::KeepTheirs)).map(|i| {
+        ask.extend(unknown(case, look).filter(|_| case.decision != Some(OnConflict::KeepTheirs)).map(|i| {
             format!(
                 "{}: what was there before is not known. Set its groups by hand, then spec.release.onConflict: KeepTheirs",
                 i.id
             )
         }));
-        plan.settle_release(!theirs.is_empty());
-        theirs.extend(gone.iter().map(|id| format!("{id}: no longer exists")));
-        plan.verdict.message = theirs.join("; ");
+        plan.settle_release(!ask.is_empty());
+        plan.verdict.message = ask.into_iter().chain(said).collect::<Vec<_>>().join("; ");
         plan
     }
 
@@ -303,20 +300,9 @@ fn swap(interface: &str, group: &str, change: Change) -> Call {
     Call::ModifyNetworkInterfaceAttribute { interface: interface.to_owned(), groups: vec![group.to_owned()], change }
 }
 
-fn restore(interface: &str, original: &Original) -> Call {
-    Call::ModifyNetworkInterfaceAttribute {
-        interface: interface.to_owned(),
-        groups: original.groups.clone(),
-        change: Change::Restore,
-    }
-}
-
-fn conflict(id: &str, now: &Interface, original: &Original) -> String {
-    format!(
-        "{id}: now [{}], before containment [{}]: spec.release.onConflict decides (KeepTheirs or RestoreOriginal)",
-        now.groups.join(", "),
-        original.groups.join(", ")
-    )
+fn restore(interface: &str, groups: &[String]) -> Call {
+    let (interface, groups) = (interface.to_owned(), groups.to_vec());
+    Call::ModifyNetworkInterfaceAttribute { interface, groups, change: Change::Restore }
 }
 
 /// How it stands, in one sentence. `cut`: nothing is left to do but what the allow-list lets through, which nobody waits for.

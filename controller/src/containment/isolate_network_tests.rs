@@ -280,8 +280,32 @@ fn a_release_gives_back_only_what_firebreak_put_there() {
         let mut look = look(vec![interface("eni-1", now)]);
         look.groups.push(group(GroupRole::Conversion, &Rule::all()));
         let plan = Isolation::release(&Case { decision, ..recorded() }, &look);
-        let expected = if restores { vec![restore("eni-1", &original)] } else { vec![] };
+        let expected = if restores { vec![restore("eni-1", &original.groups)] } else { vec![] };
         assert_eq!((plan.calls, plan.verdict.state), (expected, state), "{what}");
+    }
+}
+
+#[test]
+fn a_group_that_exists_no_more_is_a_conflict_and_each_decision_ends_it() {
+    use ActionState::{Conflict, InProgress, Released};
+    use OnConflict::{KeepTheirs, RestoreOriginal};
+    let two = Original { groups: vec!["sg-web".into(), "sg-old".into()] };
+    let case = example::recorded(case(), "isolateNetwork/eni-1", &two);
+    for (what, now, lost, decision, restored, state) in [
+        ("one is gone", &[ISOLATION][..], &["sg-old"][..], None, None, Conflict),
+        ("one is gone: what is left", &[ISOLATION], &["sg-old"], Some(RestoreOriginal), Some("sg-web"), InProgress),
+        ("what is left is put back", &["sg-web"], &["sg-old"], Some(RestoreOriginal), None, Released),
+        ("what is left, undecided", &["sg-web"], &["sg-old"], None, None, Conflict),
+        ("one is gone: it stays isolated", &[ISOLATION], &["sg-old"], Some(KeepTheirs), None, Released),
+        ("both are gone", &[ISOLATION], &["sg-old", "sg-web"], Some(RestoreOriginal), None, Conflict),
+        ("both are gone: theirs are kept", &["sg-new"], &["sg-old", "sg-web"], Some(KeepTheirs), None, Released),
+    ] {
+        let look = Look { lost: lost.iter().map(|id| (*id).to_owned()).collect(), ..look(vec![interface("eni-1", now)]) };
+        let plan = Isolation::release(&Case { decision, ..case.clone() }, &look);
+        let calls: Vec<Call> = restored.map(|group: &str| restore("eni-1", &[group.to_owned()])).into_iter().collect();
+        assert_eq!((plan.calls, plan.verdict.state), (calls, state), "{what}");
+        let both = ["[sg-web, sg-old]", "no", "KeepTheirs"].iter().all(|words| plan.verdict.message.contains(words));
+        assert!(both || state != Conflict, "{what}: {}", plan.verdict.message);
     }
 }
 
@@ -500,5 +524,5 @@ fn what_is_in_the_group_of_any_list_is_given_back() {
     let mut look = look(vec![interface("eni-1", &[LISTED])]);
     look.groups.push(listed(WORKSTATION));
     let original = Original { groups: vec!["sg-web".into()] };
-    assert_eq!(Isolation::release(&recorded_with("10.0.0.0/8"), &look).calls, [restore("eni-1", &original)]);
+    assert_eq!(Isolation::release(&recorded_with("10.0.0.0/8"), &look).calls, [restore("eni-1", &original.groups)]);
 }

@@ -257,13 +257,18 @@ impl<A: Simulated> Simulation<A> {
         }
         self.decide(decision);
         let mut verdict = self.release();
-        if decision == Some(OnConflict::RestoreOriginal) && verdict.message.contains("not known") {
-            self.decide(Some(OnConflict::KeepTheirs)); // there is none to restore
+        if decision == Some(OnConflict::RestoreOriginal) && cannot_be_restored(&verdict.message) {
+            self.decide(Some(OnConflict::KeepTheirs));
             verdict = self.release();
         }
         assert_eq!(verdict.state, ActionState::Released, "a decision ends the conflict: {}", verdict.message);
         verdict
     }
+}
+
+/// Whether there is no original, or it is gone.
+fn cannot_be_restored(message: &str) -> bool {
+    ["not known", "none exists any more"].iter().any(|words| message.contains(words))
 }
 
 fn refuse<A: Simulated>(look: &mut A::Look, call: Call, refused: &mut Vec<Call>) {

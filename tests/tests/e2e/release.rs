@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::ensure;
 use aws_sdk_iam::types::StatusType;
 use firebreak_crds::AwsAccount;
+use firebreak_tests::judge::Judge;
 use firebreak_tests::sight;
 use firebreak_tests::world::{World, standard_policy};
 use k8s_openapi::jiff::Timestamp;
@@ -95,6 +96,53 @@ async fn groups_come_back_in_their_order() {
     world.until("inc", "Contained", "True").await;
     world.release("inc").await;
     assert_eq!(sight::groups(&world.aws, interfaces).await.unwrap(), before);
+}
+
+/// Contained; then a group is deleted that both interfaces were in, and the instance let go. Returns the group that is left.
+async fn without_a_group(world: &World<'_>) -> String {
+    let (id, interfaces) = (&world.scene.instances[0].id, &world.scene.instances[0].interfaces);
+    let [web, _] = world.scene.groups.clone();
+    let made = world.aws.ec2.create_security_group().vpc_id(&world.scene.vpc).group_name("old").description("old");
+    let old = made.send().await.unwrap().group_id.unwrap();
+    for interface in interfaces {
+        let call = world.aws.ec2.modify_network_interface_attribute().network_interface_id(interface);
+        call.groups(&web).groups(&old).send().await.unwrap();
+    }
+    world.declare("inc", "Contain", json!({ "targets": [world.instance_target(0)] })).await;
+    world.until("inc", "Contained", "True").await;
+    world.aws.ec2.delete_security_group().group_id(&old).send().await.unwrap();
+    world.change("inc", json!({ "mode": "Release" })).await;
+    let message = world.until_quarantine_says(id, "Stalled", "ReleaseConflict").await;
+    for word in [&*interfaces[0], &*old, "no longer exists", "KeepTheirs", "RestoreOriginal", &*web] {
+        assert!(message.contains(word), "no {word}: {message}");
+    }
+    sight::isolated(&world.aws, interfaces).await.unwrap();
+    web
+}
+
+#[tokio::test]
+async fn an_instance_whose_group_was_deleted_meanwhile_comes_back_into_what_is_left_if_a_person_says_so() {
+    let (world, _guard) = world().await;
+    let judge = Judge::of(&world).await;
+    let web = without_a_group(&world).await;
+    world.steer(&world.scene.instances[0].id, json!({ "release": { "onConflict": "RestoreOriginal" } })).await;
+    world.until("inc", "Released", "True").await;
+    let now = sight::groups(&world.aws, &world.scene.instances[0].interfaces).await.unwrap();
+    assert!(now.values().all(|groups| *groups == [web.clone()]), "{now:?}");
+    judge.assert_no_call_was_wrong();
+}
+
+#[tokio::test]
+async fn an_instance_whose_group_was_deleted_meanwhile_stays_isolated_if_a_person_says_so() {
+    let (world, _guard) = world().await;
+    let interfaces = &world.scene.instances[0].interfaces;
+    without_a_group(&world).await;
+    world.steer(&world.scene.instances[0].id, json!({ "release": { "onConflict": "KeepTheirs" } })).await;
+    world.until("inc", "Released", "True").await;
+    world.until_nothing_is_held().await;
+    sight::isolated(&world.aws, interfaces).await.unwrap();
+    let (_, said) = world.said("inc", "Released").await;
+    assert!(said.contains("left in"), "{said}");
 }
 
 #[tokio::test]
