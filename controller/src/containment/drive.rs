@@ -154,7 +154,8 @@ pub struct DryRun {
 /// Carries one action out, or takes it back, until nothing is left to do in this pass.
 pub async fn run<A: Action>(pass: &Pass<'_>, params: &A::Params) -> Report {
     let (failed, accepted) = (Vec::new(), Vec::new());
-    let mut state = Running::<A> { pass, params, report: Report::of::<A>(), failed, accepted, drift: None, decision: None };
+    let mut state =
+        Running::<A> { pass, params, report: Report::of::<A>(), failed, accepted, drift: None, decision: None, told: false };
     if let Err(error) = state.go().await {
         state.report.error.get_or_insert(error);
         state.report.seen = false;
@@ -174,6 +175,8 @@ struct Running<'a, A: Action> {
     drift: Option<Vec<String>>,
     /// What a person decided about conflicts, as of the latest plan.
     decision: Option<OnConflict>,
+    /// Whether an earlier look has told what AWS refuses.
+    told: bool,
 }
 
 impl<A: Action> Running<'_, A> {
@@ -242,6 +245,9 @@ impl<A: Action> Running<'_, A> {
     async fn plan(&mut self, look: &A::Look) -> Plan {
         let case = self.case().await;
         self.decision = case.decision;
+        if !self.failed.is_empty() {
+            self.told = refused::is_told(&self.pass.ledger.latest().await, A::NAME);
+        }
         let mut plan = if self.pass.releasing { A::release(&case, look) } else { A::contain(&case, self.params, look) };
         if self.drift.is_none() {
             self.report.open = plan.verdict.state != ActionState::InForce;
@@ -305,8 +311,8 @@ impl<A: Action> Running<'_, A> {
         if errors.is_empty() {
             return;
         }
-        let ending = refused::verdict(&self.report.verdict, &self.failed, self.decision).filter(|_| self.pass.releasing);
-        if let Some(verdict) = ending {
+        let ending = refused::verdict(&self.report.verdict, &self.failed, self.decision, self.told);
+        if let (true, Some(verdict)) = (self.pass.releasing, ending) {
             self.report.verdict = verdict;
             return;
         }

@@ -3,11 +3,16 @@
 //!
 //! Only of calls that give access back. What keeps it away must be in place before anything opens: a residual deny, a credential
 //! switched off. And only where AWS itself said so: a missing permission, no answer, or a hold that is back are something else.
+//! What AWS refuses for a moment looks the same (an instance that is starting), and a decision may be one about another conflict: so
+//! nothing is left out before an earlier look has told that it is refused.
 
-use firebreak_crds::{ActionState, OnConflict};
+use firebreak_crds::{ActionState, OnConflict, Quarantine};
 
 use super::plan::Verdict;
 use crate::aws::{AwsError, Call, Class};
+
+/// How a conflict begins that is told of what AWS refuses.
+const REFUSES: &str = "AWS refuses";
 
 /// A call that AWS did not take, and what it said.
 pub type Refused = (Call, AwsError);
@@ -20,9 +25,17 @@ pub fn ends(verdict: &Verdict, failed: &[Refused]) -> bool {
     open && !failed.is_empty() && failed.iter().all(lasting)
 }
 
-/// How such a release stands; None where it is not one, or where a person must decide something else besides.
+/// Whether an earlier look has told that AWS refuses what a release of that action needs.
 #[must_use]
-pub fn verdict(so_far: &Verdict, failed: &[Refused], decision: Option<OnConflict>) -> Option<Verdict> {
+pub fn is_told(quarantine: &Quarantine, action: &str) -> bool {
+    let mut actions = quarantine.status.iter().flat_map(|s| &s.actions).filter(|a| a.name == action);
+    actions.any(|a| a.state == ActionState::Conflict && a.message.contains(REFUSES))
+}
+
+/// How such a release stands; None where it is not one, or where a person must decide something else besides. `told`: whether an
+/// earlier look has told it.
+#[must_use]
+pub fn verdict(so_far: &Verdict, failed: &[Refused], decision: Option<OnConflict>, told: bool) -> Option<Verdict> {
     if !ends(so_far, failed) {
         return None;
     }
@@ -30,22 +43,25 @@ pub fn verdict(so_far: &Verdict, failed: &[Refused], decision: Option<OnConflict
     let said = said.collect::<Vec<_>>().join("; ");
     match (decision, so_far.state) {
         (Some(OnConflict::KeepTheirs), ActionState::Conflict) => None,
-        (Some(OnConflict::KeepTheirs), _) => {
+        (Some(OnConflict::KeepTheirs), _) if told => {
             let what = "not given back, nor what would have come after it, as spec.release.onConflict: KeepTheirs says";
             Some(Verdict::new(ActionState::Released, format!("{what}: {said}")))
         }
         _ => {
             let way_out = "mend what it names (it is tried again at each look), or spec.release.onConflict: KeepTheirs leaves it as it is now";
             let before = if so_far.message.is_empty() { String::new() } else { format!("{}; ", so_far.message) };
-            Some(Verdict::new(ActionState::Conflict, format!("{before}AWS refuses {said}: {way_out}")))
+            Some(Verdict::new(ActionState::Conflict, format!("{before}{REFUSES} {said}: {way_out}")))
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use firebreak_crds::{ActionStatus, QuarantineStatus};
+
     use super::*;
     use crate::aws::{Change, Principal};
+    use crate::containment::example;
 
     fn refused(call: Call, class: Class) -> Refused {
         let (operation, code) = (call.operation().to_owned(), "InvalidGroup.NotFound".to_owned());
@@ -69,23 +85,42 @@ mod tests {
     }
 
     fn state(failed: &[Refused], decision: Option<OnConflict>) -> Option<ActionState> {
-        verdict(&Verdict::default(), failed, decision).map(|v| v.state)
+        verdict(&Verdict::default(), failed, decision, true).map(|v| v.state)
     }
 
     #[test]
     fn what_aws_will_never_take_back_is_a_conflict_that_a_person_can_end() {
         for class in [Class::Terminal, Class::NotFound] {
             let failed = [refused(restore(), class)];
-            let undecided = verdict(&Verdict::default(), &failed, None).unwrap();
+            let undecided = verdict(&Verdict::default(), &failed, None, false).unwrap();
             assert_eq!(undecided.state, ActionState::Conflict);
             for word in ["eni-1", "sg-9 does not exist", "mend", "KeepTheirs"] {
                 assert!(undecided.message.contains(word), "no {word}: {}", undecided.message);
             }
-            let kept = verdict(&Verdict::default(), &failed, Some(OnConflict::KeepTheirs)).unwrap();
+            let kept = verdict(&Verdict::default(), &failed, Some(OnConflict::KeepTheirs), true).unwrap();
             assert_eq!(kept.state, ActionState::Released);
             assert!(kept.message.contains("not given back") && kept.message.contains("eni-1"), "{}", kept.message);
             assert_eq!(state(&failed, Some(OnConflict::RestoreOriginal)), Some(ActionState::Conflict));
         }
+    }
+
+    #[test]
+    fn nothing_is_left_out_before_it_was_told() {
+        let failed = [refused(restore(), Class::Terminal)];
+        let first = verdict(&Verdict::default(), &failed, Some(OnConflict::KeepTheirs), false).unwrap();
+        assert_eq!(first.state, ActionState::Conflict);
+        let mut quarantine = example::quarantine(example::instance(), vec![]);
+        assert!(!is_told(&quarantine, "isolateNetwork"));
+        let mut tell = |state, message: &str| {
+            let (name, message) = ("isolateNetwork".to_owned(), message.to_owned());
+            let since = crate::clock::time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH);
+            let action = ActionStatus { name, wanted: None, state, message, since, undone: Vec::new() };
+            quarantine.status = Some(QuarantineStatus { actions: vec![action], ..QuarantineStatus::default() });
+            is_told(&quarantine, "isolateNetwork")
+        };
+        assert!(tell(ActionState::Conflict, &first.message));
+        assert!(!tell(ActionState::Conflict, "eni-1 was moved"), "another conflict");
+        assert!(!tell(ActionState::Failed, &first.message));
     }
 
     #[test]
@@ -117,11 +152,11 @@ mod tests {
     fn what_a_person_must_decide_besides_is_told_with_it_and_not_passed_over() {
         let failed = [refused(restore(), Class::Terminal)];
         let besides = Verdict::new(ActionState::Conflict, "eni-2 was moved");
-        let both = verdict(&besides, &failed, None).unwrap();
+        let both = verdict(&besides, &failed, None, true).unwrap();
         assert!(both.state == ActionState::Conflict && both.message.starts_with("eni-2 was moved; AWS refuses"), "{both:?}");
-        assert_eq!(verdict(&besides, &failed, Some(OnConflict::KeepTheirs)), None);
+        assert_eq!(verdict(&besides, &failed, Some(OnConflict::KeepTheirs), true), None);
         for state in [ActionState::Released, ActionState::Failed] {
-            assert_eq!(verdict(&Verdict::new(state, ""), &failed, None), None, "{state:?}");
+            assert_eq!(verdict(&Verdict::new(state, ""), &failed, None, true), None, "{state:?}");
         }
     }
 }
