@@ -86,14 +86,14 @@ impl Action for ConsoleAccess {
         }
         match look.profile {
             None => Plan::done(ActionState::Released, what_became_of_it(case)),
-            Some(_) if case.decision == Some(OnConflict::KeepTheirs) => {
+            Some(profile) if is_original(case, profile) && case.decision == Some(OnConflict::KeepTheirs) => {
                 Plan::done(ActionState::Released, "the console password that is there stays, as was decided")
             }
             Some(profile) if is_original(case, profile) && case.decision.is_none() => Plan::done(
                 ActionState::Conflict,
                 "the console password could not be deleted, and AWS does not show whether somebody reset it meanwhile: reset or delete it by hand, then spec.release.onConflict: KeepTheirs",
             ),
-            // Made since the last look: with the deny gone it would be a way in.
+            // Made since the last look: with the deny gone it would be a way in, and no conflict was shown of it.
             Some(_) => Plan { calls: vec![delete(case)], ..Plan::default() },
         }
     }

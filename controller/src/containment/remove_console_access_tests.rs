@@ -64,10 +64,10 @@ fn one_that_somebody_makes_is_drift_and_goes_again() {
 #[test]
 fn one_that_was_made_since_the_last_look_goes_before_the_release_ends() {
     for was in [None, Some(-60)] {
-        assert_eq!(ConsoleAccess::release(&recorded(was), &look(Some(30))).calls, deletes(), "{was:?}");
-        let kept = Case { decision: Some(OnConflict::KeepTheirs), ..recorded(was) };
-        let plan = ConsoleAccess::release(&kept, &look(Some(30)));
-        assert!(plan.is_done() && plan.verdict.message.contains("stays"), "unless a person decides to keep it");
+        for decision in [None, Some(OnConflict::KeepTheirs), Some(OnConflict::RestoreOriginal)] {
+            let case = Case { decision, ..recorded(was) };
+            assert_eq!(ConsoleAccess::release(&case, &look(Some(30))).calls, deletes(), "{was:?} {decision:?}");
+        }
     }
 }
 

@@ -74,8 +74,9 @@ impl Simulated for ConsoleAccess {
             return;
         }
         assert_eq!(verdict.state, ActionState::Released, "{}", verdict.message);
-        let theirs = case.decision == Some(OnConflict::KeepTheirs) && aws.profile == before.profile;
-        assert!(aws.profile.is_none() || theirs, "{:?}", aws.profile);
+        let own = aws.profile.is_some_and(|p| original(case) == Some(p.created)) && aws.profile == before.profile;
+        let kept = case.decision == Some(OnConflict::KeepTheirs) && own;
+        assert!(aws.profile.is_none() || kept, "{:?}", aws.profile);
     }
 }
 
