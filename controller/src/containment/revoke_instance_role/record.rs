@@ -85,11 +85,11 @@ pub fn record(plan: &mut Plan, case: &Case, look: &Look, instance: &Instance) {
     }
     for (a, role) in look.giving() {
         let Some(sub) = unrecorded(case, a, role) else { continue };
-        note(plan, case, sub, Taken::of(&a.profile, role, look));
+        note(plan, case, &sub, &Taken::of(&a.profile, role, look));
     }
     for (id, profile) in unseen(case) {
         let Some(role) = look.profiles.get(&profile).and_then(|p| p.role.as_ref()) else { continue };
-        note(plan, case, later_key(case, id, role), Taken::of(&profile, Some(role), look));
+        note(plan, case, &later_key(case, id, role), &Taken::of(&profile, Some(role), look));
     }
     note_gone(plan, case, look);
 }
@@ -100,9 +100,9 @@ impl Taken {
     }
 }
 
-fn note(plan: &mut Plan, case: &Case, sub: String, taken: Taken) {
+fn note(plan: &mut Plan, case: &Case, sub: &str, taken: &Taken) {
     if has_room(case) {
-        plan.record(key(&sub), &taken);
+        plan.record(key(sub), taken);
     } else if !case.original.contains_key(&key(LOST)) {
         plan.record(key(LOST), &case.now);
     }
