@@ -189,6 +189,11 @@ pub struct Limits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100_000))]
     pub max_quarantines: Option<i32>,
+    /// How many containments of this account's resources may begin within an hour; more wait for approval, as `approvals` says.
+    /// Absent: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100_000))]
+    pub max_new_per_hour: Option<i32>,
 }
 
 /// What Firebreak found.

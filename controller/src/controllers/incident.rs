@@ -8,6 +8,7 @@ mod dry_run;
 mod evidence;
 mod gate;
 mod holds;
+mod pace;
 mod protection;
 mod report;
 mod resolve;

@@ -331,3 +331,21 @@ async fn tags_of_users_and_roles_are_seen() {
     sight::cut_off(&world.aws).await.unwrap();
     assert!(world.quarantine_of(scene::ROLE).await.is_none());
 }
+
+#[tokio::test]
+async fn more_containments_than_an_account_lets_begin_within_an_hour_wait_for_a_second_person() {
+    let account = json!({ "limits": { "maxNewPerHour": 1 }, "approvals": { "wideBlastRadius": "NotRequired" } });
+    let (world, _guard) = careful_world(2, account).await;
+    let targets = [world.instance_target(0), world.instance_target(1)];
+    let policy = json!({ "name": world.policy_name("careful") });
+    world.declare("inc", "Contain", json!({ "requestedBy": ADMIN, "policyRef": policy, "targets": targets })).await;
+    world.until_target("inc", 0, |t| t.contained == "True").await;
+    let second = world.until_target("inc", 1, |t| t.message.contains("spec.limits.maxNewPerHour")).await;
+    assert_eq!(second.contained, "False", "{second:?}");
+    world.until_reason("inc", "Contained", "AwaitingApproval").await;
+    assert_eq!((world.quarantines().await.len(), world.evidence().await.len()), (1, 1), "neither hold nor snapshots");
+
+    approved(&world).await;
+    world.until("inc", "Contained", "True").await;
+    assert_eq!((world.quarantines().await.len(), world.evidence().await.len()), (2, 2));
+}

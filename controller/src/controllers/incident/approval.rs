@@ -209,7 +209,8 @@ pub fn take_out(targets: &mut [Target], held: &[Vec<ContainAction>], asked: Opti
     for (target, held) in targets.iter_mut().zip(held) {
         let Ok(target) = &mut target.resolved else { continue };
         let now = without(target, held, asked);
-        if of_a_selector(target).is_some() && now.is_empty() {
+        let too_many = of_a_selector(target).is_some() || target.causes.iter().any(|c| c.evidence_too);
+        if too_many && now.is_empty() {
             target.evidence.clear(); // asked for with the hold: nobody may fill an account with snapshots
         }
         target.actions = now;

@@ -48,9 +48,16 @@ pub struct Cause {
     actions: Option<&'static [&'static str]>,
     /// In words that are said of the target: `it is ...`.
     pub why: String,
+    /// Whether its evidence waits, too.
+    pub evidence_too: bool,
 }
 
 impl Cause {
+    /// There are too many: nothing at all is done.
+    pub fn too_many(why: String) -> Self {
+        Self { actions: None, why, evidence_too: true }
+    }
+
     /// Whether an action of this name waits for it.
     pub fn concerns(&self, action: &str) -> bool {
         self.actions.is_none_or(|actions| actions.contains(&action))
@@ -61,7 +68,7 @@ impl Cause {
 impl Cause {
     /// For tests of what causes do.
     pub fn of(actions: Option<&'static [&'static str]>, why: &str) -> Self {
-        Self { actions, why: why.into() }
+        Self { actions, why: why.into(), evidence_too: false }
     }
 }
 
@@ -105,9 +112,9 @@ pub fn note(ctx: &Ctx, incident: &Incident, targets: &mut [Target]) {
                 Some((_, facts)) if !facts.is_empty() => {
                     let asker = target.account.name_any();
                     let why = format!("{} (AwsAccount {asker} asks for that: spec.approvals)", facts.join("; "));
-                    target.causes.push(Cause { actions: Some(actions), why });
+                    target.causes.push(Cause { actions: Some(actions), why, evidence_too: false });
                 }
-                _ => target.causes.push(Cause { actions: None, why: "it is looked at first".into() }),
+                _ => target.causes.push(Cause { actions: None, why: "it is looked at first".into(), evidence_too: false }),
             }
         }
     }
@@ -201,7 +208,7 @@ fn tagged(incident: &Incident, target: &Resolved, quarantine: Option<&Quarantine
         "it has carried the tag {key}, which AwsAccount {} protects, since {since} or earlier",
         target.account.name_any()
     );
-    Some(Cause { actions: None, why })
+    Some(Cause { actions: None, why, evidence_too: false })
 }
 
 /// What carries the tags: of an access key its user, of a session its role.

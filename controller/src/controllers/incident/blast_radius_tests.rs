@@ -35,7 +35,7 @@ fn balanced(targets: &[(&str, bool)]) -> Facts {
         draining: false,
     };
     let arn = "arn:aws:elasticloadbalancing:eu-west-1:111122223333:targetgroup/web/0123456789abcdef".into();
-    let group = TargetGroup { arn, targets: targets.iter().map(target).collect() };
+    let group = TargetGroup { arn, targets: targets.iter().map(target).collect(), drains_for: None };
     Facts { groups: vec![Arc::default(), Arc::new(vec![group])], ..lonely() }
 }
 

@@ -14,7 +14,8 @@ use kube::{Api, ResourceExt};
 
 use super::approval::{self, Asked};
 use super::resolve::{Refusal, Resolved, Target};
-use super::{Notes, blast_radius, evidence, holds};
+use super::{Notes, blast_radius, evidence, holds, pace};
+use crate::clock;
 use crate::containment::DESTRUCTIVE;
 use crate::controllers::evidence::is_complete;
 use crate::controllers::{Ctx, Error, kube};
@@ -31,6 +32,7 @@ pub async fn apply(ctx: &Ctx, incident: &Incident, targets: &mut [Target], notes
         return;
     }
     blast_radius::note(ctx, incident, targets);
+    pace::note(&ctx.stores.quarantines.state(), targets, clock::now());
     let held: Vec<Vec<ContainAction>> = targets.iter().map(|t| held(ctx, incident, t)).collect();
     notes.approval = asked(ctx, incident, targets, &held, notes).await;
     if incident.spec.mode == Mode::Contain {
