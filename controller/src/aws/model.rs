@@ -316,13 +316,16 @@ pub struct TargetGroup {
     pub arn: String,
     /// Its targets.
     pub targets: Vec<Target>,
+    /// For how many seconds it drains what is taken out; read while it does.
+    pub drains_for: Option<i64>,
 }
 
 impl TargetGroup {
     /// The group with only some of its targets.
     #[must_use]
     pub fn with(&self, such: impl Fn(&&Target) -> bool) -> Self {
-        Self { arn: self.arn.clone(), targets: self.targets.iter().filter(such).cloned().collect() }
+        let targets = self.targets.iter().filter(such).cloned().collect();
+        Self { arn: self.arn.clone(), targets, drains_for: self.drains_for }
     }
 }
 

@@ -23,6 +23,7 @@ const READS: &[&str] = &[
     "ec2:DescribeVpcs",
     "ec2:GetSerialConsoleAccessStatus",
     "elasticloadbalancing:DescribeLoadBalancers",
+    "elasticloadbalancing:DescribeTargetGroupAttributes",
     "elasticloadbalancing:DescribeTargetGroups",
     "elasticloadbalancing:DescribeTargetHealth",
     "iam:GetAccessKeyLastUsed",

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use firebreak_crds::{ActionState, Empty, OnConflict};
 use futures::future::try_join_all;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::case::Case;
@@ -44,6 +45,12 @@ pub struct Look {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Original {
     pub(super) targets: Vec<Registration>,
+}
+
+/// What is recorded of the first look.
+#[derive(Deserialize)]
+struct First {
+    at: Timestamp,
 }
 
 impl Action for LoadBalancers {
@@ -217,7 +224,7 @@ fn record(plan: &mut Plan, case: &Case, instance: &Instance, look: &Look) {
     if found.len() > RECORDS || found.iter().any(|(_, original)| original.targets.len() > TARGETS) {
         plan.unknown(case, LoadBalancers::NAME); // left all the same: whoever registers it everywhere must not keep it there
     }
-    plan.record(LoadBalancers::NAME, &serde_json::json!({ "loadBalancers": found.len() }));
+    plan.record(LoadBalancers::NAME, &serde_json::json!({ "loadBalancers": found.len(), "at": case.now }));
     for (place, mut original) in found.into_iter().take(RECORDS) {
         original.targets.truncate(TARGETS);
         plan.record(key(&place), &original);
@@ -264,7 +271,9 @@ fn said(case: &Case, look: &Look, unknown: bool) -> String {
         groups.map(|g| name(&g.arn)).collect::<Vec<_>>().join(", ")
     };
     let classic: Vec<&str> = look.classic.iter().filter(|b| !b.instances.is_empty()).map(|b| b.name.as_str()).collect();
-    let (registered, draining) = (with(|t| t.registered), with(|t| t.draining));
+    let registered = with(|t| t.registered);
+    let drains = look.groups.iter().filter(|g| g.targets.iter().any(|t| t.draining));
+    let draining = drains.map(|g| name(&g.arn).to_owned() + &until(case, g)).collect::<Vec<_>>().join(", ");
     let left = places(case).map(name).collect::<Vec<_>>().join(", ");
     let lines = [
         (!registered.is_empty()).then(|| format!("registered with {registered}")),
@@ -275,6 +284,13 @@ fn said(case: &Case, look: &Look, unknown: bool) -> String {
         unknown.then(|| "what else it was registered with is not known".to_owned()),
     ];
     lines.into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
+/// How long it drains what was taken out at first. What somebody registered since drains for as long again.
+fn until(case: &Case, group: &TargetGroup) -> String {
+    let first = case.recorded::<First>(LoadBalancers::NAME);
+    let until = first.zip(group.drains_for).map(|(first, delay)| first.at + SignedDuration::from_secs(delay));
+    until.filter(|until| *until > case.now).map_or_else(String::new, |until| format!(" until {until}"))
 }
 
 /// The recorded targets that are missing, but for an address that is another's by now.

@@ -19,7 +19,7 @@ fn draining(id: &str, port: i32) -> Target {
 }
 
 fn group(arn: &str, targets: Vec<Target>) -> TargetGroup {
-    TargetGroup { arn: arn.into(), targets }
+    TargetGroup { arn: arn.into(), targets, drains_for: Some(300) }
 }
 
 fn classic(there: bool) -> ClassicBalancer {

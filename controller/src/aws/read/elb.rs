@@ -59,7 +59,7 @@ pub(super) async fn fetch_target_groups(
     let wanted = all.into_iter().filter(|g| g.vpc_id.as_ref().is_some_and(|vpc| vpcs.contains(vpc)));
     let read = wanted.map(|g| async {
         let arn = g.target_group_arn.unwrap_or_default();
-        Ok((g.vpc_id.unwrap_or_default(), targets(&clients, &arn).await?.map(|targets| TargetGroup { arn, targets })))
+        Ok((g.vpc_id.unwrap_or_default(), group(&clients, arn).await?))
     });
     let mut found: HashMap<String, Vec<TargetGroup>> = vpcs.iter().map(|vpc| (vpc.clone(), Vec::new())).collect();
     for (vpc, group) in join_all(read).await.into_iter().collect::<Read<Vec<_>>>()? {
@@ -69,6 +69,25 @@ pub(super) async fn fetch_target_groups(
 }
 
 /// None: the group was deleted meanwhile.
+async fn group(clients: &Balancers, arn: String) -> Read<Option<TargetGroup>> {
+    let Some(targets) = targets(clients, &arn).await? else { return Ok(None) };
+    let drains_for = if targets.iter().any(|t| t.draining) { drains_for(clients, &arn).await } else { None };
+    Ok(Some(TargetGroup { arn, targets, drains_for }))
+}
+
+/// `deregistration_delay.timeout_seconds`. None where AWS does not say: it is only told, and nothing depends on it.
+/// <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-target-group-attributes.html>
+async fn drains_for(clients: &Balancers, group: &str) -> Option<i64> {
+    let (service, operation, _) = READ_V2;
+    clients.limiter.take(service, operation, Priority::Sweep).await;
+    let answer = clients.v2.describe_target_group_attributes().target_group_arn(group).send().await;
+    let answer = answer.map_err(|e| error("elasticloadbalancing:DescribeTargetGroupAttributes", &e));
+    let attributes = answer.inspect_err(|error| tracing::debug!(%error, group, "for how long it drains is not known"));
+    let attributes = attributes.ok()?.attributes.unwrap_or_default();
+    let delay = attributes.into_iter().find(|a| a.key.as_deref() == Some("deregistration_delay.timeout_seconds"))?;
+    delay.value?.parse().ok()
+}
+
 async fn targets(clients: &Balancers, group: &str) -> Read<Option<Vec<Target>>> {
     let (service, operation, _) = READ_V2;
     clients.limiter.take(service, operation, Priority::Contain).await;

@@ -160,7 +160,7 @@ prop_compose! {
     ) -> Look {
         let tags = marked.then(|| ("firebreak.dev/incident".to_owned(), "security/old".to_owned())).into_iter().collect();
         let instance = there.then(|| Instance { state: "running".into(), tags, ..Instance::default() });
-        let mut groups: Vec<TargetGroup> = GROUPS.iter().map(|arn| TargetGroup { arn: (*arn).into(), targets: vec![] }).collect();
+        let mut groups: Vec<TargetGroup> = GROUPS.iter().map(|arn| TargetGroup { arn: (*arn).into(), ..TargetGroup::default() }).collect();
         for (group, id, port, registered) in targets.into_iter().filter(|_| there) {
             let registration = registration(id, port);
             groups[group].targets.retain(|t| t.registration != registration);
