@@ -36,6 +36,13 @@ pub struct IsolateNetwork {
     /// several lists only what all of them allow gets through, and a list that comes later only ever narrows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow: Option<AllowList>,
+    /// Security groups of your own to isolate in, instead of a list: one for each VPC. They are never edited, but verified at each
+    /// look: no rule may name another group, a prefix list or a wide network. One that is not so, or lets through more than
+    /// when it was first used, is left for the group without rules. Of several Incidents' groups those that all of them name are
+    /// used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(max = 20), regex(pattern = r"^sg-[0-9a-f]{8,17}$")))]
+    pub security_group_ids: Vec<String>,
 }
 
 /// How an instance leaves its Auto Scaling group. Either way the group keeps its desired capacity, so that it launches a

@@ -74,6 +74,11 @@ pub(crate) fn is_narrow() -> Rule {
     each_flow("!isCIDR(f.cidr) || cidr(f.cidr).prefixLength() >= (cidr(f.cidr).ip().family() == 4 ? 8 : 32)")
 }
 
+/// Rules to make, or groups that have them.
+pub(crate) fn lists_or_groups() -> Rule {
+    Rule::new("!has(self.allow) || !has(self.securityGroupIds) || size(self.securityGroupIds) == 0")
+}
+
 /// Ports of what has ports.
 pub(crate) fn has_ports() -> Rule {
     let of_all = "!has(f.fromPort) && !has(f.toPort)";

@@ -4,7 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::allow_list::{has_ports, is_narrow, names_networks};
+use crate::allow_list::{has_ports, is_narrow, lists_or_groups, names_networks};
 use crate::rule::{approvals_are_of_actions, exactly_one, no_empty_section, no_key_twice, not_both};
 use crate::{ContainAction, DetachFromAutoScaling, Empty, EndInstance, EvidenceAction, IsolateNetwork, ReleasePolicy};
 
@@ -105,7 +105,7 @@ pub struct Ec2InstancePolicy {
 #[x_kube(validation = exactly_one(&["isolateNetwork", "detachFromAutoScaling", "deregisterFromLoadBalancers", "protectFromTermination", "disableInstanceMetadata", "removePublicAddresses", "revokeInstanceRole", "terminateSessions", "stopInstance", "terminateInstance"])
     .message("ec2Instance.contain: each item needs exactly one action: isolateNetwork, detachFromAutoScaling, deregisterFromLoadBalancers, protectFromTermination, disableInstanceMetadata, removePublicAddresses, revokeInstanceRole, terminateSessions, stopInstance or terminateInstance (write `isolateNetwork: {}`, not `isolateNetwork:`)"))]
 pub struct Ec2InstanceAction {
-    /// Moves every network interface to a security group without rules, or with those of `allow` alone.
+    /// Moves every network interface to a security group without rules, or with those of `allow` alone; or to one of `securityGroupIds`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = names_networks()
     .message("isolateNetwork.allow: each cidr is a network without host bits, such as 10.0.0.5/32 or 2001:db8::/64"))]
@@ -113,6 +113,8 @@ pub struct Ec2InstanceAction {
     .message("isolateNetwork.allow: what is open to 0.0.0.0/0, ::/0 or another wide network is not isolated: write at least /8, for IPv6 at least /32"))]
     #[x_kube(validation = has_ports()
     .message("isolateNetwork.allow: tcp and udp need fromPort, and no toPort below it; all has no ports"))]
+    #[x_kube(validation = lists_or_groups()
+    .message("isolateNetwork: either allow or securityGroupIds: what both together let through cannot be said"))]
     pub isolate_network: Option<IsolateNetwork>,
     /// Switches on termination protection and stop protection, lets a shutdown from within only stop the instance, and keeps
     /// its EBS volumes when it is terminated. A Spot instance cannot have the first two. Auto Scaling, scheduled events of AWS

@@ -228,6 +228,17 @@ fn an_allow_list_names_narrow_networks_and_ports() {
 }
 
 #[test]
+fn an_isolation_has_a_list_or_groups() {
+    let policy = |isolate: Value| json!({"ec2Instance": {"contain": [{"isolateNetwork": isolate}]}});
+    let list = json!({"ingress": [{"cidr": "10.0.0.5/32", "protocol": "all"}]});
+    judge::<ContainmentPolicy>(vec![
+        (policy(json!({"securityGroupIds": ["sg-0123456789abcdef0"]})), ""),
+        (policy(json!({"allow": list, "securityGroupIds": []})), ""),
+        (policy(json!({"allow": list, "securityGroupIds": ["sg-0123456789abcdef0"]})), "either allow or securityGroupIds"),
+    ]);
+}
+
+#[test]
 fn a_section_of_a_policy_says_what_to_do() {
     judge::<ContainmentPolicy>(vec![
         (json!({}), ""),

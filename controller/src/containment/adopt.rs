@@ -16,7 +16,7 @@ use super::case::{Case, action_of, unknown_key};
 use super::deny_all;
 use super::document;
 use super::drive::Action as _;
-use super::isolate_network::Isolation;
+use super::isolate_network::{Isolation, groups_on_record};
 use super::ledger::{Ledger, LedgerError};
 use super::revoke_sessions;
 use super::second_copy::{Keys, OURS, SecondCopy, is_of_copy};
@@ -194,7 +194,7 @@ fn objection(case: &Case, copy: &SecondCopy) -> Option<String> {
 async fn is_contained(session: &Session, case: &Case, copy: &SecondCopy) -> Result<bool, AwsError> {
     let of = |action: &str| copy.original.keys().any(|key| action_of(key) == action);
     let shown = match case.resource.region.as_deref() {
-        Some(region) if of(Isolation::NAME) => in_our_groups(session, region, &case.resource.id).await?,
+        Some(region) if of(Isolation::NAME) => in_our_groups(session, region, &case.resource.id, copy).await?,
         None if DENIES.iter().any(|action| of(action)) => Box::pin(is_denied(session, case)).await?,
         _ => return anything_in_force(session, case, copy).await,
     };
@@ -204,9 +204,10 @@ async fn is_contained(session: &Session, case: &Case, copy: &SecondCopy) -> Resu
 /// The actions on users and roles that leave what only Firebreak puts there.
 const DENIES: [&str; 3] = ["denyAll", "revokeSessions", "sealTrustPolicy"];
 
-async fn in_our_groups(session: &Session, region: &str, id: &str) -> Result<bool, AwsError> {
+async fn in_our_groups(session: &Session, region: &str, id: &str, copy: &SecondCopy) -> Result<bool, AwsError> {
     let (interfaces, groups) = futures::join!(session.interfaces(region, id), session.our_groups(region));
-    let ours: BTreeSet<String> = groups?.into_iter().map(|g| g.id).collect();
+    let mut ours: BTreeSet<String> = groups?.into_iter().map(|g| g.id).collect();
+    ours.extend(groups_on_record(copy.original.iter().map(|(key, value)| (key, value.to_string()))));
     Ok(interfaces?.iter().any(|i| i.groups.iter().any(|g| ours.contains(g))))
 }
 

@@ -129,6 +129,9 @@ pub fn end(name: &str) -> ContainAction {
 }
 
 pub fn isolate(sever: firebreak_crds::SeverTrackedConnections) -> ContainAction {
-    let isolate_network = Some(firebreak_crds::IsolateNetwork { sever_tracked_connections: sever, allow: None });
+    let isolate_network = Some(firebreak_crds::IsolateNetwork {
+        sever_tracked_connections: sever,
+        ..firebreak_crds::IsolateNetwork::default()
+    });
     ContainAction { isolate_network, ..ContainAction::default() }
 }

@@ -6,6 +6,7 @@
 
 mod allow;
 mod conversion;
+mod custom;
 mod giving_back;
 mod groups;
 mod reach;
@@ -16,9 +17,12 @@ use firebreak_crds::{ActionState, ConversionState, IsolateNetwork, OnConflict, S
 
 use serde::{Deserialize, Serialize};
 
-pub(in crate::containment) use self::allow::{Allowed, in_force};
+#[cfg(test)]
+pub(in crate::containment) use self::allow::in_force;
+pub(in crate::containment) use self::allow::{Allowed, groups_on_record};
 pub(in crate::containment) use self::conversion::Paths;
 use self::conversion::{close, convert, paths, undecided};
+use self::custom::Permit;
 use self::giving_back::Way;
 pub use self::groups::prepare_group;
 use self::groups::{admit, find, prepare};
@@ -42,6 +46,8 @@ pub struct Look {
     pub(super) groups: Vec<Group>,
     /// Groups on record that exist no more; read when releasing.
     pub(super) lost: BTreeSet<String>,
+    /// Groups of the policy's choice, by id; None where AWS shows none.
+    pub(super) custom: BTreeMap<String, Option<Group>>,
     /// Read once the conversion must be decided.
     pub(super) paths: Option<Paths>,
     /// What no group stops; read once the interfaces are isolated, since nothing waits for it.
@@ -73,8 +79,14 @@ impl Action for Isolation {
 
     async fn look(aws: &Session, case: &Case, params: Option<&IsolateNetwork>) -> Result<Look, AwsError> {
         let (region, id) = case.instance();
-        let reads = futures::join!(aws.instance(region, id), aws.interfaces(region, id), aws.our_groups(region));
-        let mut look = Look { instance: reads.0?, interfaces: reads.1?, groups: reads.2?, ..Look::default() };
+        let reads = futures::join!(
+            aws.instance(region, id),
+            aws.interfaces(region, id),
+            aws.our_groups(region),
+            custom::read(aws, case, params)
+        );
+        let (instance, interfaces, groups, custom) = (reads.0?, reads.1?, reads.2?, reads.3?);
+        let mut look = Look { instance, interfaces, groups, custom, ..Look::default() };
         let missing: Vec<String> = known(case, &look).filter(|id| look.interface(id).is_none()).collect();
         if !missing.is_empty() {
             look.interfaces.extend(aws.interfaces_by_id(region, missing).await?);
@@ -83,7 +95,8 @@ impl Action for Isolation {
             look.lost = giving_back::lost(aws, case, region, &look).await?;
             return Ok(look);
         };
-        let (undecided, cut) = (undecided(case, params, &look), reach::is_worth_telling(&look, &in_force(case, params)));
+        let (undecided, cut) =
+            (undecided(case, params, &look), reach::is_worth_telling(&look, &Permit::of(case, params, &look)));
         let decides = async { if undecided { paths(aws, case, region, &look).await.map(Some) } else { Ok(None) } };
         let told = async { if cut { reach::ways(aws, region, &look).await.map(Some) } else { Ok(None) } };
         let (paths, ways) = futures::join!(decides, told);
@@ -96,21 +109,22 @@ impl Action for Isolation {
         if instance.is_terminated() {
             return Plan::ended(case, instance, "the instance is terminated: nothing is left to isolate");
         }
-        let (mut plan, allowed) = (Plan::default(), in_force(case, params));
-        allow::remember(&mut plan, case, &allowed);
+        let (mut plan, permit) = (Plan::default(), Permit::of(case, params, look));
+        allow::remember(&mut plan, case, &permit.allowed);
+        let narrows = !plan.record.is_empty();
+        custom::remember(&mut plan, case, look, &permit);
         prepare(&mut plan, look);
-        isolate(&mut plan, case, look, &allowed);
+        isolate(&mut plan, case, look, &permit, narrows);
         if plan.is_done() {
-            convert(&mut plan, case, params, look, &allowed);
+            convert(&mut plan, case, params, look, &permit);
         }
         let cut = plan.is_done();
-        admit(&mut plan, case, look, &allowed);
-        judge(&mut plan, case, look, &allowed, cut);
-        if allowed != Allowed::by(params.allow.as_ref()) {
-            plan.verdict
-                .message
-                .push_str("; the list asked for is not allowed whole: nothing is widened before the release");
-        }
+        admit(&mut plan, case, look, &permit);
+        judge(&mut plan, case, look, &permit, cut);
+        let kept = "the list asked for is not allowed whole: nothing is widened before the release";
+        let kept = (permit.allowed != Allowed::of(params)).then(|| kept.to_owned());
+        let said = [Some(std::mem::take(&mut plan.verdict.message)), kept];
+        plan.verdict.message = said.into_iter().flatten().collect::<Vec<_>>().join("; ");
         plan
     }
 
@@ -158,9 +172,7 @@ impl Action for Isolation {
             }
             (Call::AuthorizeSecurityGroupEgress { group, rules }, _) => look.edit(group, |g| g.egress.extend(rules.clone())),
             (Call::ModifyNetworkInterfaceAttribute { interface, groups, .. }, _) => {
-                if let Some(i) = look.interfaces.iter_mut().find(|i| i.id == *interface) {
-                    i.groups.clone_from(groups);
-                }
+                look.interfaces.iter_mut().filter(|i| i.id == *interface).for_each(|i| i.groups.clone_from(groups));
             }
             _ => {}
         }
@@ -180,12 +192,12 @@ impl Merge for IsolateNetwork {
         };
         let sever_tracked_connections =
             [self, other].into_iter().max_by_key(|p| rank(p)).unwrap_or(self).sever_tracked_connections;
-        let [a, b] = [self, other].map(|p| Allowed::by(p.allow.as_ref()));
-        Self { sever_tracked_connections, allow: a.meet(&b).list() }
+        let both = Allowed::of(self).meet(&Allowed::of(other));
+        Self { sever_tracked_connections, allow: both.list(), security_group_ids: both.groups.into_iter().collect() }
     }
 
     fn kept() -> Self {
-        Self { sever_tracked_connections: SeverTrackedConnections::Never, allow: None }
+        Self { sever_tracked_connections: SeverTrackedConnections::Never, ..Self::default() }
     }
 }
 
@@ -203,8 +215,9 @@ impl Look {
         find(&self.groups, vpc, role)
     }
 
+    /// Whether it is a group into which Firebreak puts interfaces.
     fn is_ours(&self, group: &String) -> bool {
-        self.groups.iter().any(|g| g.id == *group)
+        self.custom.contains_key(group) || self.groups.iter().any(|g| g.id == *group)
     }
 
     /// Whether these are groups that Firebreak put there.
@@ -222,14 +235,15 @@ impl Look {
     }
 
     /// Whether the interface is in the group without rules, or in that of what is allowed.
-    fn isolated(&self, interface: &Interface, allowed: &Allowed) -> bool {
-        self.in_group(interface, GroupRole::Isolation) || self.in_allowed(interface, allowed)
+    fn isolated(&self, interface: &Interface, permit: &Permit) -> bool {
+        self.in_group(interface, GroupRole::Isolation) || self.in_allowed(interface, permit)
     }
 
-    /// Whether the interface is in the group of an allow-list, of whatever list.
+    /// Whether the interface is in the group of an allow-list, of whatever list, or in one of a policy's choice.
     fn in_list(&self, interface: &Interface) -> bool {
-        let lists = self.groups.iter().filter(|g| matches!(GroupRole::named(&g.name), Some(GroupRole::Allowing(_))));
-        lists.into_iter().any(|g| interface.groups == [g.id.clone()])
+        let is_list = |g: &&Group| matches!(GroupRole::named(&g.name), Some(GroupRole::Allowing(_)));
+        let lists = self.groups.iter().filter(is_list).map(|g| &g.id);
+        lists.chain(self.custom.keys()).any(|id| interface.groups == [id.clone()])
     }
 
     fn edit(&mut self, group: &str, change: impl FnOnce(&mut Group)) {
@@ -271,12 +285,11 @@ pub(super) fn not_seen(case: &Case) -> Plan {
 
 /// The cut: each interface to the isolation group of its VPC, once that is known to be empty; or to that of the allow-list, where
 /// that is ready. A list that is new moves what is in another list's group: that is nobody's drift.
-fn isolate(plan: &mut Plan, case: &Case, look: &Look, allowed: &Allowed) {
-    let narrows = !plan.record.is_empty();
-    for interface in look.own().filter(|i| !look.isolated(i, allowed)) {
+fn isolate(plan: &mut Plan, case: &Case, look: &Look, permit: &Permit, narrows: bool) {
+    for interface in look.own().filter(|i| !look.isolated(i, permit)) {
         let window = case.conversion(&interface.id) == Some(ConversionState::Open);
         if window && look.in_group(interface, GroupRole::Conversion) {
-            close(plan, interface, look, allowed); // whatever becomes of the others: it stands open
+            close(plan, interface, look, permit); // whatever becomes of the others: it stands open
             continue;
         }
         let new = !case.original.contains_key(&key(&interface.id));
@@ -290,8 +303,8 @@ fn isolate(plan: &mut Plan, case: &Case, look: &Look, allowed: &Allowed) {
         if case.conversion(&interface.id).is_some_and(|state| state != ConversionState::Due) {
             plan.conversions.insert(interface.id.clone(), ConversionState::Due); // flows may have started meanwhile
         }
-        if let Some(group) = look.refuge(&interface.vpc, allowed) {
-            plan.calls.push(swap(&interface.id, &group.id, Change::Isolate));
+        if let Some(group) = look.refuge(&interface.vpc, permit) {
+            plan.calls.push(swap(&interface.id, group, Change::Isolate));
         }
     }
 }
@@ -306,15 +319,14 @@ fn restore(interface: &str, groups: &[String]) -> Call {
 }
 
 /// How it stands, in one sentence. `cut`: nothing is left to do but what the allow-list lets through, which nobody waits for.
-fn judge(plan: &mut Plan, case: &Case, look: &Look, allowed: &Allowed, cut: bool) {
+fn judge(plan: &mut Plan, case: &Case, look: &Look, permit: &Permit, cut: bool) {
     let total = look.interfaces.len();
-    let isolated = look.own().filter(|i| look.isolated(i, allowed)).count();
-    let admitted = look.own().filter(|i| look.in_group(i, allowed.role())).count();
+    let isolated = look.own().filter(|i| look.isolated(i, permit)).count();
+    let admitted = look.own().filter(|i| look.in_allowed(i, permit)).count();
     let managed: Vec<&str> = look.interfaces.iter().filter(|i| i.managed).map(|i| i.id.as_str()).collect();
     let converted = case.conversions.iter().filter(|c| c.state == ConversionState::Closed).count();
     let unknown: Vec<&str> = unknown(case, look).map(|i| i.id.as_str()).collect();
-    let open =
-        look.own().filter(|i| !look.isolated(i, allowed)).map(|i| format!("{} is in [{}]", i.id, i.groups.join(", ")));
+    let open = look.own().filter(|i| !look.isolated(i, permit)).map(|i| format!("{} is in [{}]", i.id, i.groups.join(", ")));
     let ending = look.instance.as_ref().is_some_and(Instance::is_ended); // then its interfaces go, one after the other
     let shown = look.instance.iter().filter(|_| !ending).flat_map(|i| &i.interfaces);
     let unseen: Vec<&str> = shown.filter(|id| look.interface(id).is_none()).map(String::as_str).collect();
@@ -322,7 +334,8 @@ fn judge(plan: &mut Plan, case: &Case, look: &Look, allowed: &Allowed, cut: bool
         (!unseen.is_empty()).then(|| format!("{} cannot be looked at yet", unseen.join(", "))),
         Some(format!("{isolated} of {total} interfaces isolated")),
         open.reduce(|a, b| format!("{a}; {b}")),
-        (!allowed.is_empty()).then(|| format!("allowed on {admitted} of them: {}", allowed.said())),
+        permit.said().map(|what| format!("allowed on {admitted} of them: {what}")),
+        (!permit.refused.is_empty()).then(|| permit.refused.join("; ")),
         (converted > 0).then(|| format!("conversion of tracked flows attempted on {converted}")),
         (!managed.is_empty()).then(|| format!("{} belong to an AWS service and cannot be isolated", managed.join(", "))),
         (!unknown.is_empty()).then(|| {
@@ -341,7 +354,7 @@ fn judge(plan: &mut Plan, case: &Case, look: &Look, allowed: &Allowed, cut: bool
             && managed.is_empty()
             && isolated == total
             && unseen.is_empty()
-            && look.holds(allowed) =>
+            && look.holds(permit) =>
         {
             ActionState::InForce
         }

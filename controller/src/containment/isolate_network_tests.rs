@@ -11,7 +11,7 @@ const ISOLATION: &str = "sg-isolation";
 const CONVERSION_GROUP: &str = "sg-conversion";
 
 fn params(sever: SeverTrackedConnections) -> IsolateNetwork {
-    IsolateNetwork { sever_tracked_connections: sever, allow: None }
+    IsolateNetwork { sever_tracked_connections: sever, ..IsolateNetwork::default() }
 }
 
 fn group(role: GroupRole, rules: &[Rule]) -> Group {

@@ -18,7 +18,10 @@ fn what_any_holder_asks_for_is_wanted_in_its_stricter_form() {
     ];
     let all = wanted(&holders, std::iter::empty());
     assert_eq!(names(&all), ["isolateNetwork", "denyAll", "deactivateAccessKeys"]);
-    assert_eq!(all[0], Wanted::IsolateNetwork(IsolateNetwork { sever_tracked_connections: Always, allow: None }));
+    assert_eq!(
+        all[0],
+        Wanted::IsolateNetwork(IsolateNetwork { sever_tracked_connections: Always, ..IsolateNetwork::default() })
+    );
 }
 
 #[test]
@@ -61,9 +64,15 @@ fn what_is_on_record_stays_wanted_though_nobody_asks_for_it() {
 fn isolation_that_nobody_asks_for_any_more_opens_no_window() {
     let key = "isolateNetwork/eni-1".to_owned();
     let kept = wanted(&[], std::iter::once(&key));
-    assert_eq!(kept, [Wanted::IsolateNetwork(IsolateNetwork { sever_tracked_connections: Never, allow: None })]);
+    assert_eq!(
+        kept,
+        [Wanted::IsolateNetwork(IsolateNetwork { sever_tracked_connections: Never, ..IsolateNetwork::default() })]
+    );
     let asked = wanted(&[example::holder("1", "a", vec![isolate(Auto)])], std::iter::once(&key));
-    assert_eq!(asked, [Wanted::IsolateNetwork(IsolateNetwork { sever_tracked_connections: Auto, allow: None })]);
+    assert_eq!(
+        asked,
+        [Wanted::IsolateNetwork(IsolateNetwork { sever_tracked_connections: Auto, ..IsolateNetwork::default() })]
+    );
 }
 
 #[test]

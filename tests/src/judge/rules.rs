@@ -17,6 +17,8 @@ pub(super) enum Needs {
     OpenWindow(String),
     /// That everybody who holds the instance with this interface allows something.
     AllowList(String),
+    /// That nobody holds the instance with this interface, or that all who do name this group.
+    OwnGroupOrRelease { interface: String, group: String },
     /// That holders allow these networks.
     Allowed(Vec<String>),
     /// That nobody holds the Quarantine of this user, or of the instance with this interface or target group.
@@ -67,7 +69,16 @@ fn sessions(policy: &str, old: bool) -> BTreeSet<String> {
 
 /// Whether it opens something.
 pub(super) fn opens(needs: Option<&Needs>) -> bool {
-    matches!(needs, Some(Needs::OpenWindow(_) | Needs::Release(_) | Needs::StopOrRelease(_) | Needs::KeyRelease { .. }))
+    matches!(
+        needs,
+        Some(
+            Needs::OpenWindow(_)
+                | Needs::OwnGroupOrRelease { .. }
+                | Needs::Release(_)
+                | Needs::StopOrRelease(_)
+                | Needs::KeyRelease { .. }
+        )
+    )
 }
 
 /// Whether the record, if it is needed, allows the call.
@@ -89,6 +100,16 @@ pub(super) fn meets(
             let holders: Vec<_> = quarantines.iter().filter(|q| is_of(q, interface)).flat_map(isolations).collect();
             let all = !holders.is_empty() && holders.iter().all(|p| p.allow.is_some());
             ensure!(all, "nothing is allowed on {interface}: {quarantines:#?}");
+        }
+        Needs::OwnGroupOrRelease { interface, group } => {
+            let quarantines = quarantines?;
+            let names = |q: &&Quarantine| {
+                let mut holders = isolations(q).peekable();
+                holders.peek().is_some() && holders.all(|p| p.security_group_ids.contains(group))
+            };
+            let of_it = || quarantines.iter().filter(|q| is_of(q, interface));
+            let right = of_it().any(is_let_go) || of_it().any(|q| names(&q));
+            ensure!(right, "{interface} is held: {quarantines:#?}");
         }
         Needs::Allowed(networks) => {
             let quarantines = quarantines?;
@@ -315,6 +336,7 @@ fn swap(call: &Call, groups: &BTreeMap<String, String>) -> Needs {
         [one] if name(one) == Some("firebreak-isolation") => Needs::Nothing,
         [one] if name(one).is_some_and(|n| n.starts_with("firebreak-isolation-")) => Needs::AllowList(interface),
         [one] if name(one) == Some("firebreak-conversion") => Needs::OpenWindow(interface),
+        [one] => Needs::OwnGroupOrRelease { interface, group: (*one).clone() },
         _ => Needs::Release(interface),
     }
 }

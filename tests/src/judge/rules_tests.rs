@@ -19,7 +19,8 @@ fn swapped(groups: &[(&str, &str)]) -> Needs {
 fn only_the_isolation_group_alone_needs_no_leave() {
     assert_eq!(swapped(&[("SecurityGroupId.1", "sg-i")]), Needs::Nothing);
     assert_eq!(swapped(&[("SecurityGroupId.1", "sg-c")]), Needs::OpenWindow("eni-1".into()));
-    assert_eq!(swapped(&[("SecurityGroupId.1", "sg-web")]), Needs::Release("eni-1".into()));
+    let web = Needs::OwnGroupOrRelease { interface: "eni-1".into(), group: "sg-web".into() };
+    assert_eq!(swapped(&[("SecurityGroupId.1", "sg-web")]), web);
     assert_eq!(swapped(&[("SecurityGroupId.1", "sg-i"), ("SecurityGroupId.2", "sg-c")]), Needs::Release("eni-1".into()));
     assert!(matches!(swapped(&[("SourceDestCheck.Value", "false")]), Needs::Never(_)));
 }

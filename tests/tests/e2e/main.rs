@@ -25,6 +25,7 @@ mod instance_role;
 mod main_job;
 mod metadata;
 mod modes;
+mod own_groups;
 mod protect;
 mod reach;
 mod refusals;

@@ -118,8 +118,9 @@ impl Session {
 
     /// Groups by id.
     pub async fn groups(&self, region: &str, ids: Vec<String>) -> Read<Vec<Group>> {
-        let read = describe_groups(self.ec2(region)?, "group-id", ids);
-        self.measured("ec2:DescribeSecurityGroups", read).await
+        let reader = &self.region(region)?.groups;
+        let reads = try_join_all(ids.into_iter().map(|id| reader.get(id)));
+        Ok(self.measured("ec2:DescribeSecurityGroups", reads).await?.into_iter().flatten().collect())
     }
 
     /// The route tables of VPCs.
@@ -207,6 +208,11 @@ async fn describe_interfaces(ec2: &aws_sdk_ec2::Client, by: &str, ids: Vec<Strin
     let pages = ec2.describe_network_interfaces().filters(filter(by, ids)).max_results(PAGE).into_paginator().items().send();
     let found: Vec<_> = pages.collect::<Result<_, _>>().await.map_err(|e| error("ec2:DescribeNetworkInterfaces", &e))?;
     Ok(found.into_iter().map(interface).collect())
+}
+
+pub(super) async fn fetch_groups(ec2: aws_sdk_ec2::Client, ids: Vec<String>) -> Read<HashMap<String, Group>> {
+    let found = describe_groups(&ec2, "group-id", ids).await?;
+    Ok(found.into_iter().map(|g| (g.id.clone(), g)).collect())
 }
 
 pub(super) async fn fetch_our_groups(ec2: aws_sdk_ec2::Client, _: Vec<()>) -> Read<HashMap<(), Vec<Group>>> {

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use firebreak_crds::{ConversionState, IsolateNetwork, SeverTrackedConnections};
 
+use super::custom::Permit;
 use super::reach::table_of;
-use super::{Allowed, Isolation, Look, Original, key, swap};
+use super::{Isolation, Look, Original, key, swap};
 use crate::aws::{AwsError, Call, Change, Group, GroupRole, Interface, RouteTable, Rule, Session};
 use crate::containment::case::Case;
 use crate::containment::drive::Action;
@@ -44,10 +45,10 @@ pub(super) async fn paths(aws: &Session, case: &Case, region: &str, look: &Look)
 }
 
 /// The conversion of tracked flows, only once everything is isolated: close what is open, then open what is due.
-pub(super) fn convert(plan: &mut Plan, case: &Case, params: &IsolateNetwork, look: &Look, allowed: &Allowed) {
+pub(super) fn convert(plan: &mut Plan, case: &Case, params: &IsolateNetwork, look: &Look, permit: &Permit) {
     for interface in look.own() {
         match case.conversion(&interface.id) {
-            Some(ConversionState::Open) => close(plan, interface, look, allowed),
+            Some(ConversionState::Open) => close(plan, interface, look, permit),
             Some(ConversionState::Closed) => {}
             before => match due(case, params, interface, look) {
                 Some(true) => open(plan, interface, look),
@@ -60,13 +61,13 @@ pub(super) fn convert(plan: &mut Plan, case: &Case, params: &IsolateNetwork, loo
 
 /// Back to isolation; an interface found isolated with its window open was never opened, or its closing was not recorded:
 /// attempted either way. Any group of ours closes it.
-pub(super) fn close(plan: &mut Plan, interface: &Interface, look: &Look, allowed: &Allowed) {
-    let of = |role| look.group(&interface.vpc, role);
-    let refuge = || look.refuge(&interface.vpc, allowed).or(of(GroupRole::Isolation)).or(of(allowed.role()));
-    if look.isolated(interface, allowed) {
+pub(super) fn close(plan: &mut Plan, interface: &Interface, look: &Look, permit: &Permit) {
+    let of = |role| look.group(&interface.vpc, role).map(|g| g.id.as_str());
+    let refuge = || look.refuge(&interface.vpc, permit).or(of(GroupRole::Isolation)).or(of(permit.allowed.role()));
+    if look.isolated(interface, permit) {
         plan.conversions.insert(interface.id.clone(), ConversionState::Closed);
     } else if let Some(group) = refuge() {
-        plan.calls.push(swap(&interface.id, &group.id, Change::Isolate));
+        plan.calls.push(swap(&interface.id, group, Change::Isolate));
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use firebreak_crds::ConversionState;
 
 use super::allow::{Allowed, same};
+use super::custom::Permit;
 use super::{Look, swap};
 use crate::aws::{Call, Change, Group, GroupRole, Interface, Rule};
 use crate::containment::case::Case;
@@ -59,25 +60,34 @@ impl Look {
         tend(&self.groups, vpc, allowed).1.then(|| self.group(vpc, allowed.role())).flatten()
     }
 
+    /// The group in which an interface may do what is allowed; None where it is not known to be so.
+    fn admitting<'a>(&'a self, vpc: &str, permit: &'a Permit) -> Option<&'a str> {
+        let of_list = || self.ready(vpc, &permit.allowed).map(|g| g.id.as_str());
+        if permit.allowed.groups.is_empty() { of_list() } else { permit.custom(vpc) }
+    }
+
     /// Where an interface goes: to the group of what is allowed once that is verified, until then to the one without rules.
-    pub(super) fn refuge(&self, vpc: &str, allowed: &Allowed) -> Option<&Group> {
-        self.ready(vpc, allowed).or_else(|| self.ready(vpc, &Allowed::default()))
+    pub(super) fn refuge<'a>(&'a self, vpc: &str, permit: &'a Permit) -> Option<&'a str> {
+        self.admitting(vpc, permit).or_else(|| self.ready(vpc, &Allowed::default()).map(|g| g.id.as_str()))
     }
 
     /// Whether the interface is in the group of what is allowed, and that lets through no more. One that lets through more is left
     /// at once, whether or not its rules can be put right.
-    pub(super) fn in_allowed(&self, interface: &Interface, allowed: &Allowed) -> bool {
-        let group = self.group(&interface.vpc, allowed.role());
-        group.is_some_and(|g| interface.groups == [g.id.clone()] && is_within(g, allowed))
+    pub(super) fn in_allowed(&self, interface: &Interface, permit: &Permit) -> bool {
+        if !permit.allowed.groups.is_empty() {
+            return permit.has(interface);
+        }
+        let group = self.group(&interface.vpc, permit.allowed.role());
+        group.is_some_and(|g| interface.groups == [g.id.clone()] && is_within(g, &permit.allowed))
     }
 
     /// Whether the groups of all isolated interfaces let through no more than is allowed.
-    pub(super) fn holds(&self, allowed: &Allowed) -> bool {
-        let none = Allowed::default();
+    pub(super) fn holds(&self, permit: &Permit) -> bool {
+        let (none, allowed) = (Allowed::default(), &permit.allowed);
         let of = |group: &Group| if group.name == allowed.role().group_name() { allowed } else { &none };
         self.own().all(|i| match self.groups.iter().find(|g| i.groups == [g.id.clone()]) {
             Some(group) => group.read && is_within(group, of(group)),
-            None => false,
+            None => permit.has(i),
         })
     }
 }
@@ -99,11 +109,12 @@ pub(super) fn prepare(plan: &mut Plan, look: &Look) {
 }
 
 /// Makes the group of what is allowed, keeps its rules, and moves what is isolated there. Nothing waits for it.
-pub(super) fn admit(plan: &mut Plan, case: &Case, look: &Look, allowed: &Allowed) {
+pub(super) fn admit(plan: &mut Plan, case: &Case, look: &Look, permit: &Permit) {
+    let allowed = &permit.allowed;
     if allowed.is_empty() {
         return;
     }
-    for vpc in vpcs(look) {
+    for vpc in vpcs(look).into_iter().filter(|_| allowed.groups.is_empty()) {
         let (calls, ready) = tend(&look.groups, vpc, allowed);
         plan.look_again |= calls.is_empty() && !ready;
         let used = look.own().any(|i| i.vpc == vpc && look.in_group(i, allowed.role()));
@@ -115,8 +126,8 @@ pub(super) fn admit(plan: &mut Plan, case: &Case, look: &Look, allowed: &Allowed
     for interface in look.own().filter(|i| look.in_group(i, GroupRole::Isolation)) {
         let opens = plan.conversions.get(&interface.id) == Some(&ConversionState::Open);
         let recorded = case.original.contains_key(&super::key(&interface.id)) || case.is_noted_unknown(super::NAME);
-        if let (false, true, Some(group)) = (opens, recorded, look.ready(&interface.vpc, allowed)) {
-            plan.calls.push(swap(&interface.id, &group.id, Change::Isolate));
+        if let (false, true, Some(group)) = (opens, recorded, look.admitting(&interface.vpc, permit)) {
+            plan.calls.push(swap(&interface.id, group, Change::Isolate));
         }
     }
 }

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use super::{Allowed, Look};
+use super::Look;
+use super::custom::Permit;
 use crate::aws::{AwsError, Interface, RouteTable, Session, VpcWays, Ways};
 
 /// More ids than this are counted.
 const NAMED: usize = 5;
 
 /// Whether all is cut, and lives: before, nothing else counts.
-pub(super) fn is_worth_telling(look: &Look, allowed: &Allowed) -> bool {
-    look.instance.as_ref().is_some_and(|i| !i.is_ended()) && look.own().all(|i| look.isolated(i, allowed))
+pub(super) fn is_worth_telling(look: &Look, permit: &Permit) -> bool {
+    look.instance.as_ref().is_some_and(|i| !i.is_ended()) && look.own().all(|i| look.isolated(i, permit))
 }
 
 /// Reads it.
@@ -134,11 +135,11 @@ mod tests {
     #[test]
     fn nothing_is_read_before_all_is_cut_or_when_the_instance_is_gone() {
         let mut look = look(None, VpcWays::default());
-        assert!(is_worth_telling(&look, &Allowed::default()));
+        assert!(is_worth_telling(&look, &Permit::default()));
         look.instance.as_mut().unwrap().state = "terminated".into();
-        assert!(!is_worth_telling(&look, &Allowed::default()));
+        assert!(!is_worth_telling(&look, &Permit::default()));
         look.instance.as_mut().unwrap().state = "running".into();
         look.interfaces[0].groups.push("sg-web".into());
-        assert!(!is_worth_telling(&look, &Allowed::default()));
+        assert!(!is_worth_telling(&look, &Permit::default()));
     }
 }

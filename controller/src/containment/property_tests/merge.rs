@@ -25,7 +25,7 @@ fn rank(p: &IsolateNetwork) -> u8 {
 }
 
 fn allowed(p: &IsolateNetwork) -> Allowed {
-    Allowed::by(p.allow.as_ref())
+    Allowed::of(p)
 }
 
 /// Whether the first lets through no more than the second.

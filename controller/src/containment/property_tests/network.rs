@@ -1,7 +1,7 @@
 //! `isolateNetwork`: interfaces in any groups, several VPCs, rules in our groups, managed interfaces, windows in any state, and
 //! allow-lists that come and go.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use firebreak_crds::{
     ActionState, AllowList, AllowedFlow, AllowedProtocol, Conversion, ConversionState, IsolateNetwork, OnConflict,
@@ -14,8 +14,8 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::{SINCE, Simulated, Simulation, at, calm, config, decisions, resource, script};
-use crate::aws::{Call, Change, Group, GroupRole, Instance, Interface, RouteTable, Rule};
-use crate::containment::isolate_network::{Allowed, Isolation, Look, Paths, in_force};
+use crate::aws::{Call, Change, Group, GroupRole, Instance, Interface, Peer, RouteTable, Rule};
+use crate::containment::isolate_network::{Allowed, Isolation, Look, Paths, groups_on_record, in_force};
 use crate::containment::{case::Case, drive::Action, plan::Plan, plan::Verdict};
 
 const VPCS: [&str; 2] = ["vpc-a", "vpc-b"];
@@ -23,6 +23,8 @@ const INTERFACES: [&str; 5] = ["eni-0", "eni-1", "eni-2", "eni-3", "eni-4"];
 /// Groups of others; `sg-open` lets everything through.
 const THEIRS: [&str; 4] = ["sg-web", "sg-db", "sg-open", "sg-attacker"];
 const OURS: [GroupRole; 2] = [GroupRole::Isolation, GroupRole::Conversion];
+/// The policy's own group, in the first VPC.
+const CUSTOM: &str = "sg-0123456789abcdef0";
 /// By its name the group of a list, though nobody asks for that one.
 const STRANGE: GroupRole = GroupRole::Allowing(0xdead_beef);
 
@@ -39,6 +41,45 @@ pub enum NetworkAttack {
     DeleteGroup(usize),
     /// Takes all rules away from the groups of ours of one kind.
     Close(Kind),
+    /// Gives the policy's own group these rules.
+    Custom(Vec<usize>),
+}
+
+/// Rules that a group of the policy's own may have, and others.
+fn custom_rules(numbers: &[usize]) -> Vec<Rule> {
+    let rule = |peer, port| Rule { protocol: "tcp".into(), from: Some(port), to: Some(port), peer };
+    let all = [
+        rule(Peer::V4("10.1.2.3/32".into()), 22),
+        rule(Peer::V4("10.1.0.0/16".into()), 22),
+        rule(Peer::V6("2001:db8::/48".into()), 443),
+        rule(Peer::V4("0.0.0.0/0".into()), 22),
+        rule(Peer::Group("sg-db".into(), None), 22),
+        rule(Peer::PrefixList("pl-1".into()), 22),
+    ];
+    numbers.iter().map(|n| all[*n].clone()).collect()
+}
+
+fn custom_group(numbers: &[usize]) -> Group {
+    let (id, vpc, name) = (CUSTOM.into(), VPCS[0].into(), "forensics".into());
+    Group { id, vpc, name, ingress: custom_rules(numbers), read: true, ..Group::default() }
+}
+
+/// Whether the policy's own group may be used: it names narrow networks alone, and what was recorded holds all that it lets through.
+/// `record`: with what is about to be.
+fn custom_is_right(group: &Group, record: &BTreeMap<String, String>) -> bool {
+    let narrow = |r: &Rule| custom_rules(&[0, 1, 2]).contains(r);
+    let before = record.get(&format!("isolateNetwork/rules-{CUSTOM}"));
+    let before: Option<AllowList> = before.map(|text| serde_json::from_str(text).unwrap());
+    let covers = |list: &AllowList, r: &Rule| {
+        let (Peer::V4(cidr) | Peer::V6(cidr)) = &r.peer else { return false };
+        list.ingress.iter().any(|f| f.cidr == *cidr || (f.cidr == "10.1.0.0/16" && cidr == "10.1.2.3/32"))
+    };
+    group.ingress.iter().all(|r| narrow(r) && before.as_ref().is_none_or(|list| covers(list, r)))
+}
+
+fn texts(case: &Case, plan: &Plan) -> BTreeMap<String, String> {
+    let planned = plan.record.iter().map(|(key, value)| (key.clone(), value.to_string()));
+    case.original.clone().into_iter().chain(planned).collect()
 }
 
 /// Groups of ours: one role, or those of all lists.
@@ -65,8 +106,10 @@ pub fn our_group(role: GroupRole, vpc: &str) -> String {
 fn groups(aws: &Look, vpc: &str, numbers: &BTreeSet<usize>) -> Vec<String> {
     let theirs = THEIRS.iter().map(|g| (*g).to_owned());
     let lists = aws.groups.iter().filter(|g| g.vpc == vpc && Kind::Lists.has(g)).map(|g| g.id.clone());
-    let all: Vec<String> = theirs.chain(OURS.iter().map(|role| our_group(*role, vpc))).chain(lists).collect();
-    let theirs = |id: &String| THEIRS.contains(&id.as_str()) && !aws.lost.contains(id);
+    let ours = OURS.iter().map(|role| our_group(*role, vpc));
+    let custom = if vpc == VPCS[0] { CUSTOM } else { THEIRS[1] };
+    let all: Vec<String> = theirs.chain(ours).chain([custom.to_owned()]).chain(lists).collect();
+    let theirs = |id: &String| [&THEIRS[..], &[CUSTOM]].concat().contains(&id.as_str()) && !aws.lost.contains(id);
     let exists = |id: &String| theirs(id) || aws.groups.iter().any(|g| g.id == *id);
     let picked: Vec<String> = numbers.iter().filter_map(|n| all.get(*n).cloned()).filter(exists).collect();
     if picked.is_empty() { vec![THEIRS[0].into()] } else { picked }
@@ -81,7 +124,7 @@ fn attach(aws: &mut Look, id: &str, vpc: &str, numbers: &BTreeSet<usize>) {
 }
 
 fn is_our_group(look: &Look, group: &str) -> bool {
-    look.groups.iter().any(|g| g.id == group)
+    look.custom.contains_key(group) || look.groups.iter().any(|g| g.id == group)
 }
 
 fn touched(look: &Look, interface: &Interface) -> bool {
@@ -116,6 +159,9 @@ impl Simulated for Isolation {
             original_groups(case, &i.id).is_some() && open
         });
         look.paths = aws.paths.clone().filter(|_| auto && undecided);
+        let mut custom = groups_on_record(case.original.iter().map(|(key, text)| (key, text.clone())));
+        custom.extend(params.iter().flat_map(|p| p.security_group_ids.iter().cloned()));
+        look.custom.retain(|id, _| custom.contains(id));
         look
     }
 
@@ -164,6 +210,9 @@ impl Simulated for Isolation {
                     (group.ingress, group.egress) = Default::default();
                 }
             }
+            NetworkAttack::Custom(rules) => {
+                aws.custom.insert(CUSTOM.into(), Some(custom_group(rules)));
+            }
         }
     }
 
@@ -171,13 +220,15 @@ impl Simulated for Isolation {
         for (key, value) in &plan.record {
             let text = value.to_string();
             assert!(
-                !look.groups.iter().any(|g| text.contains(&g.id)),
+                !look.groups.iter().any(|g| text.contains(&g.id))
+                    && (!look.custom.contains_key(CUSTOM) || !text.contains(CUSTOM) || key.contains("/allowed-")),
                 "{key}: our own groups are nobody's original: {text}"
             );
         }
         let allowed = on_record(case, plan);
         if plan.verdict.state == ActionState::InForce && look.instance.is_some() {
-            look.interfaces.iter().for_each(|i| assert!(lets_no_more(look, i, &allowed), "{i:?}: {}", plan.verdict.message));
+            let right = |i: &Interface| lets_no_more(case, look, i, &allowed);
+            look.interfaces.iter().for_each(|i| assert!(right(i), "{i:?}: {}", plan.verdict.message));
         }
         let role_of = |id: &str| look.groups.iter().find(|g| g.id == *id).and_then(|g| GroupRole::named(&g.name)).unwrap();
         for call in &plan.calls {
@@ -225,8 +276,11 @@ impl Simulated for Isolation {
             return;
         }
         let allowed = in_force(case, params);
+        let custom = aws.custom[CUSTOM].as_ref().unwrap();
         for interface in &own {
-            assert!(in_role(interface, allowed.role()), "{interface:?}");
+            let admits =
+                allowed.groups.contains(CUSTOM) && interface.vpc == VPCS[0] && custom_is_right(custom, &case.original);
+            assert!(if admits { interface.groups == [CUSTOM] } else { in_role(interface, allowed.role()) }, "{interface:?}");
             assert_ne!(case.conversion(&interface.id), Some(ConversionState::Open));
             if params.sever_tracked_connections == SeverTrackedConnections::Always {
                 assert_eq!(case.conversion(&interface.id), Some(ConversionState::Closed), "{interface:?}");
@@ -243,7 +297,7 @@ impl Simulated for Isolation {
     }
 
     fn released(case: &Case, before: &Look, aws: &Look, verdict: &Verdict) {
-        let mut conflict = false;
+        let (aws, mut conflict) = (&Isolation::read(aws, case, None), false);
         for interface in aws.interfaces.iter().filter(|i| !i.managed) {
             let (now, original) = (set(&interface.groups), original_groups(case, &interface.id));
             let was = before.interfaces.iter().find(|i| i.id == interface.id).map(|i| set(&i.groups));
@@ -269,15 +323,19 @@ impl Simulated for Isolation {
 
 /// What the lists on record have in common, with what the plan records.
 fn on_record(case: &Case, plan: &Plan) -> Allowed {
-    let planned = plan.record.iter().map(|(key, value)| (key.clone(), value.to_string()));
-    let all: Vec<_> = case.original.clone().into_iter().chain(planned).collect();
+    let all = texts(case, plan);
     let lists = all.iter().filter(|(key, _)| key.starts_with("isolateNetwork/allowed-"));
-    let lists = lists.map(|(_, text)| Allowed::by(Some(&serde_json::from_str(text).unwrap())));
+    let lists = lists.map(|(_, text)| Allowed::recorded(text).unwrap());
     lists.reduce(|a, b| a.meet(&b)).unwrap_or_default()
 }
 
 /// Whether the interface is in one group of ours, which lets through what is allowed at most.
-fn lets_no_more(look: &Look, interface: &Interface, allowed: &Allowed) -> bool {
+fn lets_no_more(case: &Case, look: &Look, interface: &Interface, allowed: &Allowed) -> bool {
+    if interface.groups == [CUSTOM] {
+        let right =
+            look.custom[CUSTOM].as_ref().is_some_and(|g| custom_is_right(g, &case.original) && g.vpc == interface.vpc);
+        return right && allowed.groups.contains(CUSTOM);
+    }
     let Some(group) = look.groups.iter().find(|g| interface.groups == [g.id.clone()]) else { return false };
     let none = GroupRole::named(&group.name) == Some(GroupRole::Isolation);
     let [ingress, egress] = if none { Default::default() } else { allowed.rules() };
@@ -305,6 +363,14 @@ fn check_swap(case: &Case, look: &Look, plan: &Plan, now: &Interface, groups: &[
     let recorded = case.original.contains_key(&key) || plan.record.contains_key(&key);
     assert!(recorded || (touched(look, now) && plan.verdict.unknown), "{}: record before touch", now.id);
     assert!(!now.managed);
+    if groups == [CUSTOM] {
+        let group = look.custom[CUSTOM].as_ref().unwrap();
+        let record = texts(case, plan);
+        assert!(record.contains_key(&format!("isolateNetwork/rules-{CUSTOM}")), "what it lets through is recorded");
+        assert!(custom_is_right(group, &record) && group.vpc == now.vpc, "{group:?}");
+        assert!(allowed.groups.contains(CUSTOM) && change == Change::Isolate);
+        return;
+    }
     let group = look.groups.iter().find(|g| groups == [g.id.clone()]).unwrap();
     assert_eq!(group.vpc, now.vpc);
     match change {
@@ -321,7 +387,7 @@ fn check_swap(case: &Case, look: &Look, plan: &Plan, now: &Interface, groups: &[
             assert_eq!(group.name, GroupRole::Conversion.group_name());
             assert_eq!(plan.conversions.get(&now.id), Some(&ConversionState::Open), "recorded in the same plan");
             assert!(plan.wait.is_some());
-            let isolated = |i: &Interface| in_role(i, GroupRole::Isolation) || in_role(i, allowed.role());
+            let isolated = |i: &Interface| lets_no_more(case, look, i, &allowed);
             let open = look.interfaces.iter().filter(|i| !i.managed && !isolated(i));
             assert_eq!(open.count(), 0, "everything is isolated before anything is opened");
         }
@@ -335,6 +401,7 @@ prop_compose! {
         interfaces in vec((any::<bool>(), btree_set(0..7_usize, 1..3), prop::bool::weighted(0.1), any::<bool>()), 0..4),
         routes in vec(any::<bool>(), 2),
         instance in prop_oneof![1 => Just(None), 12 => Just(Some("running"))],
+        custom in vec(0..6_usize, 0..3),
     ) -> Look {
         let mut aws = Look::default();
         let shown = |state: &str| Instance { state: state.into(), ..Instance::default() };
@@ -350,6 +417,7 @@ prop_compose! {
             let last = aws.interfaces.last_mut().unwrap();
             (last.managed, last.public) = (managed, public);
         }
+        aws.custom.insert(CUSTOM.into(), Some(custom_group(&custom)));
         let table = |(vpc, internet): (&&str, bool)| RouteTable { vpc: (*vpc).into(), main: true, internet, ..RouteTable::default() };
         let all = Rule::all().to_vec();
         let open = Group { id: THEIRS[2].into(), ingress: all.clone(), egress: all, read: true, ..Group::default() };
@@ -367,6 +435,7 @@ fn network_attacks() -> BoxedStrategy<NetworkAttack> {
         1 => (1..THEIRS.len()).prop_map(NetworkAttack::DeleteGroup),
         2 => (kind(), any::<bool>()).prop_map(|(k, ingress)| NetworkAttack::Open(k, ingress)),
         1 => kind().prop_map(NetworkAttack::Close),
+        1 => vec(0..6_usize, 0..3).prop_map(NetworkAttack::Custom),
     ]
     .boxed()
 }
@@ -374,8 +443,18 @@ fn network_attacks() -> BoxedStrategy<NetworkAttack> {
 pub fn isolations() -> impl Strategy<Value = IsolateNetwork> {
     use SeverTrackedConnections::{Always, Auto, Never};
     let sever = prop_oneof![Just(Auto), Just(Always), Just(Never)];
-    let allow = prop_oneof![1 => Just(None), 2 => allow_lists().prop_map(Some)];
-    (sever, allow).prop_map(|(sever_tracked_connections, allow)| IsolateNetwork { sever_tracked_connections, allow })
+    let none = || (None, Vec::new());
+    let groups = prop_oneof![3 => Just(vec![CUSTOM.to_owned()]), 1 => Just(vec!["sg-00000000".to_owned()])];
+    let allow = prop_oneof![
+        1 => Just(none()),
+        2 => allow_lists().prop_map(|list| (Some(list), Vec::new())),
+        1 => groups.prop_map(|groups| (None, groups)),
+    ];
+    (sever, allow).prop_map(|(sever_tracked_connections, (allow, security_group_ids))| IsolateNetwork {
+        sever_tracked_connections,
+        allow,
+        security_group_ids,
+    })
 }
 
 /// Networks within one another and apart, of both families, written well and badly.
@@ -464,7 +543,7 @@ proptest! {
             simulation.disturbed(false, &script);
             simulation.contain();
             let now = in_force(&simulation.case(), &simulation.params);
-            let asked = Allowed::by(simulation.params.allow.as_ref());
+            let asked = Allowed::of(&simulation.params);
             prop_assert_eq!(&now.meet(&asked), &now);
             if simulation.aws.interfaces.iter().any(|i| !i.managed) && simulation.aws.instance.is_some() {
                 prop_assert!(before.is_none_or(|before| now.meet(&before) == now));
@@ -477,6 +556,7 @@ proptest! {
     #[test]
     fn an_open_window_is_closed_though_another_interface_cannot_be_isolated(params in isolations(), rules in any::<bool>()) {
         let mut aws = Look { instance: Some(Instance::default()), ..Look::default() };
+        aws.custom.insert(CUSTOM.into(), Some(custom_group(&[])));
         for role in OURS {
             let (id, vpc, name) = (our_group(role, VPCS[0]), VPCS[0].into(), role.group_name().into_owned());
             let ingress = if rules { vec![Rule::all()[0].clone()] } else { Vec::new() };
