@@ -39,6 +39,16 @@ pub async fn one_group(aws: &Aws, interfaces: &[String]) -> anyhow::Result<(Stri
     Ok((found.group_name().unwrap_or_default().to_owned(), rules))
 }
 
+/// How long each interface's idle flows are kept, TCP and UDP streams, in seconds; None where AWS shows nothing.
+pub async fn idle_timeouts(aws: &Aws, interfaces: &[String]) -> anyhow::Result<BTreeMap<String, Option<(i32, i32)>>> {
+    let answer = aws.ec2.describe_network_interfaces().set_network_interface_ids(Some(interfaces.to_vec())).send().await?;
+    let shown = |n: &aws_sdk_ec2::types::NetworkInterface| {
+        let tracking = n.connection_tracking_configuration()?;
+        tracking.tcp_established_timeout().zip(tracking.udp_stream_timeout())
+    };
+    Ok(answer.network_interfaces().iter().map(|n| (n.network_interface_id.clone().unwrap_or_default(), shown(n))).collect())
+}
+
 fn peers(direction: &str, p: &aws_sdk_ec2::types::IpPermission) -> Vec<String> {
     let v4 = p.ip_ranges().iter().filter_map(|r| r.cidr_ip.clone());
     let all = v4.chain(p.ipv6_ranges().iter().filter_map(|r| r.cidr_ipv6.clone()));

@@ -8,7 +8,7 @@ use std::fmt::{Display, Formatter};
 use firebreak_crds::{NameRef, Resource, ResourceKind, quarantine_name};
 
 use super::instance_role::{DENY_PROFILE, is_deny_profile, profile_name};
-use super::model::{Principal, Registration, Rule};
+use super::model::{IdleTimeouts, Principal, Registration, Rule};
 use super::session_denies::{DenyEdit, SESSION_DENIES};
 
 /// What a security group of ours is for.
@@ -110,6 +110,12 @@ pub enum Call {
         interface: String,
         groups: Vec<String>,
         change: Change,
+    },
+    /// When AWS forgets idle flows: an attribute of `ModifyNetworkInterfaceAttribute`.
+    SetIdleTimeouts {
+        interface: String,
+        timeouts: IdleTimeouts,
+        restore: bool,
     },
     /// Whether AWS assigns the interface a public address: an attribute of `ModifyNetworkInterfaceAttribute`.
     AssociatePublicIpAddress {
@@ -333,9 +339,9 @@ impl Call {
             Self::RevokeSecurityGroupEgress { .. } => "ec2:RevokeSecurityGroupEgress",
             Self::AuthorizeSecurityGroupIngress { .. } => "ec2:AuthorizeSecurityGroupIngress",
             Self::AuthorizeSecurityGroupEgress { .. } => "ec2:AuthorizeSecurityGroupEgress",
-            Self::ModifyNetworkInterfaceAttribute { .. } | Self::AssociatePublicIpAddress { .. } => {
-                "ec2:ModifyNetworkInterfaceAttribute"
-            }
+            Self::ModifyNetworkInterfaceAttribute { .. }
+            | Self::SetIdleTimeouts { .. }
+            | Self::AssociatePublicIpAddress { .. } => "ec2:ModifyNetworkInterfaceAttribute",
             Self::AssociateAddress { .. } => "ec2:AssociateAddress",
             Self::DisassociateAddress { .. } => "ec2:DisassociateAddress",
             Self::AssociateIamInstanceProfile { .. } => "ec2:AssociateIamInstanceProfile",
@@ -399,6 +405,7 @@ impl Call {
     pub fn widens(&self) -> bool {
         match self {
             Self::ModifyNetworkInterfaceAttribute { change, .. } => *change == Change::Restore,
+            Self::SetIdleTimeouts { restore, .. } => *restore,
             Self::AssociatePublicIpAddress { on, .. } => *on,
             Self::ModifyInstanceMetadataOptions { enabled, .. } => *enabled,
             // Without protection the instance can be destroyed.
@@ -496,6 +503,7 @@ impl Call {
     pub fn optional(&self) -> bool {
         match self {
             Self::SetInstanceProtection { protect, .. } => *protect,
+            Self::SetIdleTimeouts { restore, .. } => !restore,
             // The profile is taken off where it cannot be replaced.
             Self::AssociateIamInstanceProfile { .. } | Self::ReplaceIamInstanceProfileAssociation { .. } => !self.widens(),
             Self::CreateRole
@@ -533,6 +541,7 @@ impl Display for Call {
                 };
                 write!(f, "{interface}: groups [{}] ({why})", groups.join(", "))
             }
+            Self::SetIdleTimeouts { interface, timeouts, .. } => write!(f, "{interface}: idle flows: {timeouts}"),
             Self::AssociatePublicIpAddress { interface, on } => write!(f, "{interface}: AssociatePublicIpAddress {on}"),
             Self::AssociateAddress { allocation, interface, private, public } => {
                 write!(f, "{public} ({allocation}) to {interface}, {private}")

@@ -53,7 +53,7 @@ where
         let answer = match timeout(PATIENCE, read).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => {
-                tracing::warn!(%error, "what stays reachable is not read");
+                tracing::warn!(%error, "what nothing depends on is not read");
                 None
             }
             Err(_) => None,

@@ -24,8 +24,8 @@ pub use instance_role::{
 #[cfg(test)]
 pub use model::AttachedVolume;
 pub use model::{
-    Carrier, ClassicBalancer, Credential, ElasticAddress, Group, Identity, Instance, InstanceProtection, Interface,
-    LoginProfile, Marked, Membership, MetadataOptions, OpenCommand, OpenSession, Peer, Principal, PublicAddress,
+    Carrier, ClassicBalancer, Credential, ElasticAddress, Group, Identity, IdleTimeouts, Instance, InstanceProtection,
+    Interface, LoginProfile, Marked, Membership, MetadataOptions, OpenCommand, OpenSession, Peer, Principal, PublicAddress,
     Registration, RouteTable, Rule, ScalingGroup, Snapshot, Target, TargetGroup, User, VpcWays, Ways,
 };
 pub use own_instance::own_instance;

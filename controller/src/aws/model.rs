@@ -105,6 +105,45 @@ pub struct Interface {
     pub ipv6: usize,
     /// Whether it passes on what is not its own: its `SourceDestCheck` is off.
     pub forwards: bool,
+    /// How long AWS keeps flows that are idle.
+    pub idle: IdleTimeouts,
+}
+
+/// After how many idle seconds AWS forgets a tracked flow. Where an interface shows none it has AWS's own: the default.
+/// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/security-group-connection-tracking.html#connection-tracking-timeouts>
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IdleTimeouts {
+    /// `TcpEstablishedTimeout`.
+    pub tcp_established: i32,
+    /// `UdpStreamTimeout`.
+    pub udp_stream: i32,
+}
+
+impl IdleTimeouts {
+    /// The shortest that AWS takes.
+    pub const SHORTEST: Self = Self { tcp_established: 60, udp_stream: 60 };
+}
+
+impl Default for IdleTimeouts {
+    fn default() -> Self {
+        Self { tcp_established: 432_000, udp_stream: 180 }
+    }
+}
+
+impl std::fmt::Display for IdleTimeouts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TCP {} s, UDP streams {} s", self.tcp_established, self.udp_stream)
+    }
+}
+
+/// What all instances of a type have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InstanceKind {
+    /// Disks of their host; None where AWS does not say.
+    pub store: Option<bool>,
+    /// The Nitro system.
+    pub nitro: bool,
 }
 
 /// A public IPv4 address of an interface.

@@ -33,8 +33,8 @@ use super::error::{AwsError, Class};
 use super::instance_role::ProfileAssociation;
 use super::kept::Kept;
 use super::model::{
-    ClassicBalancer, Group, Instance, Interface, Membership, OpenCommand, OpenSession, RouteTable, ScalingGroup, Snapshot,
-    TargetGroup,
+    ClassicBalancer, Group, Instance, InstanceKind, Interface, Membership, OpenCommand, OpenSession, RouteTable,
+    ScalingGroup, Snapshot, TargetGroup,
 };
 use super::rate::{Priority, RateLimiter};
 use super::session::Session;
@@ -52,7 +52,7 @@ pub struct RegionReader {
     ssm: aws_sdk_ssm::Client,
     pub(super) limiter: Arc<RateLimiter>,
     instances: Batcher<String, Instance, AwsError>,
-    instance_types: Batcher<String, bool, AwsError>,
+    instance_types: Kept<String, InstanceKind>,
     selected: Batcher<selected::Criteria, Arc<BTreeSet<String>>, AwsError>,
     interfaces: Batcher<String, Vec<Interface>, AwsError>,
     our_groups: Batcher<(), Vec<Group>, AwsError>,
@@ -87,7 +87,7 @@ impl RegionReader {
         let groups = ("autoscaling", "DescribeAutoScalingGroups", autoscaling::GROUPS);
         Self {
             instances: batcher(&client, &limiter, "DescribeInstances", ec2::fetch_instances),
-            instance_types: batcher(&client, &limiter, "DescribeInstanceTypes", ec2::fetch_instance_types),
+            instance_types: Kept::new(batcher(&client, &limiter, "DescribeInstanceTypes", ec2::fetch_instance_types)),
             selected: batcher_of(&client, &limiter, ("ec2", "DescribeInstances", 1), selected::fetch),
             interfaces: batcher(&client, &limiter, "DescribeNetworkInterfaces", ec2::fetch_interfaces),
             groups: batcher(&client, &limiter, "DescribeSecurityGroups", ec2::fetch_groups),

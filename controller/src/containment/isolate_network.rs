@@ -10,6 +10,7 @@ mod custom;
 mod giving_back;
 mod groups;
 mod reach;
+mod tracking;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,7 +31,9 @@ use super::case::Case;
 use super::drive::{Action, Merge, Stage};
 use super::given::{no_such_key, reads};
 use super::plan::{Plan, RECORDS};
-use crate::aws::{AwsError, Call, Change, Group, GroupRole, Instance, Interface, Outcome, Rule, Session, Ways};
+use crate::aws::{
+    AwsError, Call, Change, Group, GroupRole, IdleTimeouts, Instance, Interface, Outcome, Rule, Session, Ways,
+};
 
 /// The action.
 pub struct Isolation;
@@ -48,6 +51,8 @@ pub struct Look {
     pub(super) lost: BTreeSet<String>,
     /// Groups of the policy's choice, by id; None where AWS shows none.
     pub(super) custom: BTreeMap<String, Option<Group>>,
+    /// Whether it runs on the Nitro system; read where that counts.
+    pub(super) nitro: Option<bool>,
     /// Read once the conversion must be decided.
     pub(super) paths: Option<Paths>,
     /// What no group stops; read once the interfaces are isolated, since nothing waits for it.
@@ -73,6 +78,7 @@ impl Action for Isolation {
     fn check(sub: &str, text: &str) -> Result<(), String> {
         match sub {
             eni if eni.starts_with("eni-") => reads::<Original>(text),
+            idle if idle.starts_with(tracking::TRACKING) => reads::<IdleTimeouts>(text),
             _ => no_such_key(),
         }
     }
@@ -99,8 +105,9 @@ impl Action for Isolation {
             (undecided(case, params, &look), reach::is_worth_telling(&look, &Permit::of(case, params, &look)));
         let decides = async { if undecided { paths(aws, case, region, &look).await.map(Some) } else { Ok(None) } };
         let told = async { if cut { reach::ways(aws, region, &look).await.map(Some) } else { Ok(None) } };
-        let (paths, ways) = futures::join!(decides, told);
-        (look.paths, look.ways) = (paths?, ways?);
+        let nitro = async { if cut { tracking::nitro(aws, case, params, &look).await } else { Ok(None) } };
+        let (paths, ways, nitro) = futures::join!(decides, told, nitro);
+        (look.paths, look.ways, look.nitro) = (paths?, ways?, nitro?);
         Ok(look)
     }
 
@@ -120,10 +127,13 @@ impl Action for Isolation {
         }
         let cut = plan.is_done();
         admit(&mut plan, case, look, &permit);
+        if cut {
+            tracking::shorten(&mut plan, case, params, look);
+        }
         judge(&mut plan, case, look, &permit, cut);
         let kept = "the list asked for is not allowed whole: nothing is widened before the release";
         let kept = (permit.allowed != Allowed::of(params)).then(|| kept.to_owned());
-        let said = [Some(std::mem::take(&mut plan.verdict.message)), kept];
+        let said = [Some(std::mem::take(&mut plan.verdict.message)), kept, tracking::said(case, params, look)];
         plan.verdict.message = said.into_iter().flatten().collect::<Vec<_>>().join("; ");
         plan
     }
@@ -145,6 +155,7 @@ impl Action for Isolation {
                 i.id
             )
         }));
+        ask.extend(tracking::restore(&mut plan, case, look));
         plan.settle_release(!ask.is_empty());
         plan.verdict.message = ask.into_iter().chain(said).collect::<Vec<_>>().join("; ");
         plan
@@ -174,6 +185,9 @@ impl Action for Isolation {
             (Call::ModifyNetworkInterfaceAttribute { interface, groups, .. }, _) => {
                 look.interfaces.iter_mut().filter(|i| i.id == *interface).for_each(|i| i.groups.clone_from(groups));
             }
+            (Call::SetIdleTimeouts { interface, timeouts, .. }, _) => {
+                look.interfaces.iter_mut().filter(|i| i.id == *interface).for_each(|i| i.idle = *timeouts);
+            }
             _ => {}
         }
     }
@@ -193,7 +207,12 @@ impl Merge for IsolateNetwork {
         let sever_tracked_connections =
             [self, other].into_iter().max_by_key(|p| rank(p)).unwrap_or(self).sever_tracked_connections;
         let both = Allowed::of(self).meet(&Allowed::of(other));
-        Self { sever_tracked_connections, allow: both.list(), security_group_ids: both.groups.into_iter().collect() }
+        Self {
+            sever_tracked_connections,
+            allow: both.list(),
+            security_group_ids: both.groups.into_iter().collect(),
+            shorten_connection_tracking: self.shorten_connection_tracking || other.shorten_connection_tracking,
+        }
     }
 
     fn kept() -> Self {

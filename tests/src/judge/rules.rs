@@ -332,6 +332,12 @@ fn swap(call: &Call, groups: &BTreeMap<String, String>) -> Needs {
     match to.as_slice() {
         [] if call.params.get("AssociatePublicIpAddress").is_some_and(|on| on == "false") => Needs::Nothing,
         [] if call.params.contains_key("AssociatePublicIpAddress") => Needs::Release(interface),
+        [] if call.params.keys().any(|key| key.starts_with("ConnectionTrackingSpecification.")) => {
+            let short =
+                |name: &str| call.params.get(&format!("ConnectionTrackingSpecification.{name}")).is_some_and(|s| s == "60");
+            let shortest = short("TcpEstablishedTimeout") && short("UdpStreamTimeout");
+            if shortest { Needs::Nothing } else { Needs::Release(interface) }
+        }
         [] => Needs::Never("changes something other than groups"),
         [one] if name(one) == Some("firebreak-isolation") => Needs::Nothing,
         [one] if name(one).is_some_and(|n| n.starts_with("firebreak-isolation-")) => Needs::AllowList(interface),

@@ -26,6 +26,14 @@ fn only_the_isolation_group_alone_needs_no_leave() {
 }
 
 #[test]
+fn idle_flows_are_forgotten_sooner_without_leave_and_later_only_after_a_release() {
+    let [tcp, udp] = ["TcpEstablishedTimeout", "UdpStreamTimeout"].map(|t| format!("ConnectionTrackingSpecification.{t}"));
+    assert_eq!(swapped(&[(tcp.as_str(), "60"), (udp.as_str(), "60")]), Needs::Nothing);
+    assert_eq!(swapped(&[(tcp.as_str(), "432000"), (udp.as_str(), "60")]), Needs::Release("eni-1".into()));
+    assert_eq!(swapped(&[(tcp.as_str(), "60")]), Needs::Release("eni-1".into()));
+}
+
+#[test]
 fn somebody_elses_groups_are_not_edited() {
     assert_eq!(judged("RevokeSecurityGroupEgress", &[("GroupId", "sg-i")]), Needs::Nothing);
     assert_eq!(judged("AuthorizeSecurityGroupIngress", &[("GroupId", "sg-c")]), Needs::Nothing);

@@ -14,6 +14,7 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use crate::ground_up::{Guard, world};
+use crate::own_groups::forensics;
 
 type Tags = BTreeMap<String, String>;
 
@@ -165,6 +166,46 @@ async fn what_a_lost_cluster_contained_is_adopted_and_given_back_as_it_was() {
     world.until_nothing_is_held().await;
     assert_eq!((user(&world).await, instance(&world).await, role(&world).await), before);
     judge.assert_no_call_was_wrong();
+}
+
+/// Isolated in that group, and idle flows are forgotten soon.
+async fn until_isolated_in(world: &World<'_>, group: &str) {
+    let interfaces = &world.scene.instances[0].interfaces;
+    world
+        .until_aws("isolated in the policy's own group", async || {
+            let groups = sight::groups(&world.aws, interfaces).await?;
+            ensure!(groups.values().all(|groups| groups == &[group.to_owned()]), "{groups:?}");
+            let idle = sight::idle_timeouts(&world.aws, interfaces).await?;
+            ensure!(idle.values().all(|idle| *idle == Some((60, 60))), "{idle:?}");
+            Ok(())
+        })
+        .await;
+    until_copied(world).await;
+}
+
+#[tokio::test]
+async fn a_group_of_the_policys_own_and_idle_timeouts_are_adopted_too() {
+    let (world, _guard) = ready().await;
+    let (aws, interfaces) = (&world.aws, &world.scene.instances[0].interfaces);
+    let group = forensics(&world, "10.9.0.5/32").await;
+    let isolate =
+        json!({ "severTrackedConnections": "Never", "securityGroupIds": [group], "shortenConnectionTracking": true });
+    let policy = world.policy("much", json!({ "ec2Instance": { "contain": [{ "isolateNetwork": isolate }] } }));
+    world.plane.apply(&policy.to_string()).await.unwrap();
+    let before = sight::groups(aws, interfaces).await.unwrap();
+    contain(&world, "inc", json!([world.instance_target(0)])).await;
+    until_isolated_in(&world, &group).await;
+    let known = records(&world).await;
+
+    world.lose().await;
+    contain(&world, "inc", json!([world.instance_target(0)])).await;
+    until_isolated_in(&world, &group).await;
+    assert_eq!(records(&world).await, known);
+    world.release("inc").await;
+    world.until_nothing_is_held().await;
+    assert_eq!(sight::groups(aws, interfaces).await.unwrap(), before);
+    let idle = sight::idle_timeouts(aws, interfaces).await.unwrap();
+    assert!(idle.values().all(|idle| *idle == Some((432_000, 180))), "{idle:?}");
 }
 
 async fn told_of_adoption(world: &World<'_>, object: &str) {

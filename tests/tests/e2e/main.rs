@@ -36,3 +36,4 @@ mod scaling;
 mod selectors;
 mod sessions;
 mod systems_manager;
+mod tracking;

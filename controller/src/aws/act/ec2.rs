@@ -7,10 +7,10 @@ use aws_sdk_ec2::Client;
 use aws_sdk_ec2::operation::modify_instance_attribute::builders::ModifyInstanceAttributeFluentBuilder;
 use aws_sdk_ec2::operation::modify_instance_metadata_options::builders::ModifyInstanceMetadataOptionsFluentBuilder;
 use aws_sdk_ec2::types::{
-    AttributeBooleanValue, AttributeValue, EbsInstanceBlockDeviceSpecification, IamInstanceProfileAssociation,
-    IamInstanceProfileSpecification, InstanceBlockDeviceMappingSpecification, InstanceMetadataEndpointState,
-    InstanceSpecification, IpPermission, IpRange, Ipv6Range, PrefixListId, ResourceType, SnapshotInfo, Tag,
-    TagSpecification, UserIdGroupPair,
+    AttributeBooleanValue, AttributeValue, ConnectionTrackingSpecificationRequest, EbsInstanceBlockDeviceSpecification,
+    IamInstanceProfileAssociation, IamInstanceProfileSpecification, InstanceBlockDeviceMappingSpecification,
+    InstanceMetadataEndpointState, InstanceSpecification, IpPermission, IpRange, Ipv6Range, PrefixListId, ResourceType,
+    SnapshotInfo, Tag, TagSpecification, UserIdGroupPair,
 };
 
 use super::Outcome;
@@ -58,6 +58,13 @@ pub(super) async fn send(ec2: &Client, call: &Call) -> Result<Outcome, AwsError>
         Call::ModifyNetworkInterfaceAttribute { interface, groups, .. } => {
             let request = ec2.modify_network_interface_attribute().network_interface_id(interface);
             sent!(aws_sdk_ec2, call, request.set_groups(Some(groups.clone())))?;
+        }
+        Call::SetIdleTimeouts { interface, timeouts, .. } => {
+            let request = ec2.modify_network_interface_attribute().network_interface_id(interface);
+            let tracking = ConnectionTrackingSpecificationRequest::builder();
+            let tracking =
+                tracking.tcp_established_timeout(timeouts.tcp_established).udp_stream_timeout(timeouts.udp_stream);
+            sent!(aws_sdk_ec2, call, request.connection_tracking_specification(tracking.build()))?;
         }
         Call::AssociatePublicIpAddress { interface, on } => {
             let request = ec2.modify_network_interface_attribute().network_interface_id(interface);

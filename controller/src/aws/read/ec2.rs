@@ -9,8 +9,8 @@ use futures::future::try_join_all;
 use super::{Read, absent, error, timestamp};
 use crate::aws::call::shutdown_behavior;
 use crate::aws::model::{
-    AttachedVolume, ElasticAddress, Group, Instance, InstanceProtection, Interface, MetadataOptions, Peer, PublicAddress,
-    RouteTable, Rule, Snapshot,
+    AttachedVolume, ElasticAddress, Group, IdleTimeouts, Instance, InstanceKind, InstanceProtection, Interface,
+    MetadataOptions, Peer, PublicAddress, RouteTable, Rule, Snapshot,
 };
 use crate::aws::rate::Priority;
 use crate::aws::session::Session;
@@ -60,7 +60,8 @@ impl Session {
     /// AWS does not show.
     pub async fn has_instance_store(&self, region: &str, instance_type: &str) -> Read<Option<bool>> {
         let reader = &self.region(region)?.instance_types;
-        self.measured("ec2:DescribeInstanceTypes", reader.get(instance_type.to_owned())).await
+        let read = self.measured("ec2:DescribeInstanceTypes", reader.read(instance_type.to_owned()));
+        Ok(read.await?.and_then(|kind| kind.store))
     }
 
     /// Whether the instance's Spot request outlives it, so that AWS lets it be stopped.
@@ -188,12 +189,20 @@ pub(super) async fn describe_instances(ec2: &aws_sdk_ec2::Client, filters: Vec<F
     Ok(found.into_iter().flat_map(|r| r.instances.unwrap_or_default()).map(instance).collect())
 }
 
-pub(super) async fn fetch_instance_types(ec2: aws_sdk_ec2::Client, types: Vec<String>) -> Read<HashMap<String, bool>> {
+pub(super) async fn fetch_instance_types(
+    ec2: aws_sdk_ec2::Client,
+    types: Vec<String>,
+) -> Read<HashMap<String, InstanceKind>> {
     let request = ec2.describe_instance_types().filters(filter("instance-type", types)).max_results(100);
     let pages = request.into_paginator().items().send();
     let found: Vec<_> = pages.collect::<Result<_, _>>().await.map_err(|e| error("ec2:DescribeInstanceTypes", &e))?;
-    let has_store = |t: ec2::InstanceTypeInfo| Some((t.instance_type?.as_str().to_owned(), t.instance_storage_supported?));
-    Ok(found.into_iter().filter_map(has_store).collect())
+    Ok(found.into_iter().filter_map(instance_kind).collect())
+}
+
+/// Of bare metal AWS shows no hypervisor, though some of it is of the Nitro system: that is left as it is.
+fn instance_kind(t: ec2::InstanceTypeInfo) -> Option<(String, InstanceKind)> {
+    let nitro = t.hypervisor == Some(ec2::InstanceTypeHypervisor::Nitro);
+    Some((t.instance_type?.as_str().to_owned(), InstanceKind { store: t.instance_storage_supported, nitro }))
 }
 
 pub(super) async fn fetch_interfaces(ec2: aws_sdk_ec2::Client, ids: Vec<String>) -> Read<HashMap<String, Vec<Interface>>> {
@@ -294,6 +303,7 @@ fn interface(n: ec2::NetworkInterface) -> Interface {
         public: address || !n.ipv6_addresses().is_empty(),
         managed: n.requester_managed.unwrap_or_default() || operated,
         addresses: public_addresses(&n),
+        idle: n.connection_tracking_configuration().map(idle_timeouts).unwrap_or_default(),
         private: n.private_ip_address.clone().unwrap_or_default(),
         ipv6: n.ipv6_addresses().len(),
         forwards: n.source_dest_check == Some(false),
@@ -302,6 +312,14 @@ fn interface(n: ec2::NetworkInterface) -> Interface {
         id: n.network_interface_id.unwrap_or_default(),
         vpc: n.vpc_id.unwrap_or_default(),
         subnet: n.subnet_id.unwrap_or_default(),
+    }
+}
+
+fn idle_timeouts(shown: &ec2::ConnectionTrackingConfiguration) -> IdleTimeouts {
+    let usual = IdleTimeouts::default();
+    IdleTimeouts {
+        tcp_established: shown.tcp_established_timeout.unwrap_or(usual.tcp_established),
+        udp_stream: shown.udp_stream_timeout.unwrap_or(usual.udp_stream),
     }
 }
 

@@ -34,6 +34,13 @@ impl Session {
         Ok(Ways { serial_console, vpcs: vpcs.into_iter().collect() })
     }
 
+    /// Whether instances of a type run on the Nitro system; None where AWS does not say, which is no error.
+    pub async fn is_nitro(&self, region: &str, instance_type: &str) -> Read<Option<bool>> {
+        let reader = &self.region(region)?.instance_types;
+        let kind = self.told(reader, "ec2:DescribeInstanceTypes", instance_type.to_owned()).await;
+        Ok(kind.map(|kind| kind.nitro))
+    }
+
     async fn told<K, V>(&self, kept: &Kept<K, V>, operation: &str, key: K) -> Option<V>
     where
         K: Clone + Eq + Hash + Send + 'static,

@@ -30,7 +30,8 @@ fn allowed(p: &IsolateNetwork) -> Allowed {
 
 /// Whether the first lets through no more than the second.
 fn is_stricter(a: &IsolateNetwork, b: &IsolateNetwork) -> bool {
-    rank(a) >= rank(b) && allowed(a).meet(&allowed(b)) == allowed(a)
+    let shorter = a.shorten_connection_tracking >= b.shorten_connection_tracking;
+    rank(a) >= rank(b) && shorter && allowed(a).meet(&allowed(b)) == allowed(a)
 }
 
 fn detaches(p: &DetachFromAutoScaling) -> bool {

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::{SINCE, Simulated, Simulation, at, calm, config, decisions, resource, script};
-use crate::aws::{Call, Change, Group, GroupRole, Instance, Interface, Peer, RouteTable, Rule};
+use crate::aws::{Call, Change, Group, GroupRole, IdleTimeouts, Instance, Interface, Peer, RouteTable, Rule};
 use crate::containment::isolate_network::{Allowed, Isolation, Look, Paths, groups_on_record, in_force};
 use crate::containment::{case::Case, drive::Action, plan::Plan, plan::Verdict};
 
@@ -43,6 +43,8 @@ pub enum NetworkAttack {
     Close(Kind),
     /// Gives the policy's own group these rules.
     Custom(Vec<usize>),
+    /// How long an interface's idle flows are kept.
+    Idle(usize, i32),
 }
 
 /// Rules that a group of the policy's own may have, and others.
@@ -141,6 +143,14 @@ fn original_groups(case: &Case, interface: &str) -> Option<BTreeSet<String>> {
     serde_json::from_value(value["groups"].clone()).ok()
 }
 
+fn idle_record(interface: &str) -> String {
+    format!("isolateNetwork/tracking-{interface}")
+}
+
+fn original_idle(case: &Case, interface: &str) -> Option<IdleTimeouts> {
+    case.recorded(&idle_record(interface))
+}
+
 fn set(groups: &[String]) -> BTreeSet<String> {
     groups.iter().cloned().collect()
 }
@@ -172,6 +182,7 @@ impl Simulated for Isolation {
                 let exist = groups.iter().all(|id| !aws.lost.contains(id));
                 exist && aws.interfaces.iter().any(|i| i.id == *interface && !i.managed)
             }
+            Call::SetIdleTimeouts { interface, .. } => aws.interfaces.iter().any(|i| i.id == *interface && !i.managed),
             _ => true,
         }
     }
@@ -213,6 +224,10 @@ impl Simulated for Isolation {
             NetworkAttack::Custom(rules) => {
                 aws.custom.insert(CUSTOM.into(), Some(custom_group(rules)));
             }
+            NetworkAttack::Idle(n, seconds) => {
+                let idle = IdleTimeouts { tcp_established: *seconds, ..IdleTimeouts::SHORTEST };
+                aws.interfaces.iter_mut().filter(|i| i.id == INTERFACES[*n] && !i.managed).for_each(|i| i.idle = idle);
+            }
         }
     }
 
@@ -245,6 +260,10 @@ impl Simulated for Isolation {
                     let now = look.interfaces.iter().find(|i| i.id == *interface).unwrap();
                     check_swap(case, look, plan, now, groups, *change);
                 }
+                Call::SetIdleTimeouts { interface, timeouts, restore: false } => {
+                    assert_eq!(*timeouts, IdleTimeouts::SHORTEST);
+                    assert!(texts(case, plan).contains_key(&idle_record(interface)), "{call}: record before touch");
+                }
                 other => panic!("not a call of this action: {other}"),
             }
         }
@@ -252,8 +271,13 @@ impl Simulated for Isolation {
 
     fn check_release(case: &Case, look: &Look, plan: &Plan) {
         for call in &plan.calls {
-            let Call::ModifyNetworkInterfaceAttribute { interface, groups, change: Change::Restore } = call else {
-                panic!("a release only restores: {call}")
+            let (interface, groups) = match call {
+                Call::ModifyNetworkInterfaceAttribute { interface, groups, change: Change::Restore } => (interface, groups),
+                Call::SetIdleTimeouts { interface, timeouts, restore: true } => {
+                    assert_eq!(Some(*timeouts), original_idle(case, interface), "{call}");
+                    continue;
+                }
+                _ => panic!("a release only restores: {call}"),
             };
             let original = original_groups(case, interface).unwrap();
             let overruled = case.decision == Some(OnConflict::RestoreOriginal);
@@ -281,6 +305,9 @@ impl Simulated for Isolation {
             let admits =
                 allowed.groups.contains(CUSTOM) && interface.vpc == VPCS[0] && custom_is_right(custom, &case.original);
             assert!(if admits { interface.groups == [CUSTOM] } else { in_role(interface, allowed.role()) }, "{interface:?}");
+            if params.shorten_connection_tracking && aws.nitro == Some(true) {
+                assert_eq!(interface.idle, IdleTimeouts::SHORTEST, "{interface:?}");
+            }
             assert_ne!(case.conversion(&interface.id), Some(ConversionState::Open));
             if params.sever_tracked_connections == SeverTrackedConnections::Always {
                 assert_eq!(case.conversion(&interface.id), Some(ConversionState::Closed), "{interface:?}");
@@ -298,6 +325,12 @@ impl Simulated for Isolation {
 
     fn released(case: &Case, before: &Look, aws: &Look, verdict: &Verdict) {
         let (aws, mut conflict) = (&Isolation::read(aws, case, None), false);
+        for interface in aws.interfaces.iter().filter(|i| !i.managed) {
+            let Some(original) = original_idle(case, &interface.id) else { continue };
+            let was = before.interfaces.iter().find(|i| i.id == interface.id).map(|i| i.idle);
+            assert!(interface.idle == original || was == Some(interface.idle), "neither what was, nor the original");
+            conflict |= interface.idle != original;
+        }
         for interface in aws.interfaces.iter().filter(|i| !i.managed) {
             let (now, original) = (set(&interface.groups), original_groups(case, &interface.id));
             let was = before.interfaces.iter().find(|i| i.id == interface.id).map(|i| set(&i.groups));
@@ -317,6 +350,8 @@ impl Simulated for Isolation {
                 let none = left.is_empty() && verdict.state == ActionState::Conflict;
                 assert!(now == left || none, "{now:?} {original:?}: {}", verdict.message);
             }
+            let idle = aws.interfaces.iter().filter_map(|i| Some((i.idle, original_idle(case, &i.id)?)));
+            idle.for_each(|(now, original)| assert_eq!(now, original));
         }
     }
 }
@@ -401,7 +436,7 @@ prop_compose! {
         interfaces in vec((any::<bool>(), btree_set(0..7_usize, 1..3), prop::bool::weighted(0.1), any::<bool>()), 0..4),
         routes in vec(any::<bool>(), 2),
         instance in prop_oneof![1 => Just(None), 12 => Just(Some("running"))],
-        custom in vec(0..6_usize, 0..3),
+        custom in vec(0..6_usize, 0..3), nitro in any::<bool>(), short in any::<bool>(),
     ) -> Look {
         let mut aws = Look::default();
         let shown = |state: &str| Instance { state: state.into(), ..Instance::default() };
@@ -416,8 +451,12 @@ prop_compose! {
             attach(&mut aws, INTERFACES[n], VPCS[usize::from(second)], &numbers);
             let last = aws.interfaces.last_mut().unwrap();
             (last.managed, last.public) = (managed, public);
+            if short && n == 0 {
+                last.idle = IdleTimeouts::SHORTEST;
+            }
         }
         aws.custom.insert(CUSTOM.into(), Some(custom_group(&custom)));
+        aws.nitro = Some(nitro);
         let table = |(vpc, internet): (&&str, bool)| RouteTable { vpc: (*vpc).into(), main: true, internet, ..RouteTable::default() };
         let all = Rule::all().to_vec();
         let open = Group { id: THEIRS[2].into(), ingress: all.clone(), egress: all, read: true, ..Group::default() };
@@ -436,6 +475,7 @@ fn network_attacks() -> BoxedStrategy<NetworkAttack> {
         2 => (kind(), any::<bool>()).prop_map(|(k, ingress)| NetworkAttack::Open(k, ingress)),
         1 => kind().prop_map(NetworkAttack::Close),
         1 => vec(0..6_usize, 0..3).prop_map(NetworkAttack::Custom),
+        1 => (0..5_usize, 60..63_i32).prop_map(|(n, seconds)| NetworkAttack::Idle(n, seconds)),
     ]
     .boxed()
 }
@@ -450,10 +490,9 @@ pub fn isolations() -> impl Strategy<Value = IsolateNetwork> {
         2 => allow_lists().prop_map(|list| (Some(list), Vec::new())),
         1 => groups.prop_map(|groups| (None, groups)),
     ];
-    (sever, allow).prop_map(|(sever_tracked_connections, (allow, security_group_ids))| IsolateNetwork {
-        sever_tracked_connections,
-        allow,
-        security_group_ids,
+    (sever, allow, any::<bool>()).prop_map(|(sever_tracked_connections, (allow, security_group_ids), shorten)| {
+        let shorten_connection_tracking = shorten;
+        IsolateNetwork { sever_tracked_connections, allow, security_group_ids, shorten_connection_tracking }
     })
 }
 
