@@ -82,7 +82,7 @@ impl<'p> Victim<'p> {
         scenario.dress(&world).await.unwrap();
         let judge = Judge::of(&world).await;
         let before = Picture::of(&world).await;
-        let more = more(&world, scenario).await.unwrap();
+        let more = scenario::more(&world, scenario).await.unwrap();
         let account = world.account(json!({ "prepare": { "isolationGroups": scenario.isolation_groups() } }));
         on.apply(&account.to_string()).await.unwrap();
         on.apply(&world.policy("standard", scenario.policy()).to_string()).await.unwrap();
@@ -134,7 +134,7 @@ impl<'p> Victim<'p> {
         }
         let asked = world.evidence().await.iter().all(|e| e.status.as_ref().is_some_and(|s| s.request.is_some()));
         ensure!(asked, "the snapshots are not asked for yet");
-        sight::isolated(&world.aws, &world.scene.instances[0].interfaces).await?;
+        scenario::is_isolated(world, self.scenario).await?;
         sight::cut_off(&world.aws).await?;
         self.is_recorded().await
     }
@@ -171,7 +171,7 @@ impl<'p> Victim<'p> {
         ensure!(left.is_empty(), "{left:#?}");
         let now = Picture::of(&self.world).await;
         ensure!(now == Picture { residual: 1, ..self.before.clone() }, "{now:#?}, before: {:#?}", self.before);
-        let more = more(&self.world, self.scenario).await?;
+        let more = scenario::more(&self.world, self.scenario).await?;
         ensure!(more == self.more, "{more:#?}, before: {:#?}", self.more);
         Ok(())
     }
@@ -192,10 +192,6 @@ impl<'p> Victim<'p> {
         })
         .await;
     }
-}
-
-async fn more(world: &World<'_>, scenario: Scenario) -> anyhow::Result<Vec<String>> {
-    if scenario == Scenario::EveryAction { scenario::more(world).await } else { Ok(Vec::new()) }
 }
 
 /// Until long enough after the first call was held.
