@@ -180,13 +180,13 @@ fn in_service(original: &Original) -> bool {
     matches!(place(&original.state), Place::In | Place::Joining)
 }
 
-/// Once, with the first look: whatever group it joins later is none that it comes back to.
+/// Once, with the first look: whatever group it joins later is none that it comes back to. Nor is one in which it is found with marks
+/// of before: somebody may have put it there while nobody looked.
 fn record(plan: &mut Plan, case: &Case, instance: &Instance, now: Option<&Membership>) {
     if case.original.contains_key(AutoScaling::NAME) {
         return;
     }
-    let maybe_ours = now.is_none_or(|m| matches!(place(&m.state), Place::Standby | Place::Leaving | Place::Ending));
-    if case.is_unknown(AutoScaling::NAME) || (maybe_ours && is_marked_before(case, &instance.tags)) {
+    if case.is_unknown(AutoScaling::NAME) || is_marked_before(case, &instance.tags) {
         plan.unknown(case, AutoScaling::NAME);
         return;
     }

@@ -16,6 +16,7 @@ use super::document::{compact, equal, principals, shown};
 use super::drive::{Action, Stage};
 use super::given::{no_such_key, reads};
 use super::plan::Plan;
+use super::tag_resource::is_marked_before;
 use crate::aws::{AwsError, Call, Identity, Outcome, Principal, SEALED_TRUST, Session};
 
 /// So many users and roles of a trust policy are looked up.
@@ -77,7 +78,7 @@ impl Action for Seal {
         let mut plan = Plan::default();
         let (trust, sealed) = (role.trust.clone().unwrap_or_default(), is_sealed(role));
         let known = case.original.contains_key(Self::NAME);
-        if !known && (sealed || case.is_unknown(Self::NAME)) {
+        if !known && (sealed || case.is_unknown(Self::NAME) || is_marked_before(case, &role.tags)) {
             plan.unknown(case, Self::NAME);
         } else if !known {
             let (role_id, trusted) = (role.id.clone(), look.trusted.clone());
@@ -164,9 +165,11 @@ fn is_unique_id(principal: &str) -> bool {
     letters && ["AIDA", "AROA"].iter().any(|prefix| principal.starts_with(prefix))
 }
 
-/// Nothing was recorded: either nothing was done, or the record is lost.
+/// Nothing was recorded: either nothing was done, or the record is lost. Then a trust policy that somebody wrote is none to give
+/// the role back with, unless a person says so.
 fn release_unknown(case: &Case, role: &Identity) -> Plan {
-    if !is_sealed(role) || case.decision == Some(OnConflict::KeepTheirs) {
+    let lost = is_sealed(role) || case.is_unknown(Seal::NAME);
+    if !lost || case.decision == Some(OnConflict::KeepTheirs) {
         return Plan::done(ActionState::Released, "");
     }
     let what = "the trust policy was sealed before this record began: the original is not known. Write it by hand, then set spec.release.onConflict: KeepTheirs";
@@ -179,7 +182,7 @@ fn message(sealed: bool, unknown: bool) -> String {
     } else {
         "the role can still be assumed"
     };
-    let lost = "; it was sealed before this record began: the original trust policy is not known";
+    let lost = "; it was sealed, or carried Firebreak's marks, before this record began: the original trust policy is not known";
     format!("{how}{}", if unknown { lost } else { "" })
 }
 
