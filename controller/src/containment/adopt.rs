@@ -22,12 +22,15 @@ use super::revoke_sessions;
 use super::second_copy::{Keys, OURS, SecondCopy, is_of_copy};
 use super::tag_resource::{self, INCIDENT};
 use super::terminate_sessions::SystemsManager;
-use super::wanted::{name_of, wanted};
+use super::wanted::{check_original, name_of, wanted};
 use crate::aws::{AwsError, SEALED_TRUST, Session};
 use crate::clock;
 
 /// Under this key it is recorded where the record came from.
 const ADOPTED: &str = "copy/adopted";
+/// Under this key it is noted that a resource whose copy was not believed was contained when it was met, before this record touched
+/// it. The key that verifies may come later; then this still tells such a copy from one that was put there for a later containment.
+const MET: &str = "copy/met-contained";
 
 /// Where an adopted record came from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,25 +137,55 @@ impl Adoption {
         tags: &BTreeMap<String, String>,
     ) -> Result<Outcome, AwsError> {
         let case = Case::of(quarantine, &session.partition, clock::now());
-        let refused = |why: String| Ok(Outcome::Refused(why));
-        let Some(unique) = unique(session, &case).await? else { return refused("AWS does not show the resource".into()) };
+        match self.believed(session, &case, tags).await? {
+            Ok(copy) => {
+                let stored = ledger.store(record(&case, &copy), BTreeMap::new()).await;
+                Ok(Outcome::Stored(stored.map(|()| adopted(&copy))))
+            }
+            Err(why) => {
+                let noted = ledger.store(met(session, &case).await, BTreeMap::new()).await;
+                Ok(noted.map_or_else(|error| Outcome::Stored(Err(error)), |()| Outcome::Refused(why)))
+            }
+        }
+    }
+
+    /// The copy, or why it is not believed.
+    async fn believed(
+        &self,
+        session: &Session,
+        case: &Case,
+        tags: &BTreeMap<String, String>,
+    ) -> Result<Result<SecondCopy, String>, AwsError> {
+        let Some(unique) = unique(session, case).await? else { return Ok(Err("AWS does not show the resource".into())) };
         let copy = match SecondCopy::from_tags(tags, &case.resource, &unique, &self.keys) {
             Ok(copy) => copy,
-            Err(disbelief) => return refused(disbelief.to_string()),
+            Err(disbelief) => return Ok(Err(disbelief.to_string())),
         };
-        if let Some(why) = objection(&case, &copy) {
-            return refused(why);
+        if let Some(why) = objection(case, &copy) {
+            return Ok(Err(why));
         }
-        if !Box::pin(is_contained(session, &case, &copy)).await? {
-            return refused(
-                "AWS does not show it as that copy says that it was contained: an older copy may have been put there again"
-                    .into(),
-            );
-        }
-        let record = record(&case, &copy);
-        let adopted = adopted(&copy);
-        Ok(Outcome::Stored(ledger.store(record, BTreeMap::new()).await.map(|()| adopted)))
+        let another =
+            "AWS does not show it as that copy says that it was contained: an older copy may have been put there again";
+        Ok(if Box::pin(is_contained(session, case, &copy)).await? { Ok(copy) } else { Err(another.into()) })
     }
+}
+
+/// What to note before this record touches anything. Where AWS cannot be asked, nothing: a copy is then believed at once or never,
+/// but the containment does not wait.
+async fn met(session: &Session, case: &Case) -> BTreeMap<String, Value> {
+    if !case.stored.is_empty() {
+        return BTreeMap::new();
+    }
+    let shown = match case.resource.region.as_deref() {
+        Some(region) => in_our_groups(session, region, &case.resource.id, None).await,
+        None => Box::pin(is_denied(session, case)).await,
+    };
+    let shown = shown.unwrap_or_else(|error| {
+        tracing::warn!(resource = %case.resource, %error, "a copy of the original that is not believed now is not later");
+        false
+    });
+    let now = || (MET.to_owned(), serde_json::to_value(case.now).unwrap_or_default());
+    shown.then(now).into_iter().collect()
 }
 
 /// Whether the resource carries marks that this record knows nothing of.
@@ -173,7 +206,7 @@ async fn unique(session: &Session, case: &Case) -> Result<Option<String>, AwsErr
 
 /// What speaks against a copy whose MAC is right.
 fn objection(case: &Case, copy: &SecondCopy) -> Option<String> {
-    if case.stored.iter().any(|key| !key.ends_with(&unknown_key(""))) {
+    if comes_late(case, copy) {
         return Some("the copy of the original in its tags comes too late: something was recorded already".into());
     }
     let names: BTreeSet<&String> = copy.incidents.values().collect();
@@ -189,12 +222,25 @@ fn objection(case: &Case, copy: &SecondCopy) -> Option<String> {
         .then(|| "the copy of the original in its tags does not know what the tags were".into())
 }
 
+/// Whether this record says already what was there, or touched what was not contained when it was met. What it noted of its own,
+/// such as the cutoffs of sessions, says nothing of that.
+fn comes_late(case: &Case, copy: &SecondCopy) -> bool {
+    let says = |key: &&String| !key.ends_with(&unknown_key("")) && !key.starts_with(OURS);
+    let speaks_against = |key: &String| {
+        let text = case.original.get(key).map_or("", String::as_str);
+        let copied = copy.original.get(key).map(|value| Some(value) != serde_json::from_str(text).ok().as_ref());
+        copied.unwrap_or_else(|| check_original(key, text).is_ok())
+    };
+    let touched = !case.stored.is_empty() && !case.stored.contains(MET);
+    touched || case.stored.iter().filter(says).any(speaks_against)
+}
+
 /// Whether AWS shows what Firebreak puts there, by one of the actions on record at least: somebody may have undone others while
 /// nobody looked.
 async fn is_contained(session: &Session, case: &Case, copy: &SecondCopy) -> Result<bool, AwsError> {
     let of = |action: &str| copy.original.keys().any(|key| action_of(key) == action);
     let shown = match case.resource.region.as_deref() {
-        Some(region) if of(Isolation::NAME) => in_our_groups(session, region, &case.resource.id, copy).await?,
+        Some(region) if of(Isolation::NAME) => in_our_groups(session, region, &case.resource.id, Some(copy)).await?,
         None if DENIES.iter().any(|action| of(action)) => Box::pin(is_denied(session, case)).await?,
         _ => return anything_in_force(session, case, copy).await,
     };
@@ -204,10 +250,12 @@ async fn is_contained(session: &Session, case: &Case, copy: &SecondCopy) -> Resu
 /// The actions on users and roles that leave what only Firebreak puts there.
 const DENIES: [&str; 3] = ["denyAll", "revokeSessions", "sealTrustPolicy"];
 
-async fn in_our_groups(session: &Session, region: &str, id: &str, copy: &SecondCopy) -> Result<bool, AwsError> {
+/// In groups that Firebreak makes, or that a copy names as a policy's own.
+async fn in_our_groups(session: &Session, region: &str, id: &str, copy: Option<&SecondCopy>) -> Result<bool, AwsError> {
     let (interfaces, groups) = futures::join!(session.interfaces(region, id), session.our_groups(region));
     let mut ours: BTreeSet<String> = groups?.into_iter().map(|g| g.id).collect();
-    ours.extend(groups_on_record(copy.original.iter().map(|(key, value)| (key, value.to_string()))));
+    let named = copy.iter().flat_map(|copy| &copy.original);
+    ours.extend(groups_on_record(named.map(|(key, value)| (key, value.to_string()))));
     Ok(interfaces?.iter().any(|i| i.groups.iter().any(|g| ours.contains(g))))
 }
 

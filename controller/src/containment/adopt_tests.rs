@@ -22,8 +22,13 @@ fn whole() -> SecondCopy {
 
 /// A day later, in another cluster.
 fn quarantine(recorded: &[&str], actions: Vec<ContainAction>) -> Quarantine {
+    let entries: Vec<_> = recorded.iter().map(|key| (*key, json!({}))).collect();
+    noted(&entries, actions)
+}
+
+fn noted(recorded: &[(&str, Value)], actions: Vec<ContainAction>) -> Quarantine {
     let mut quarantine = example::quarantine(example::user(), vec![example::holder("new-uid", "inc-1", actions)]);
-    let entry = |key: &&str| ((*key).to_owned(), Text("{}".into()));
+    let entry = |(key, value): &(&str, Value)| ((*key).to_owned(), Text(value.to_string()));
     quarantine.spec.original = (!recorded.is_empty()).then(|| recorded.iter().map(entry).collect());
     quarantine.metadata.creation_timestamp = Some(crate::clock::time("2026-03-02T12:00:00Z".parse().unwrap()));
     quarantine
@@ -63,8 +68,8 @@ fn what_is_asked_for_and_not_in_the_copy_is_unknown() {
 
 #[test]
 fn what_was_noted_as_unknown_is_known_once_a_copy_is_believed() {
-    let new =
-        quarantine(&["denyAll/unknown", "deactivateAccessKeys/unknown"], vec![example::deny_all(), example::keys_off()]);
+    let notes = [MET, "denyAll/unknown", "deactivateAccessKeys/unknown"];
+    let new = quarantine(&notes, vec![example::deny_all(), example::keys_off()]);
     assert_eq!(objection(&case(&new), &whole()), None, "the key may have come later");
     let case = case(&stored(&new, &whole()));
     assert!(case.is_noted_unknown("denyAll") && !case.is_unknown("denyAll") && !case.is_unknown("deactivateAccessKeys"));
@@ -82,6 +87,33 @@ fn a_right_mac_is_not_enough() {
     let let_go = Quarantine { spec: firebreak_crds::QuarantineSpec { holders: vec![], ..new.spec.clone() }, ..new.clone() };
     assert!(objected(&let_go, &whole()).contains("security/inc-1"));
     assert!(!objected(&new, &copy(&[("denyAll", json!({}))])).is_empty());
+}
+
+#[test]
+fn a_copy_comes_too_late_only_where_this_record_says_what_was_there() {
+    let met = (MET, json!("2026-03-02T12:00:01Z"));
+    let late = |entries: &[(&str, Value)]| {
+        let entries: Vec<_> = entries.iter().cloned().chain([met.clone()]).collect();
+        comes_late(&case(&noted(&entries, vec![])), &whole())
+    };
+    let cutoff = json!({ "deny": {}, "round": "2026-03-02T12:00:01Z", "holders": [] });
+    assert!(!late(&[("revokeSessions/cutoff-1", cutoff), ("denyAll/boundary-found", json!({ "arn": "arn:x" }))]));
+    assert!(!late(&[("revokeInstanceRole/iip-assoc-1", json!({ "profile": "arn:x" })), ("denyAll/unknown", json!("now"))]));
+    assert!(!late(&[("deactivateAccessKeys/AKIA1", json!({ "active": true }))]), "the same");
+    for (key, value) in [
+        ("deactivateAccessKeys/AKIA1", json!({ "active": false })),
+        ("deactivateAccessKeys/AKIA2", json!({ "active": true })),
+        ("sealTrustPolicy", json!({ "roleId": "AROA1", "trust": "{}", "trusted": {} })),
+    ] {
+        assert!(late(&[(key, value)]), "{key}");
+    }
+}
+
+#[test]
+fn what_was_not_contained_when_it_was_met_is_no_matter_of_a_copy_that_comes_later() {
+    let touched = quarantine(&["denyAll/unknown"], vec![]);
+    assert!(objection(&case(&touched), &whole()).unwrap().contains("too late"), "it may be of an earlier containment");
+    assert_eq!(objection(&case(&quarantine(&["denyAll/unknown", MET], vec![])), &whole()), None);
 }
 
 #[test]

@@ -234,7 +234,7 @@ fn release_unknown(case: &Case, look: &Look) -> Plan {
         ActionState::Conflict,
         format!(
             "it was denied before this record began: the original is not known. Put {POLICY}, AWSDenyAll and the permissions boundary by hand as they should be{}, then set spec.release.onConflict: KeepTheirs",
-            boundary::recorded_text(case)
+            boundary::found_text(case)
         ),
     )
 }

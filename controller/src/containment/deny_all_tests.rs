@@ -170,8 +170,9 @@ fn a_user_that_was_contained_before_this_record_is_contained_and_unknown() {
     for look in [look(Some(DOCUMENT), &[]), marked.clone()] {
         let plan = DenyAll::contain(&case(), &Empty {}, &look);
         assert!(plan.verdict.unknown && !plan.calls.is_empty());
-        assert_eq!(plan.record.keys().collect::<Vec<_>>(), ["denyAll/boundary", "denyAll/unknown"]);
-        let noted = bounded(example::recorded(case(), "denyAll/unknown", &case().now), None);
+        assert_eq!(plan.record.keys().collect::<Vec<_>>(), ["denyAll/boundary-found", "denyAll/unknown"]);
+        let noted = example::recorded(case(), "denyAll/unknown", &case().now);
+        let noted = example::recorded(noted, boundary::FOUND, &plan.record[boundary::FOUND]);
         let again = DenyAll::contain(&noted, &Empty {}, &look);
         assert!(again.verdict.unknown && again.record.is_empty(), "noted once, and it stays so");
     }

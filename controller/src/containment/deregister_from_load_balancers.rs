@@ -209,16 +209,15 @@ fn name(place: &str) -> &str {
     place.split('/').nth(1).unwrap_or(place)
 }
 
-/// Once, with the first look, everything in one write.
+/// Once, with the first look, everything in one write. Nothing where it carries marks of before: somebody may have registered it
+/// while nobody looked.
 fn record(plan: &mut Plan, case: &Case, instance: &Instance, look: &Look) {
-    if case.is_unknown(LoadBalancers::NAME) {
+    let first = !case.has_record_of(LoadBalancers::NAME);
+    if case.is_unknown(LoadBalancers::NAME) || (first && is_marked_before(case, &instance.tags)) {
         plan.unknown(case, LoadBalancers::NAME);
     }
-    if case.original.contains_key(LoadBalancers::NAME) {
+    if !first || plan.verdict.unknown {
         return;
-    }
-    if is_marked_before(case, &instance.tags) {
-        plan.unknown(case, LoadBalancers::NAME);
     }
     let found = found(case, look);
     if found.len() > RECORDS || found.iter().any(|(_, original)| original.targets.len() > TARGETS) {

@@ -210,6 +210,13 @@ fn an_instance_that_was_contained_before_this_record_began_may_have_been_registe
     let mut look = everywhere();
     look.instance.as_mut().unwrap().tags = BTreeMap::from([("firebreak.dev/incident".into(), "security/old".into())]);
     let plan = LoadBalancers::contain(&case(), &Empty {}, &look);
-    assert!(plan.verdict.unknown && plan.record.contains_key(&key(WEB)), "what is seen is recorded: {plan:?}");
-    assert_eq!(plan.calls.len(), 3);
+    assert!(plan.verdict.unknown && plan.calls.len() == 3, "{plan:?}");
+    let only_that = ["deregisterFromLoadBalancers/unknown"];
+    assert_eq!(plan.record.keys().collect::<Vec<_>>(), only_that, "somebody may have registered it there since");
+    let noted = noted(case(), &plan);
+    let again = LoadBalancers::contain(&noted, &Empty {}, &everywhere());
+    assert!(again.record.is_empty() && again.calls.len() == 3, "nor without the marks: {again:?}");
+    let given = example::recorded(noted, &key(WEB), &Original { targets: vec![] });
+    let given = Case { resolved: ["deregisterFromLoadBalancers".to_owned()].into(), ..given };
+    assert!(LoadBalancers::contain(&given, &Empty {}, &everywhere()).record.is_empty(), "a person said where");
 }

@@ -182,7 +182,8 @@ fn message(sealed: bool, unknown: bool) -> String {
     } else {
         "the role can still be assumed"
     };
-    let lost = "; it was sealed, or carried Firebreak's marks, before this record began: the original trust policy is not known";
+    let lost =
+        "; it was sealed, or carried Firebreak's marks, before this record began: the original trust policy is not known";
     format!("{how}{}", if unknown { lost } else { "" })
 }
 

@@ -15,6 +15,7 @@ use super::case::Case;
 use super::drive::Action;
 use super::given::{no_such_key, reads};
 use super::plan::Plan;
+use super::tag_resource::is_marked_before;
 use crate::aws::{AwsError, Call, Class, Instance, OpenCommand, OpenSession, Outcome, Session};
 
 /// So many of what was open at first are written down by name: the copy of the record has to fit into tags.
@@ -69,7 +70,9 @@ impl Action for SystemsManager {
         }
         let mut plan = Plan::default();
         let something = look.unread.is_none() || !look.open().is_empty();
-        if something && !case.original.contains_key(Self::NAME) {
+        // What was open when the containment began is in the copy that such marks may come with.
+        let first = !case.original.contains_key(Self::NAME) && !is_marked_before(case, &instance.tags);
+        if something && first {
             plan.record(Self::NAME, &Original { open: look.open().into_iter().take(NAMED).collect() });
         }
         plan.calls = look.calls(&instance.id);

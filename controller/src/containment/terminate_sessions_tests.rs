@@ -50,6 +50,16 @@ fn every_session_and_command_ends_at_once_and_is_written_down() {
 }
 
 #[test]
+fn what_was_open_at_first_is_for_a_copy_to_say_where_there_may_be_one() {
+    let mut look = look(&[session("s-1")], &[]);
+    look.instance.as_mut().unwrap().tags = BTreeMap::from([("firebreak.dev/incident".into(), "security/old".into())]);
+    let plan = contain(&case(), &look);
+    assert!(plan.record.is_empty() && plan.calls.len() == 1, "{plan:?}");
+    look.sessions.clear();
+    assert_eq!(contain(&case(), &look).verdict.state, ActionState::InForce);
+}
+
+#[test]
 fn what_aws_is_still_ending_is_in_progress_and_not_asked_for_again() {
     let sessions = [OpenSession { ending: true, ..session("s-1") }];
     let commands = [OpenCommand { ending: true, ..command("c-1") }];

@@ -2,6 +2,7 @@
 //! stands on.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod adoption;
 mod apart;
 mod backup;
 mod cascade;

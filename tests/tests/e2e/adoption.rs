@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use aws_sdk_iam::types::{StatusType, Tag};
 use firebreak_crds::{Quarantine, Text};
 use firebreak_tests::judge::Judge;
-use firebreak_tests::scene::{self, USER};
+use firebreak_tests::scene::{self, ROLE, ROLE_TRUST, USER};
 use firebreak_tests::sight;
 use firebreak_tests::world::World;
 use kube::ResourceExt;
@@ -258,7 +258,7 @@ async fn disbelieved(world: &World<'_>, what: &str, copy: &Tags, why: &str) {
     sight::cut_off(&world.aws).await.unwrap();
     assert_eq!(copy_of(&sight::user_tags(&world.aws).await.unwrap()), *copy, "{what}: it may be all that there is");
     let quarantine = world.quarantine_of(USER).await.unwrap();
-    let known: Vec<_> = originals(&quarantine).into_keys().filter(|k| !k.ends_with("/boundary")).collect();
+    let known = originals(&quarantine);
     assert!(known.is_empty(), "{what}: {known:?}");
 }
 
@@ -354,6 +354,48 @@ async fn the_groups_of_an_instance_can_be_given_too() {
     world.release("inc").await;
     world.until_nothing_is_held().await;
     assert_eq!(instance(&world).await, before);
+    judge.assert_no_call_was_wrong();
+}
+
+#[tokio::test]
+async fn a_trust_policy_that_somebody_wrote_while_nobody_looked_is_no_original() {
+    let (world, _guard) = ready().await;
+    let iam = &world.aws.iam;
+    let before = role(&world).await;
+    contain(&world, "inc", json!([world.role_target()])).await;
+    world.lose().await;
+    let copy = copy_of(&role(&world).await.tags).into_keys().collect();
+    iam.untag_role().role_name(ROLE).set_tag_keys(Some(copy)).send().await.unwrap();
+    let theirs =
+        r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"*"},"Action":"sts:AssumeRole"}]}"#;
+    iam.update_assume_role_policy().role_name(ROLE).policy_document(theirs).send().await.unwrap();
+    let judge = Judge::of(&world).await;
+
+    declare(&world, "inc", json!([world.role_target()])).await;
+    world.until_quarantine_says(ROLE, "Stalled", "OriginalUnknown").await;
+    let sealed = async || {
+        let role = role(&world).await;
+        ensure!(!role.trust.contains("Allow"), "{role:#?}");
+        Ok(())
+    };
+    world.until_aws("it is sealed again", sealed).await;
+    world.change("inc", json!({ "mode": "Release" })).await;
+    world.until_quarantine_says(ROLE, "Stalled", "ReleaseConflict").await;
+    sealed().await.unwrap();
+    let recorded = originals(&world.quarantine_of(ROLE).await.unwrap());
+    assert!(!recorded.contains_key("sealTrustPolicy") && !recorded.contains_key("denyAll"), "{recorded:?}");
+
+    let id = iam.get_role().role_name(ROLE).send().await.unwrap().role.unwrap().role_id;
+    let text = |value: Value| json!(value.to_string());
+    let original = json!({
+        "denyAll": text(json!({ "userId": id, "awsDenyAllAttached": false })),
+        "denyAll/boundary": text(json!({ "arn": before.boundary })),
+        "sealTrustPolicy": text(json!({ "roleId": id, "trust": ROLE_TRUST, "trusted": {} })),
+    });
+    world.steer(ROLE, json!({ "release": { "original": original } })).await;
+    world.until("inc", "Released", "True").await;
+    world.until_nothing_is_held().await;
+    assert_eq!(role(&world).await, before);
     judge.assert_no_call_was_wrong();
 }
 

@@ -14,6 +14,8 @@ use crate::containment::plan::Plan;
 
 /// A key of its own: what an earlier version recorded knows nothing of boundaries.
 pub(in crate::containment) const KEY: &str = "denyAll/boundary";
+/// Where the original is not known, what is found is noted here: for who puts it right by hand.
+pub(in crate::containment) const FOUND: &str = "denyAll/boundary-found";
 
 /// What was the boundary before; None where there was none.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,13 +40,16 @@ fn found_denied(case: &Case) -> bool {
     case.is_noted_unknown(super::DenyAll::NAME) || case.adopted.is_some()
 }
 
-/// Where the rest of the original is not known, the boundary that is there is recorded all the same: putting another in its
-/// place would lose it.
+/// Where the rest of the original is not known, the boundary that is there may be anybody's. It is noted all the same, since putting
+/// another in its place would lose it; but not as what a release gives back.
 pub(super) fn contain(plan: &mut Plan, case: &Case, identity: &Identity) {
     let there = in_force(case, identity);
-    let ours_for_all_we_know = there && (plan.verdict.unknown || found_denied(case));
-    if !case.original.contains_key(KEY) && !ours_for_all_we_know {
-        plan.record(KEY, &Original { arn: identity.boundary.clone() });
+    let unknown = plan.verdict.unknown || case.is_noted_unknown(super::DenyAll::NAME);
+    let ours_for_all_we_know = there && (unknown || found_denied(case));
+    let key = if unknown { FOUND } else { KEY };
+    let noted = [KEY, key].iter().any(|key| case.original.contains_key(*key));
+    if !noted && !ours_for_all_we_know {
+        plan.record(key, &Original { arn: identity.boundary.clone() });
     }
     if !there {
         plan.calls.push(Call::PutPermissionsBoundary { principal: case.principal(), arn: aws_deny_all(case) });
@@ -81,8 +86,8 @@ pub(super) fn lift(plan: &mut Plan, case: &Case, identity: &Identity, gone: bool
 /// What a person must decide about the boundary.
 pub(super) fn conflict(case: &Case, identity: &Identity, gone: bool) -> Option<String> {
     let Some(Original { arn: original }) = case.recorded::<Original>(KEY) else {
-        let lost = "the permissions boundary AWSDenyAll was there before this record began, and what was there before it is not known (KeepTheirs leaves it, spec.release.original gives denyAll/boundary)";
-        return (in_force(case, identity) && found_denied(case)).then(|| lost.to_owned());
+        let lost = "what the permissions boundary was before the containment is not known (KeepTheirs leaves what is there, spec.release.original gives denyAll/boundary)";
+        return found_denied(case).then(|| format!("{lost}{}", found_text(case)));
     };
     if gone {
         let was = named(original.as_ref());
@@ -97,8 +102,8 @@ pub(super) fn conflict(case: &Case, identity: &Identity, gone: bool) -> Option<S
 }
 
 /// For who puts it back by hand.
-pub(super) fn recorded_text(case: &Case) -> String {
-    let recorded = case.recorded::<Original>(KEY);
+pub(super) fn found_text(case: &Case) -> String {
+    let recorded = case.recorded::<Original>(FOUND).or_else(|| case.recorded(KEY));
     recorded.map(|o| format!(" (the boundary found was {})", named(o.arn.as_ref()))).unwrap_or_default()
 }
 

@@ -14,6 +14,7 @@ const AWS_DENY_ALL: &str = "arn:aws:iam::aws:policy/AWSDenyAll";
 const READ_ONLY: &str = "arn:aws:iam::aws:policy/ReadOnlyAccess";
 const ADMIN: &str = "arn:aws:iam::aws:policy/AdministratorAccess";
 const BOUNDARY: &str = "denyAll/boundary";
+const FOUND: &str = "denyAll/boundary-found";
 
 #[derive(Clone, Debug)]
 pub enum UserAttack {
@@ -99,7 +100,8 @@ impl Simulated for DenyAll {
     fn check_contain(case: &Case, _: &Look, plan: &Plan) {
         let recorded = deny_original(case).is_some() || plan.record.contains_key("denyAll");
         assert!(plan.calls.is_empty() || recorded || plan.verdict.unknown, "record before touch");
-        let bounded = case.original.contains_key(BOUNDARY) || plan.record.contains_key(BOUNDARY);
+        let noted = |key: &str| case.original.contains_key(key) || plan.record.contains_key(key);
+        let bounded = noted(BOUNDARY) || (plan.verdict.unknown && noted(FOUND));
         for call in &plan.calls {
             match call {
                 Call::PutPolicy { policy, document, .. } => {
