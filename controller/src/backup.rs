@@ -4,13 +4,15 @@
 use std::io::{Read, Write};
 
 use anyhow::Context;
-use firebreak_crds::{Evidence, FINALIZER, Quarantine};
+use firebreak_crds::{CONTAINED_SINCE, Evidence, FINALIZER, Quarantine};
 use kube::api::{ListParams, ObjectMeta, PostParams};
 use kube::core::object::HasSpec;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fmt::Debug;
+
+use crate::containment::contained_since;
 
 /// What is written, and read again.
 #[derive(Debug, Serialize, Deserialize)]
@@ -26,8 +28,8 @@ pub struct Backup {
 /// # Errors
 /// When the API server cannot be read, or nobody takes the output.
 pub async fn export(client: &Client, mut to: impl Write) -> anyhow::Result<()> {
-    let quarantines = all::<Quarantine>(client).await?;
-    let evidence = all::<Evidence>(client).await?;
+    let quarantines = all::<Quarantine>(client).await?.into_iter().map(|q| portable(dated(q))).collect();
+    let evidence = all::<Evidence>(client).await?.into_iter().map(portable).collect();
     let backup = Backup { api_version: version(), quarantines, evidence };
     serde_json::to_writer_pretty(&mut to, &backup)?;
     writeln!(to)?;
@@ -45,7 +47,16 @@ where
 {
     let doing = || format!("list {}", K::plural(&()));
     let list = Api::<K>::all(client.clone()).list(&ListParams::default()).await.with_context(doing)?;
-    Ok(list.items.into_iter().map(portable).collect())
+    Ok(list.items)
+}
+
+/// With the time since when its resource is contained, which the next cluster could not know: it tells the owner's credentials from
+/// those that were made since.
+fn dated(mut quarantine: Quarantine) -> Quarantine {
+    if let Some(since) = contained_since(&quarantine) {
+        quarantine.annotations_mut().insert(CONTAINED_SINCE.into(), since.to_string());
+    }
+    quarantine
 }
 
 /// Without what the API server gives: in another cluster it gives other.

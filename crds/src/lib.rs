@@ -60,6 +60,9 @@ pub const FINALIZER: &str = "firebreak.dev/hold";
 pub const RECONCILE_REQUESTED: &str = "firebreak.dev/reconcile-requested-at";
 /// Annotation: the object's own uid lets it go without touching AWS. For a dying set of CRDs.
 pub const ABANDON: &str = "firebreak.dev/abandon";
+/// Annotation of a Quarantine, written by `firebreak-controller export` only: since when the resource is contained. An imported one
+/// is younger than that.
+pub const CONTAINED_SINCE: &str = "firebreak.dev/contained-since";
 
 /// Every kind's definition, in the order people read them.
 #[must_use]

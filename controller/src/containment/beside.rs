@@ -9,7 +9,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use serde::de::DeserializeOwned;
 
-use super::case::release_of;
+use super::case::{contained_since, release_of};
 use super::wanted::{Wanted, wanted};
 use crate::aws::Principal;
 use crate::controllers::to_be_released;
@@ -104,7 +104,7 @@ fn is_of_a_user(quarantine: &Quarantine) -> bool {
 
 fn of(other: &Quarantine) -> Beside {
     let spec = &other.spec;
-    let since = other.metadata.creation_timestamp.as_ref().map_or(Timestamp::MIN, |t| t.0);
+    let since = contained_since(other).unwrap_or(Timestamp::MIN);
     Beside {
         name: other.name_any(),
         held_since: (!to_be_released(other)).then_some(since),

@@ -1,10 +1,11 @@
 //! Everything that a plan may depend on besides what was observed.
 
 use firebreak_crds::{
-    Conversion, ConversionState, Holder, HolderState, KeyUser, OnConflict, Quarantine, QuarantineSpec, ReleasePolicy,
-    Resource, ResourceKind,
+    CONTAINED_SINCE, Conversion, ConversionState, Holder, HolderState, KeyUser, OnConflict, Quarantine, QuarantineSpec,
+    ReleasePolicy, Resource, ResourceKind,
 };
 use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
 use serde::de::DeserializeOwned;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,7 +44,7 @@ pub struct Case {
     pub beside: Vec<Beside>,
     /// Of a user: under which name it is there now.
     pub whereabouts: Whereabouts,
-    /// When the containment began; where it was adopted, in the cluster that was lost.
+    /// When the containment began; where it was adopted or imported, in the cluster that was lost.
     pub since: Timestamp,
     /// `namespace/name` of the first Incident that held.
     pub incident: String,
@@ -79,7 +80,7 @@ impl Case {
         for (key, text) in given {
             original.entry(key).or_insert(text);
         }
-        let made = quarantine.metadata.creation_timestamp.as_ref().map_or(now, |t| t.0);
+        let made = contained_since(quarantine).unwrap_or(now);
         Self {
             resource: spec.resource.clone(),
             original,
@@ -214,6 +215,15 @@ impl Case {
     }
 }
 
+/// When a Quarantine was made: an imported one, where it was exported. The earlier time counts, so that whoever writes the annotation
+/// makes a containment older at most. Then more credentials count as made during it, and fewer come back.
+#[must_use]
+pub fn contained_since(quarantine: &Quarantine) -> Option<Timestamp> {
+    let made = quarantine.metadata.creation_timestamp.as_ref().map(|t| t.0);
+    let exported = quarantine.annotations().get(CONTAINED_SINCE).and_then(|text| text.parse().ok());
+    made.into_iter().chain(exported).min()
+}
+
 /// What all who hold it, and all that let go, give back beyond the default.
 #[must_use]
 pub fn release_of(spec: &QuarantineSpec) -> ReleasePolicy {
@@ -263,6 +273,23 @@ mod tests {
         let others = [merged.reactivate_credentials, merged.rejoin_auto_scaling];
         assert_eq!(others, [merged.reactivate_access_keys; 2]);
         merged.reactivate_access_keys
+    }
+
+    #[test]
+    fn an_imported_quarantine_is_as_old_as_the_one_that_was_exported_and_never_younger() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let mut quarantine = example::quarantine(example::user(), vec![]);
+        quarantine.metadata.creation_timestamp = Some(crate::clock::time(at("2026-03-02T12:00:00Z")));
+        for (annotation, since) in [
+            (None, "2026-03-02T12:00:00Z"),
+            (Some("2026-03-01T12:00:00Z"), "2026-03-01T12:00:00Z"),
+            (Some("2026-03-03T12:00:00Z"), "2026-03-02T12:00:00Z"),
+            (Some("yesterday"), "2026-03-02T12:00:00Z"),
+        ] {
+            let annotations = annotation.map(|text| [(CONTAINED_SINCE.to_owned(), text.to_owned())].into());
+            quarantine.metadata.annotations = annotations;
+            assert_eq!(Case::of(&quarantine, "aws", at("2026-03-04T12:00:00Z")).since, at(since), "{annotation:?}");
+        }
     }
 
     #[test]

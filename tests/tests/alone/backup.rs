@@ -9,18 +9,19 @@ use firebreak_tests::eventually::{eventually, gone};
 use firebreak_tests::plane::{ControllerManager, Plane};
 use firebreak_tests::scene::USER;
 use firebreak_tests::sight;
-use firebreak_tests::world::{NAMESPACE, SOON, World, mac_keys};
+use firebreak_tests::world::{NAMESPACE, SOON, World, mac_keys, standard_policy};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fmt::Debug;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use crate::apart::{Apart, CONTROLLER, apart};
-use crate::cascade::contained;
+use crate::cascade::{contained, contained_by};
 
 /// Runs one command of the controller's binary as a cluster admin; gives what it prints.
 async fn command(plane: &Plane, arguments: &[&str], input: &str) -> String {
@@ -61,16 +62,59 @@ async fn lose_everything(world: &World<'_>) {
     lose(&Api::<Evidence>::all(world.kube.clone()), evidence).await;
 }
 
+/// The policy `standard`, which gives access keys back.
+fn policy() -> Value {
+    let mut policy = standard_policy();
+    policy["release"] = json!({ "reactivateAccessKeys": true });
+    policy
+}
+
+/// The backup of a containment that began an hour earlier, as did its evidence.
+fn an_hour_older(backup: &str) -> String {
+    let mut backup: Value = serde_json::from_str(backup).unwrap();
+    let earlier = |text: &mut Value| {
+        let at: Timestamp = text.as_str().expect("a time").parse().unwrap();
+        *text = json!((at - SignedDuration::from_hours(1)).to_string());
+    };
+    for quarantine in backup["quarantines"].as_array_mut().unwrap() {
+        earlier(&mut quarantine["metadata"]["annotations"]["firebreak.dev/contained-since"]);
+    }
+    backup["evidence"].as_array_mut().unwrap().iter_mut().for_each(|e| earlier(&mut e["status"]["request"]["at"]));
+    backup.to_string()
+}
+
+/// While nobody looks, one of the user's keys gives way to a new one. The new one's id.
+async fn another_key(world: &World<'_>) -> String {
+    let (iam, old) = (&world.aws.iam, &world.scene.access_keys[1]);
+    iam.delete_access_key().user_name(USER).access_key_id(old).send().await.unwrap();
+    let made = iam.create_access_key().user_name(USER).send().await.unwrap();
+    made.access_key.unwrap().access_key_id
+}
+
+/// The instance stops, which waits for the evidence of this containment.
+async fn is_stopped(world: &World<'_>) {
+    let mut policy = policy();
+    policy["ec2Instance"]["contain"] = json!([{ "isolateNetwork": {} }, { "stopInstance": {} }]);
+    world.plane.apply(&world.policy("standard", policy).to_string()).await.unwrap();
+    eventually("it is stopped", SOON, async || {
+        let state = sight::state(&world.aws, &world.scene.instances[0].id).await?;
+        ensure!(state == "stopped", "{state}");
+        Ok(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn what_was_exported_and_lost_is_imported_and_given_back() {
     let Apart { plane, mut controller, place: _place } = apart(ControllerManager::Absent, "1s").await;
-    let (world, judge, before) = contained(&plane).await;
-    let backup = command(&plane, &["export"], "").await;
+    let (world, judge, before) = contained_by(&plane, policy()).await;
+    let backup = an_hour_older(&command(&plane, &["export"], "").await);
     controller.stop().unwrap();
     let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/firebreak");
     let upgrade = ["upgrade", "firebreak", chart.to_str().unwrap(), "--namespace", NAMESPACE];
     plane.helm(&[&upgrade[..], &["--set", "admission.enabled=false"]].concat()).await.unwrap();
     lose_everything(&world).await;
+    let new = another_key(&world).await;
 
     let told = command(&plane, &["import"], &backup).await;
     assert_eq!(told.lines().filter(|line| line.ends_with(": made")).count(), 3, "{told}");
@@ -81,9 +125,12 @@ async fn what_was_exported_and_lost_is_imported_and_given_back() {
     world.until("inc", "Contained", "True").await;
     world.until("inc", "EvidencePreserved", "True").await;
     assert_eq!(sight::snapshots(&world.aws).await.unwrap().len(), 3, "none is taken again");
+    is_stopped(&world).await;
     world.change("inc", json!({ "mode": "Release" })).await;
     world.until("inc", "Released", "True").await;
     assert_eq!(sight::groups(&world.aws, &world.scene.instances[0].interfaces).await.unwrap(), before);
+    let (keys, old) = (sight::keys(&world.aws).await.unwrap(), &world.scene.access_keys[0]);
+    assert_eq!((keys[old].as_str(), keys[&new].as_str()), ("Active", "Inactive"), "it was made during the containment");
     judge.assert_no_call_was_wrong();
 }
 

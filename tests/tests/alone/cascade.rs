@@ -12,12 +12,12 @@ use firebreak_tests::judge::Judge;
 use firebreak_tests::plane::{ControllerManager, Plane};
 use firebreak_tests::scene::USER;
 use firebreak_tests::sight;
-use firebreak_tests::world::{NAMESPACE, SOON, World};
+use firebreak_tests::world::{NAMESPACE, SOON, World, standard_policy};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::apart::{Apart, CONTROLLER, apart};
 
@@ -26,7 +26,13 @@ const SECONDS: Duration = Duration::from_secs(15);
 
 /// A world that is contained, with its evidence complete; and what its interfaces were in.
 pub async fn contained(plane: &Plane) -> (World<'_>, Judge, BTreeMap<String, Vec<String>>) {
+    contained_by(plane, standard_policy()).await
+}
+
+/// The same by another policy, in the place of `standard`.
+pub async fn contained_by(plane: &Plane, policy: Value) -> (World<'_>, Judge, BTreeMap<String, Vec<String>>) {
     let world = World::new(plane).await;
+    plane.apply(&world.policy("standard", policy).to_string()).await.unwrap();
     let judge = Judge::of(&world).await;
     let before = sight::groups(&world.aws, &world.scene.instances[0].interfaces).await.unwrap();
     world.declare("inc", "Contain", json!({ "deletionPolicy": "Release" })).await;

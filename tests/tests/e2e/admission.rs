@@ -265,6 +265,10 @@ async fn people_may_steer_a_quarantine_and_change_nothing_else_of_it() {
         (json!({ "spec": { "resource": { "id": "eve" } } }), "spec.resource"),
         (json!({ "spec": { "suspend": true, "holders": [] } }), "spec.holders"),
         (json!({ "metadata": { "finalizers": null } }), "finalizer"),
+        (
+            json!({ "metadata": { "annotations": { "firebreak.dev/contained-since": "2026-01-01T00:00:00Z" } } }),
+            "contained-since",
+        ),
     ] {
         let refused = change(patch.clone()).await.expect_err(&format!("accepted: {patch}")).to_string();
         assert!(refused.contains(word), "no {word}, for {patch}: {refused}");

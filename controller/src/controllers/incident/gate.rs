@@ -7,7 +7,7 @@
 use std::borrow::Borrow;
 use std::collections::HashMap;
 
-use firebreak_crds::{Approval, ContainAction, Evidence, Incident, Mode, quarantine_name};
+use firebreak_crds::{Approval, ContainAction, Evidence, Incident, Mode, Quarantine, quarantine_name};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
@@ -16,7 +16,7 @@ use super::approval::{self, Asked};
 use super::resolve::{Refusal, Resolved, Target};
 use super::{Notes, blast_radius, evidence, holds, pace};
 use crate::clock;
-use crate::containment::DESTRUCTIVE;
+use crate::containment::{DESTRUCTIVE, contained_since};
 use crate::controllers::evidence::is_complete;
 use crate::controllers::{Ctx, Error, kube};
 use crate::stores::Stores;
@@ -90,7 +90,7 @@ async fn await_evidence(
     }
     let known = ctx.stores.evidence.state();
     let known = by_arn(&known);
-    let open = |r: &Resolved, known: &HashMap<String, Vec<&Evidence>>| open(incident, r, since(ctx, r), known);
+    let open = |r: &Resolved, known: &HashMap<String, Vec<&Evidence>>| open(incident, r, began(ctx, r), known);
     if !asking.iter().any(|(resolved, _)| open(resolved, &known).is_empty()) {
         return targets.iter_mut().zip(held).for_each(|(t, held)| keep(&DESTRUCTIVE, t, held, |r| open(r, &known)));
     }
@@ -124,23 +124,46 @@ fn keep(names: &[&str], target: &mut Target, held: &[ContainAction], missing: im
     }
 }
 
+/// When a containment began.
+#[derive(Clone, Copy, Debug)]
+struct Began {
+    /// In this cluster.
+    here: Timestamp,
+    /// In the one that it was exported from; else the same.
+    first: Timestamp,
+}
+
+impl Began {
+    fn of(quarantine: &Quarantine) -> Option<Self> {
+        let here = quarantine.metadata.creation_timestamp.as_ref()?.0;
+        Some(Self { here, first: contained_since(quarantine)? })
+    }
+
+    /// Whether evidence that was asked for at that time is of this containment. What is said of another cluster's time counts only
+    /// for evidence that came from there with it: nobody makes old evidence of this cluster count by writing an older time.
+    fn covers(self, evidence: &Evidence, asked: Timestamp) -> bool {
+        let came_with_it = evidence.metadata.creation_timestamp.as_ref().is_some_and(|made| made.0 >= self.here);
+        asked + ASKED_WITHIN >= if came_with_it { self.first } else { self.here }
+    }
+}
+
 /// When the containment of a target began; None where it has not.
-fn since(ctx: &Ctx, target: &Resolved) -> Option<Timestamp> {
-    let quarantine = Stores::named(&ctx.stores.quarantines, &quarantine_name(&target.resource))?;
-    quarantine.metadata.creation_timestamp.as_ref().map(|t| t.0)
+fn began(ctx: &Ctx, target: &Resolved) -> Option<Began> {
+    let found = Stores::named(&ctx.stores.quarantines, &quarantine_name(&target.resource))?;
+    Began::of(&found)
 }
 
 /// The evidence without which nothing is destroyed: what is not complete, and what shows an earlier containment only.
 fn open(
     incident: &Incident,
     target: &Resolved,
-    since: Option<Timestamp>,
+    began: Option<Began>,
     known: &HashMap<String, Vec<&Evidence>>,
 ) -> Vec<String> {
     let mut open = missing(incident, target, known);
     let of_it = known.get(&target.resource.arn()).map(Vec::as_slice).unwrap_or_default();
     let taken = |e: &Evidence| e.status.as_ref().and_then(|s| s.request.as_ref()).map(|r| r.at.0);
-    let of_before = |e: &Evidence| is_complete(e) && since.zip(taken(e)).is_none_or(|(since, at)| at + ASKED_WITHIN < since);
+    let of_before = |e: &Evidence| is_complete(e) && !began.zip(taken(e)).is_some_and(|(began, at)| began.covers(e, at));
     for (name, _) in evidence::wanted(incident, target) {
         if of_it.iter().any(|e| e.name_any() == name && of_before(e)) {
             open.push(format!("{name}: taken before this containment; another Incident takes a new set"));

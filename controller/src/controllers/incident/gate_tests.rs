@@ -123,7 +123,36 @@ fn evidence_of_an_earlier_containment_lets_nothing_be_destroyed() {
         (1000, None, false),
     ] {
         evidence.status.as_mut().unwrap().request = Some(request(taken));
-        let open = open(&incident(), resolved, began.map(at), &by_arn(std::slice::from_ref(&evidence)));
+        let began = began.map(|second| Began { here: at(second), first: at(second) });
+        let open = open(&incident(), resolved, began, &by_arn(std::slice::from_ref(&evidence)));
         assert_eq!(open.is_empty(), goes, "{taken} {began:?}: {open:?}");
     }
+}
+
+#[test]
+fn the_time_of_another_cluster_counts_only_for_evidence_that_came_from_there() {
+    let at = |second| Timestamp::from_second(second).unwrap();
+    let mut evidence = snapshots("u-1", example::instance(), Some("True"));
+    for (made, here, first, covers) in [
+        (Some(5001), 5000, 1000, true),  // imported, with its Quarantine
+        (Some(1000), 5000, 1000, false), // somebody says that a later containment is older
+        (None, 5000, 1000, false),
+        (Some(5001), 5000, 2000, false), // imported, but of before that containment
+    ] {
+        evidence.metadata.creation_timestamp = made.map(|second| crate::clock::time(at(second)));
+        let began = Began { here: at(here), first: at(first) };
+        assert_eq!(began.covers(&evidence, at(1000)), covers, "{made:?} {began:?}");
+    }
+}
+
+#[test]
+fn an_imported_quarantine_says_both_times() {
+    let mut quarantine = example::quarantine(example::instance(), vec![]);
+    assert!(Began::of(&quarantine).is_none());
+    let at = |text: &str| text.parse::<Timestamp>().unwrap();
+    quarantine.metadata.creation_timestamp = Some(crate::clock::time(at("2026-03-02T12:00:00Z")));
+    quarantine.metadata.annotations =
+        Some([(firebreak_crds::CONTAINED_SINCE.to_owned(), "2026-03-01T12:00:00Z".to_owned())].into());
+    let began = Began::of(&quarantine).unwrap();
+    assert_eq!((began.here, began.first), (at("2026-03-02T12:00:00Z"), at("2026-03-01T12:00:00Z")));
 }
