@@ -127,6 +127,11 @@ impl Proxy {
         self.inner.faults.short_pages();
     }
 
+    /// From now on AWS's answers are dated that much later than this machine's clock says.
+    pub fn clock_is_ahead(&self, by: Duration) {
+        self.inner.faults.clock_is_ahead(by);
+    }
+
     /// Ends the failing, hanging and staleness of this action.
     pub fn recover(&self, action: &str) {
         self.inner.faults.recover(action);
@@ -190,6 +195,9 @@ impl Inner {
         let mut response = Response::new(Full::new(answer.body));
         *response.status_mut() = answer.status;
         *response.headers_mut() = answer.headers;
+        if let Some(date) = self.faults.date() {
+            response.headers_mut().insert(header::DATE, date);
+        }
         Ok(response)
     }
 

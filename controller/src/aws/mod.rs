@@ -1,6 +1,7 @@
 //! AWS as Firebreak uses it: `Session` reads, `act` is the only place that changes anything, `Call` lists all that it can change.
 
 mod act;
+mod aws_clock;
 mod batch;
 mod call;
 mod error;

@@ -28,6 +28,7 @@ use k8s_openapi::jiff::Timestamp;
 pub(super) use self::elb::Balancers;
 pub use self::profiles::DENY_POLICY;
 pub(super) use self::profiles::ProfileReader;
+use super::aws_clock::Hears;
 use super::batch::Batcher;
 use super::error::{AwsError, Class};
 use super::instance_role::ProfileAssociation;
@@ -73,8 +74,9 @@ pub struct RegionReader {
 }
 
 impl RegionReader {
-    pub(super) fn new(config: &SdkConfig) -> Self {
-        let client = aws_sdk_ec2::Client::new(config);
+    pub(super) fn new(config: &SdkConfig, hears: &Hears) -> Self {
+        let listening = aws_sdk_ec2::config::Builder::from(config).interceptor(hears.clone());
+        let client = aws_sdk_ec2::Client::from_conf(listening.build());
         let limiter = Arc::new(RateLimiter::new());
         let scaling = aws_sdk_autoscaling::Client::new(config);
         let balancers = Balancers {

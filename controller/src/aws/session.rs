@@ -10,9 +10,11 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
 use firebreak_crds::AwsAccount;
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use tokio::sync::OnceCell;
 
+use super::aws_clock::{AwsClock, Hears};
 use super::error::{AwsError, Class};
 use super::protected::{Protected, own};
 use super::rate::RateLimiter;
@@ -52,10 +54,17 @@ pub struct Session {
     pub protected: Protected,
     /// One reader and client per region of the AwsAccount.
     pub(super) regions: HashMap<String, RegionReader>,
+    clock: Arc<AwsClock>,
     metrics: Arc<Metrics>,
 }
 
 impl Session {
+    /// Now, by AWS's clock where that is ahead of this node's: what is compared with the time at which AWS issued a session.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     /// Counts and times a call; `operation` carries its service: `ec2:DescribeInstances`.
     pub(super) fn count(&self, operation: &str, outcome: &str, elapsed: Duration) {
         let (service, operation) = operation.split_once(':').unwrap_or(("", operation));
@@ -100,14 +109,20 @@ impl Accounts {
         let credentials = assume(account, &home).await;
         let at = |region: &str| self.config(account, region, credentials.clone());
         let home = at(home.region().map_or("us-east-1", AsRef::as_ref));
+        let clock = Arc::new(AwsClock::default());
+        let hears = Hears(clock.clone());
+        let sts = aws_sdk_sts::config::Builder::from(&home).interceptor(hears.clone());
+        let sts = aws_sdk_sts::Client::from_conf(sts.build());
+        let base = base.map(|config| aws_sdk_sts::Client::new(&config));
         let base = async { Ok(if let Some(base) = &base { Some(identity(base).await?.1) } else { None }) };
-        let ((account_id, caller_arn), base_caller_arn) = futures::try_join!(identity(&home), base)?;
+        let ((account_id, caller_arn), base_caller_arn) = futures::try_join!(identity(&sts), base)?;
         if account_id != account.spec.account_id {
             return Err(wrong_account(&account.spec.account_id, &account_id, &caller_arn));
         }
-        let regions = account.spec.regions.iter().map(|r| (r.clone(), RegionReader::new(&at(r)))).collect();
+        let regions = account.spec.regions.iter().map(|r| (r.clone(), RegionReader::new(&at(r), &hears))).collect();
         let partition = caller_arn.split(':').nth(1).unwrap_or("aws").to_owned();
-        let (iam, iam_limiter) = (aws_sdk_iam::Client::new(&home), Arc::new(RateLimiter::new()));
+        let iam = aws_sdk_iam::config::Builder::from(&home).interceptor(hears.clone());
+        let (iam, iam_limiter) = (aws_sdk_iam::Client::from_conf(iam.build()), Arc::new(RateLimiter::new()));
         Ok(Arc::new(Session {
             name: account.name_any(),
             profiles: ProfileReader::new(&iam, &iam_limiter),
@@ -117,9 +132,10 @@ impl Accounts {
             caller_arn,
             base_caller_arn,
             iam,
-            sts: aws_sdk_sts::Client::new(&home),
+            sts,
             iam_limiter,
             regions,
+            clock,
             metrics: self.metrics.clone(),
         }))
     }
@@ -145,12 +161,9 @@ async fn assume(account: &AwsAccount, config: &SdkConfig) -> Option<SharedCreden
 }
 
 /// <https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html>
-async fn identity(config: &SdkConfig) -> Result<(String, String), AwsError> {
-    let answer = aws_sdk_sts::Client::new(config)
-        .get_caller_identity()
-        .send()
-        .await
-        .map_err(|e| AwsError::from_sdk("sts:GetCallerIdentity", true, &e))?;
+async fn identity(sts: &aws_sdk_sts::Client) -> Result<(String, String), AwsError> {
+    let answer = sts.get_caller_identity().send().await;
+    let answer = answer.map_err(|e| AwsError::from_sdk("sts:GetCallerIdentity", true, &e))?;
     Ok((answer.account.unwrap_or_default(), answer.arn.unwrap_or_default()))
 }
 

@@ -24,7 +24,6 @@ use super::tag_resource::{self, INCIDENT};
 use super::terminate_sessions::SystemsManager;
 use super::wanted::{check_original, name_of, wanted};
 use crate::aws::{AwsError, SEALED_TRUST, Session};
-use crate::clock;
 
 /// Under this key it is recorded where the record came from.
 const ADOPTED: &str = "copy/adopted";
@@ -136,7 +135,7 @@ impl Adoption {
         quarantine: &Quarantine,
         tags: &BTreeMap<String, String>,
     ) -> Result<Outcome, AwsError> {
-        let case = Case::of(quarantine, &session.partition, clock::now());
+        let case = Case::of(quarantine, &session.partition, session.now());
         match self.believed(session, &case, tags).await? {
             Ok(copy) => {
                 let stored = ledger.store(record(&case, &copy), BTreeMap::new()).await;

@@ -50,7 +50,7 @@ pub struct Case {
     pub incident: String,
     /// `aws`, `aws-cn` or `aws-us-gov`.
     pub partition: String,
-    /// Now.
+    /// Now: by AWS's clock, where that is ahead.
     pub now: Timestamp,
 }
 

@@ -238,7 +238,7 @@ impl<A: Action> Running<'_, A> {
 
     async fn case(&self) -> Case {
         let latest = self.pass.ledger.latest().await;
-        let case = Case::of(&latest, &self.pass.session.partition, clock::now());
+        let case = Case::of(&latest, &self.pass.session.partition, self.pass.session.now());
         case.with(self.pass.beside.clone()).at(self.pass.whereabouts.clone())
     }
 

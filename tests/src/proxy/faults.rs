@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use hyper::StatusCode;
 use hyper::body::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use k8s_openapi::jiff::Timestamp;
 use tokio::sync::Notify;
 
 use super::Answer;
@@ -26,6 +27,8 @@ struct State {
     faults: BTreeMap<String, Fault>,
     holds: Vec<Waiting>,
     short_pages: bool,
+    /// How far AWS's clock is ahead
+    ahead: Option<Duration>,
     /// The last answer to each request that reads
     remembered: HashMap<Bytes, Answer>,
 }
@@ -75,6 +78,16 @@ impl Faults {
         self.state.lock().unwrap().short_pages = true;
     }
 
+    pub fn clock_is_ahead(&self, by: Duration) {
+        self.state.lock().unwrap().ahead = Some(by);
+    }
+
+    /// The date of an answer of now, where it is not the emulator's.
+    pub fn date(&self) -> Option<HeaderValue> {
+        let date = Timestamp::now() + self.state.lock().unwrap().ahead?;
+        Some(HeaderValue::from_str(&date.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()).expect("a header"))
+    }
+
     pub fn pages_are_short(&self) -> bool {
         self.state.lock().unwrap().short_pages
     }
@@ -94,6 +107,7 @@ impl Faults {
         state.faults.clear();
         state.short_pages = false;
         state.delay = Duration::ZERO;
+        state.ahead = None;
         self.changed.notify_waiters();
     }
 

@@ -6,7 +6,7 @@ use firebreak_tests::judge::Judge;
 use firebreak_tests::scene::{self, ROLE};
 use firebreak_tests::sight;
 use firebreak_tests::world::World;
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
@@ -201,6 +201,35 @@ async fn a_role_that_is_sealed_with_its_sessions_revoked_stays_so_and_is_given_b
     assert_eq!(sight::Role { residual: vec![], ..after.clone() }, before);
     assert!(judge.assert_no_call_was_wrong() > 0);
     old_sessions_end(&world).await;
+}
+
+/// The cutoff of a deny of old sessions.
+fn cutoff(document: &str) -> Timestamp {
+    let document: Value = serde_json::from_str(document).unwrap();
+    let condition = &document["Statement"][0]["Condition"]["DateLessThan"]["aws:TokenIssueTime"];
+    condition.as_str().unwrap_or_default().parse().unwrap()
+}
+
+#[tokio::test]
+async fn sessions_that_a_slow_node_takes_for_later_ones_are_denied_too() {
+    let (world, _guard) = role_world(json!([{ "denyAll": {} }, { "revokeSessions": {} }])).await;
+    let ahead = SignedDuration::from_secs(90);
+    world.proxy.clock_is_ahead(ahead.unsigned_abs());
+    let of_aws = Timestamp::now() + ahead;
+    contained(&world).await;
+    let revoked = sight::role(&world.aws).await.unwrap().inline["firebreak-revoke-sessions"].clone();
+    assert!(cutoff(&revoked) >= of_aws, "{revoked} lets through what AWS issued until {of_aws}");
+
+    let of_aws = Timestamp::now() + ahead;
+    world.release("inc").await;
+    let residual = sight::role(&world.aws).await.unwrap().residual;
+    assert!(!residual.is_empty());
+    let mut cutoffs = Vec::new();
+    for name in residual {
+        let policy = world.aws.iam.get_role_policy().role_name(ROLE).policy_name(name).send().await.unwrap();
+        cutoffs.push(cutoff(&sight::decoded(&policy.policy_document)));
+    }
+    assert!(cutoffs.iter().max() >= Some(&of_aws), "{cutoffs:?} brings back to life what AWS issued until {of_aws}");
 }
 
 #[tokio::test]

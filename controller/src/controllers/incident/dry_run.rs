@@ -2,7 +2,6 @@
 
 use super::resolve::{Resolved, Target};
 use super::{evidence, holds};
-use crate::clock;
 use crate::conditions::bounded;
 use crate::containment::{Case, DryRun, Keys, Wanted, beside, digest, wanted};
 use crate::controllers::Ctx;
@@ -40,7 +39,7 @@ async fn target(ctx: &Ctx, incident: &Incident, target: &Resolved) -> (usize, Pl
         Ok(session) => {
             let quarantine = as_if_held(ctx, incident, target);
             let beside = beside(&quarantine, || ctx.stores.quarantines.state());
-            let case = Case::of(&quarantine, &session.partition, clock::now()).with(beside);
+            let case = Case::of(&quarantine, &session.partition, session.now()).with(beside);
             let wanted = actions(&quarantine, Keys::read(ctx.mac_key_file.as_deref()).await);
             for run in futures::future::join_all(wanted.iter().map(|w| w.dry_run(&session, &case))).await {
                 match run {
