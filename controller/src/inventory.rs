@@ -8,8 +8,9 @@ use kube::{Api, Client, ResourceExt};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::aws::{Accounts, Instance, Marked, Session};
+use crate::aws::{Accounts, DENY_PROFILE, Instance, Marked, Session};
 use crate::containment::{Keys, SecondCopy, is_of_copy};
+use crate::evidence::ebs_snapshots::DESCRIPTION;
 use crate::metrics::Metrics;
 
 /// One resource that carries a mark.
@@ -62,15 +63,15 @@ impl Look<'_> {
     }
 
     async fn region(&self, region: &str) -> anyhow::Result<Vec<Found>> {
-        let instances = self.session.instances_tagged(region, crate::containment::INCIDENT_TAG).await?;
+        let instances = self.session.marked_instances(region).await?;
         let found = |i: &Instance| {
             let resource = self.resource(ResourceKind::Ec2Instance, Some(region.to_owned()), &i.id);
             let name = format!("instance {}", i.id);
             let found = |mark| Found { region: region.to_owned(), resource: name.clone(), mark };
             self.tags(&resource, &i.id, &i.tags).into_iter().map(found).collect::<Vec<_>>()
         };
-        let groups = in_groups(self.session, region).await?;
-        Ok(instances.iter().flat_map(found).chain(groups).collect())
+        let (groups, without) = (in_groups(self.session, region).await?, without_tags(self.session, region).await?);
+        Ok(instances.iter().flat_map(found).chain(groups).chain(without).collect())
     }
 
     fn resource(&self, kind: ResourceKind, region: Option<String>, id: &str) -> Resource {
@@ -95,6 +96,17 @@ impl Look<'_> {
 fn valid(copy: &SecondCopy) -> String {
     let incidents: Vec<&str> = copy.incidents.values().map(String::as_str).collect();
     format!("valid, of {} entries, since {} for {}", copy.original.len(), copy.since, incidents.join(", "))
+}
+
+/// What carries a mark that is no tag: instances with our profile, and evidence.
+async fn without_tags(session: &Session, region: &str) -> anyhow::Result<Vec<Found>> {
+    let found = |resource: String, mark: String| Found { region: region.to_owned(), resource, mark };
+    let profile = format!("instance profile {DENY_PROFILE}");
+    let instances = session.instances_with_deny_profile(region).await?.into_iter();
+    let instances = instances.map(|id| found(format!("instance {id}"), profile.clone()));
+    let snapshots = session.snapshots_described_as(region, DESCRIPTION).await?.into_iter();
+    let snapshots = snapshots.map(|s| found(format!("snapshot {}", s.id), format!("{}, of {}", s.description, s.volume)));
+    Ok(instances.chain(snapshots).collect())
 }
 
 async fn in_groups(session: &Session, region: &str) -> anyhow::Result<Vec<Found>> {

@@ -54,7 +54,7 @@ pub use whereabouts::Whereabouts;
 
 pub use isolate_network::prepare_group;
 pub use revoke_instance_role::{NAME as REVOKE_INSTANCE_ROLE, prepare_profile};
-pub use tag_resource::{INCIDENT as INCIDENT_TAG, NAME as TAG_RESOURCE};
+pub use tag_resource::NAME as TAG_RESOURCE;
 
 #[cfg(test)]
 pub mod example;

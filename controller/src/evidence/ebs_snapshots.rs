@@ -49,10 +49,13 @@ pub fn is_lost(request: &Request, now: Timestamp) -> bool {
     clock::since(request.at.0, now) >= LOST
 }
 
+/// How every description of a snapshot begins that is evidence.
+pub const DESCRIPTION: &str = "firebreak evidence ";
+
 /// The description by which the snapshots are found again: unlike tags, it can be set only when they are made.
 #[must_use]
 pub fn description(evidence: &Evidence) -> String {
-    format!("firebreak evidence {}", evidence.uid().unwrap_or_default())
+    format!("{DESCRIPTION}{}", evidence.uid().unwrap_or_default())
 }
 
 /// The request.

@@ -7,7 +7,7 @@ use anyhow::ensure;
 use firebreak_crds::{Evidence, Quarantine};
 use firebreak_tests::eventually::{eventually, gone};
 use firebreak_tests::plane::{ControllerManager, Plane};
-use firebreak_tests::scene::USER;
+use firebreak_tests::scene::{self, ROLE, USER};
 use firebreak_tests::sight;
 use firebreak_tests::world::{NAMESPACE, SOON, World, mac_keys, standard_policy};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -21,7 +21,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use crate::apart::{Apart, CONTROLLER, apart};
-use crate::cascade::{contained, contained_by};
+use crate::cascade::contained_by;
 
 /// Runs one command of the controller's binary as a cluster admin; gives what it prints.
 async fn command(plane: &Plane, arguments: &[&str], input: &str) -> String {
@@ -134,11 +134,35 @@ async fn what_was_exported_and_lost_is_imported_and_given_back() {
     judge.assert_no_call_was_wrong();
 }
 
+/// The policy `standard`, with what leaves marks that are no tags.
+fn much() -> Value {
+    let mut policy = standard_policy();
+    policy["ec2Instance"]["contain"] = json!([{ "isolateNetwork": {} }, { "revokeInstanceRole": {} }]);
+    policy["iamRole"] = json!({ "contain": [{ "sealTrustPolicy": {} }] });
+    policy
+}
+
+/// A role that is sealed; and the instance got one, which gave way to ours.
+async fn contain_roles(world: &World<'_>, instance: &str) {
+    scene::role(&world.aws).await.unwrap();
+    world.declare("role", "Contain", json!({ "targets": [world.role_target()] })).await;
+    world.until("role", "Contained", "True").await;
+    scene::instance_profile(&world.aws, "web").await.unwrap();
+    scene::put_profile(&world.aws, instance, "web").await.unwrap();
+    eventually("it has our own profile", SOON, async || {
+        let shown = sight::profile(&world.aws, instance).await?.map(|(_, name)| name);
+        ensure!(shown.as_deref() == Some("firebreak-deny-all"), "{shown:?}");
+        Ok(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn the_inventory_lists_what_carries_a_mark_though_no_object_knows_of_it() {
     let Apart { plane, mut controller, place: _place } = apart(ControllerManager::Absent, "1s").await;
-    let (world, ..) = contained(&plane).await;
+    let (world, ..) = contained_by(&plane, much()).await;
     let instance = &world.scene.instances[0];
+    contain_roles(&world, &instance.id).await;
     eventually("both carry a copy", SOON, async || {
         let (instance, user) = (sight::marks(&world.aws, &instance.id).await?, sight::user_tags(&world.aws).await?);
         ensure!(
@@ -162,7 +186,17 @@ async fn the_inventory_lists_what_carries_a_mark_though_no_object_knows_of_it() 
         (format!("instance {}", instance.id), "tags: valid".to_owned()),
         (format!("user {USER}"), format!("for {}/inc", world.namespace)),
         ("security group ".to_owned(), format!("firebreak-isolation of {}", world.scene.vpc)),
+        (format!("role {ROLE}"), "sealed trust policy".to_owned()),
+        (format!("instance {}", instance.id), "instance profile firebreak-deny-all".to_owned()),
+        ("snapshot snap-".to_owned(), format!("of {}", instance.volumes[2])),
     ] {
         assert!(list.lines().any(|l| l.contains(&resource) && l.contains(&mark)), "no {resource} {mark}: {list}");
     }
+    // Somebody takes away the mark, and not the copy.
+    let mark = |key: &str| aws_sdk_ec2::types::Tag::builder().key(format!("firebreak.dev/{key}")).build();
+    let take = world.aws.ec2.delete_tags().resources(&instance.id).tags(mark("incident")).tags(mark("since"));
+    take.send().await.unwrap();
+    let list = command(&plane, &inventory, "").await;
+    let copied = |l: &&str| l.contains(&format!("instance {}", instance.id)) && l.contains("tags: valid");
+    assert_eq!(list.lines().filter(copied).count(), 1, "{list}");
 }

@@ -143,9 +143,9 @@ impl Session {
         self.measured("ec2:DescribeVpcs", read).await
     }
 
-    /// The instances that carry a tag of this key.
-    pub async fn instances_tagged(&self, region: &str, key: &str) -> Read<Vec<Instance>> {
-        let read = describe_instances(self.ec2(region)?, vec![filter("tag-key", vec![key.to_owned()])]);
+    /// The instances that carry a tag of ours, whichever.
+    pub async fn marked_instances(&self, region: &str) -> Read<Vec<Instance>> {
+        let read = describe_instances(self.ec2(region)?, vec![filter("tag-key", vec!["firebreak.dev/*".into()])]);
         self.measured("ec2:DescribeInstances", read).await
     }
 
@@ -166,6 +166,13 @@ impl Session {
         let read = describe_snapshots(self.ec2(region)?, "description", vec![description.to_owned()]);
         let found = self.measured("ec2:DescribeSnapshots", read).await?;
         Ok(found.into_iter().filter(|s| s.description == description).collect())
+    }
+
+    /// Our own snapshots whose description begins so.
+    pub async fn snapshots_described_as(&self, region: &str, prefix: &str) -> Read<Vec<Snapshot>> {
+        let read = describe_snapshots(self.ec2(region)?, "description", vec![format!("{prefix}*")]);
+        let found = self.measured("ec2:DescribeSnapshots", read).await?;
+        Ok(found.into_iter().filter(|s| s.description.starts_with(prefix)).collect())
     }
 }
 

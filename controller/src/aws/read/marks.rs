@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use aws_sdk_iam::operation::get_account_authorization_details::GetAccountAuthorizationDetailsOutput;
 use aws_sdk_iam::types::{AttachedPermissionsBoundary, AttachedPolicy, EntityType, PolicyDetail, Tag};
 
+use super::iam::decoded;
 use super::{Read, error};
+use crate::aws::call::SEALED_TRUST;
 use crate::aws::model::{Marked, Principal};
 use crate::aws::session::Session;
 
 impl Session {
-    /// Every user and role that carries a policy or a tag of ours. Reads the whole account's IAM, in pages.
+    /// Every user and role that carries a policy or a tag of ours, and every role that is sealed. Reads the whole account's IAM, in pages.
     pub async fn marked_principals(&self) -> Read<Vec<Marked>> {
         let read = async {
             let request = self.iam.get_account_authorization_details().filter(EntityType::User).filter(EntityType::Role);
@@ -33,7 +35,10 @@ fn marked(page: &GetAccountAuthorizationDetailsOutput) -> Vec<Marked> {
     let roles = page.role_detail_list().iter().map(|r| Marked {
         principal: Principal::Role(r.role_name().unwrap_or_default().to_owned()),
         id: r.role_id().unwrap_or_default().to_owned(),
-        policies: policies(r.role_policy_list(), r.attached_managed_policies(), r.permissions_boundary()),
+        policies: policies(r.role_policy_list(), r.attached_managed_policies(), r.permissions_boundary())
+            .into_iter()
+            .chain(r.assume_role_policy_document().filter(|text| is_sealed(text)).map(|_| "sealed trust policy".to_owned()))
+            .collect(),
         tags: our_tags(r.tags()),
     });
     users.chain(roles).filter(|m| !m.policies.is_empty() || !m.tags.is_empty()).collect()
@@ -51,6 +56,11 @@ fn policies(
     let bounded = boundary.is_some_and(|b| deny_all(b.permissions_boundary_arn()));
     marks.extend(bounded.then(|| "boundary AWSDenyAll".to_owned()));
     marks
+}
+
+fn is_sealed(document: &str) -> bool {
+    let read = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
+    read(SEALED_TRUST) == read(&decoded(document))
 }
 
 fn our_tags(tags: &[Tag]) -> BTreeMap<String, String> {

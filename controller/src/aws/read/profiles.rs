@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use aws_sdk_ec2::operation::describe_iam_instance_profile_associations::builders::DescribeIamInstanceProfileAssociationsFluentBuilder;
 use aws_sdk_ec2::types as ec2;
 use aws_sdk_iam::Client;
 use futures::future::try_join_all;
@@ -12,7 +13,9 @@ use super::iam::{decoded, role};
 use super::{Read, absent, batcher_of, error, timestamp};
 use crate::aws::batch::Batcher;
 use crate::aws::error::AwsError;
-use crate::aws::instance_role::{DENY_PROFILE, DeniedRole, DenyProfile, InstanceProfile, ProfileAssociation, ProfileRole};
+use crate::aws::instance_role::{
+    DENY_PROFILE, DeniedRole, DenyProfile, InstanceProfile, ProfileAssociation, ProfileRole, is_deny_profile,
+};
 use crate::aws::model::Identity;
 use crate::aws::rate::RateLimiter;
 use crate::aws::session::Session;
@@ -48,6 +51,16 @@ impl Session {
         Ok(found.unwrap_or_default())
     }
 
+    /// The instances that have Firebreak's own profile.
+    pub async fn instances_with_deny_profile(&self, region: &str) -> Read<Vec<String>> {
+        let read = all_associations(self.ec2(region)?.describe_iam_instance_profile_associations());
+        let found = self.measured("ec2:DescribeIamInstanceProfileAssociations", read).await?;
+        let ours = |a: &ec2::IamInstanceProfileAssociation| {
+            a.iam_instance_profile.as_ref().and_then(|p| p.arn.as_deref()).is_some_and(is_deny_profile)
+        };
+        Ok(found.into_iter().filter(ours).filter_map(|a| a.instance_id).collect())
+    }
+
     /// An instance profile, or None where there is none of that name.
     pub async fn instance_profile(&self, name: &str) -> Read<Option<InstanceProfile>> {
         self.measured("iam:GetInstanceProfile", self.profiles.profiles.get(name.to_owned())).await
@@ -69,14 +82,19 @@ pub(super) async fn fetch_associations(
     instances: Vec<String>,
 ) -> Read<HashMap<String, Vec<ProfileAssociation>>> {
     let request = client.describe_iam_instance_profile_associations().filters(filter("instance-id", instances));
-    let pages = request.max_results(1000).into_paginator().items().send();
-    let found: Vec<_> =
-        pages.collect::<Result<_, _>>().await.map_err(|e| error("ec2:DescribeIamInstanceProfileAssociations", &e))?;
+    let found = all_associations(request).await?;
     let mut by_instance: HashMap<String, Vec<ProfileAssociation>> = HashMap::new();
     for a in found {
         by_instance.entry(a.instance_id.clone().unwrap_or_default()).or_default().push(association(a));
     }
     Ok(by_instance)
+}
+
+async fn all_associations(
+    request: DescribeIamInstanceProfileAssociationsFluentBuilder,
+) -> Read<Vec<ec2::IamInstanceProfileAssociation>> {
+    let pages = request.max_results(1000).into_paginator().items().send();
+    pages.collect::<Result<_, _>>().await.map_err(|e| error("ec2:DescribeIamInstanceProfileAssociations", &e))
 }
 
 fn association(a: ec2::IamInstanceProfileAssociation) -> ProfileAssociation {
