@@ -31,6 +31,7 @@ use super::case::Case;
 use super::drive::{Action, Merge, Stage};
 use super::given::{no_such_key, reads};
 use super::plan::{Plan, RECORDS};
+use super::tag_resource::is_marked_before;
 use crate::aws::{
     AwsError, Call, Change, Group, GroupRole, IdleTimeouts, Instance, Interface, Outcome, Rule, Session, Ways,
 };
@@ -287,9 +288,18 @@ fn known<'a>(case: &'a Case, look: &'a Look) -> impl Iterator<Item = String> + '
     shown.chain(case.records_of(Isolation::NAME).filter(|id| id.starts_with("eni-")).map(str::to_owned))
 }
 
-/// Interfaces in our groups of which no original is recorded.
+/// Interfaces of which no original is recorded: in our groups, or in whatever groups where it is noted that it is not known.
 fn unknown<'a>(case: &'a Case, look: &'a Look) -> impl Iterator<Item = &'a Interface> {
-    look.own().filter(move |i| look.touched(i) && case.recorded::<Original>(&key(&i.id)).is_none())
+    let noted = case.is_unknown(Isolation::NAME);
+    look.own().filter(move |i| (noted || look.touched(i)) && case.recorded::<Original>(&key(&i.id)).is_none())
+}
+
+/// Whether it was contained before this record, which knows no interface yet: then somebody may have moved them while nobody looked,
+/// and what they are in is no original. What is attached to an instance of which the record knows is another matter.
+fn is_from_before(case: &Case, look: &Look) -> bool {
+    let known = case.records_of(Isolation::NAME).any(|sub| sub.starts_with("eni-"));
+    let marked = look.instance.as_ref().is_some_and(|i| is_marked_before(case, &i.tags));
+    !known && (marked || case.is_unknown(Isolation::NAME))
 }
 
 /// The target cannot be found, unless it is known to have ended.
@@ -305,6 +315,7 @@ pub(super) fn not_seen(case: &Case) -> Plan {
 /// The cut: each interface to the isolation group of its VPC, once that is known to be empty; or to that of the allow-list, where
 /// that is ready. A list that is new moves what is in another list's group: that is nobody's drift.
 fn isolate(plan: &mut Plan, case: &Case, look: &Look, permit: &Permit, narrows: bool) {
+    let from_before = is_from_before(case, look);
     for interface in look.own().filter(|i| !look.isolated(i, permit)) {
         let window = case.conversion(&interface.id) == Some(ConversionState::Open);
         if window && look.in_group(interface, GroupRole::Conversion) {
@@ -314,6 +325,8 @@ fn isolate(plan: &mut Plan, case: &Case, look: &Look, permit: &Permit, narrows: 
         let new = !case.original.contains_key(&key(&interface.id));
         if new && case.original.len() >= RECORDS {
             plan.unknown(case, Isolation::NAME); // cut all the same: whoever attaches interfaces all day must not keep them
+        } else if new && from_before {
+            is_lost(plan, case, interface);
         } else if new && !look.touched(interface) {
             plan.record(key(&interface.id), &Original { groups: interface.groups.clone() });
         } else if !(narrows && look.in_list(interface)) {
@@ -325,6 +338,15 @@ fn isolate(plan: &mut Plan, case: &Case, look: &Look, permit: &Permit, narrows: 
         if let Some(group) = look.refuge(&interface.vpc, permit) {
             plan.calls.push(swap(&interface.id, group, Change::Isolate));
         }
+    }
+}
+
+/// Notes that it is not known where the interface was, and that flows may be tracked since somebody moved it.
+fn is_lost(plan: &mut Plan, case: &Case, interface: &Interface) {
+    plan.unknown(case, Isolation::NAME);
+    plan.verdict.drift.push(format!("{} was in [{}]", interface.id, interface.groups.join(", ")));
+    if case.conversion(&interface.id).is_none() {
+        plan.conversions.insert(interface.id.clone(), ConversionState::Due);
     }
 }
 
@@ -358,7 +380,8 @@ fn judge(plan: &mut Plan, case: &Case, look: &Look, permit: &Permit, cut: bool) 
         (converted > 0).then(|| format!("conversion of tracked flows attempted on {converted}")),
         (!managed.is_empty()).then(|| format!("{} belong to an AWS service and cannot be isolated", managed.join(", "))),
         (!unknown.is_empty()).then(|| {
-            format!("{} carried Firebreak's groups before this record began: the original is not known", unknown.join(", "))
+            let what = "carried Firebreak's groups, or its instance Firebreak's marks, before this record began";
+            format!("{} {what}: the original is not known", unknown.join(", "))
         }),
         (total == 0).then(|| "AWS shows no network interface of the instance".to_owned()),
         ending.then(|| "the instance is ending".to_owned()),

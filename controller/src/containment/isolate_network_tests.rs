@@ -119,6 +119,36 @@ fn our_groups_are_never_recorded_as_the_original() {
 }
 
 #[test]
+fn where_an_interface_is_found_with_marks_of_before_is_no_original() {
+    let mut moved = look(vec![interface("eni-1", &["sg-attacker"]), interface("eni-2", &[ISOLATION])]);
+    let marks = BTreeMap::from([("firebreak.dev/incident".to_owned(), "security/old".to_owned())]);
+    moved.instance.as_mut().unwrap().tags = marks;
+    let plan = Isolation::contain(&case(), &params(Auto), &moved);
+    assert_eq!(plan.calls, [isolates("eni-1")]);
+    assert_eq!(plan.record.keys().collect::<Vec<_>>(), ["isolateNetwork/unknown"]);
+    assert_eq!(plan.conversions["eni-1"], ConversionState::Due, "flows may have begun while nobody looked");
+    assert!(plan.verdict.unknown && plan.verdict.drift == ["eni-1 was in [sg-attacker]"], "{plan:?}");
+
+    // Nor later: not without the marks, not where the call failed, and not at the release.
+    let noted = example::recorded(case(), "isolateNetwork/unknown", &case().now);
+    moved.instance.as_mut().unwrap().tags.clear();
+    let plan = Isolation::contain(&noted, &params(Auto), &moved);
+    assert!(plan.record.is_empty() && plan.calls == [isolates("eni-1")], "{plan:?}");
+    let back = Isolation::release(&noted, &moved);
+    assert!(back.calls.is_empty() && back.verdict.state == ActionState::Conflict, "{back:?}");
+    let kept = Case { decision: Some(OnConflict::KeepTheirs), ..noted.clone() };
+    assert_eq!(Isolation::release(&kept, &moved).verdict.state, ActionState::Released);
+
+    // What a person says is given back; what is attached to an instance that is known is recorded as ever.
+    let given = example::recorded(noted, "isolateNetwork/eni-1", &Original { groups: vec!["sg-web".into()] });
+    let given = Case { resolved: ["isolateNetwork".to_owned()].into(), ..given };
+    let mut attached = look(vec![interface("eni-1", &[ISOLATION]), interface("eni-3", &["sg-new"])]);
+    assert_eq!(Isolation::release(&given, &attached).calls, [restore("eni-1", &["sg-web".to_owned()])]);
+    attached.instance.as_mut().unwrap().tags = BTreeMap::from([("firebreak.dev/incident".into(), "security/old".into())]);
+    assert!(Isolation::contain(&recorded(), &params(Auto), &attached).record.contains_key("isolateNetwork/eni-3"));
+}
+
+#[test]
 fn what_cannot_be_isolated_is_said() {
     let managed = Interface { managed: true, ..interface("eni-1", &["sg-nat"]) };
     for (look, state, says) in [

@@ -46,6 +46,26 @@ fn a_role_that_is_sealed_already_is_unknown_and_stays_so() {
 }
 
 #[test]
+fn a_trust_policy_that_is_found_with_marks_of_before_is_no_original() {
+    let mut marked = look(THEIRS, None);
+    marked.role.as_mut().unwrap().tags = BTreeMap::from([("firebreak.dev/incident".into(), "security/old".into())]);
+    let plan = Seal::contain(&case(), &Empty {}, &marked);
+    assert_eq!(plan.record.keys().collect::<Vec<_>>(), ["sealTrustPolicy/unknown"]);
+    assert_eq!(plan.calls, [update(&case(), SEALED_TRUST)]);
+    let noted = example::recorded(case(), "sealTrustPolicy/unknown", &case().now);
+    assert_eq!(
+        Seal::release(&noted, &look(THEIRS, None)).verdict.state,
+        ActionState::Conflict,
+        "nobody said that it is right"
+    );
+    let ours = example::recorded(case(), "tagResource", &Empty {});
+    assert!(
+        Seal::contain(&ours, &Empty {}, &marked).record.contains_key("sealTrustPolicy"),
+        "the mark is this record's own"
+    );
+}
+
+#[test]
 fn a_release_is_three_way() {
     use ActionState::{Conflict, InProgress, Released};
     use OnConflict::{KeepTheirs, RestoreOriginal};

@@ -321,9 +321,14 @@ async fn the_groups_of_an_instance_can_be_given_too() {
         delete = delete.tags(aws_sdk_ec2::types::Tag::builder().key(key).build());
     }
     delete.send().await.unwrap();
+    // Nor is it one where somebody put an interface meanwhile.
+    let out = world.aws.ec2.modify_network_interface_attribute().network_interface_id(&interfaces[1]);
+    out.groups(&world.scene.groups[0]).send().await.unwrap();
     declare(&world, "inc", json!([world.instance_target(0)])).await;
     world.until_quarantine_says(id, "Stalled", "OriginalUnknown").await;
-    sight::isolated(&world.aws, interfaces).await.unwrap();
+    world.until_aws("it is isolated again", async || sight::isolated(&world.aws, interfaces).await).await;
+    let recorded = originals(&world.quarantine_of(id).await.unwrap());
+    assert!(recorded.is_empty(), "{recorded:?}");
 
     // What AWS showed before is what the record would say.
     let mut original = serde_json::Map::new();

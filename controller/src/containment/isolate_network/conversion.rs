@@ -24,11 +24,12 @@ pub(in crate::containment) struct Paths {
     pub(in crate::containment) originals: Vec<Group>,
 }
 
-/// Whether a conversion depends on what is not read yet: some interface is recorded and has no window.
+/// Whether a conversion depends on what is not read yet: some interface is recorded, or was moved, and has no window.
 pub(super) fn undecided(case: &Case, params: &IsolateNetwork, look: &Look) -> bool {
     let auto = params.sever_tracked_connections == SeverTrackedConnections::Auto;
-    auto && look.own().any(|i| {
-        case.original.contains_key(&key(&i.id)) && matches!(case.conversion(&i.id), None | Some(ConversionState::Due))
+    auto && look.own().any(|i| match case.conversion(&i.id) {
+        None => case.original.contains_key(&key(&i.id)),
+        window => window == Some(ConversionState::Due),
     })
 }
 

@@ -165,8 +165,8 @@ impl Simulated for Isolation {
         let auto = params.is_some_and(|p| p.sever_tracked_connections == SeverTrackedConnections::Auto);
         let undecided = look.interfaces.iter().filter(|i| !i.managed).any(|i| {
             // as `undecided` has it
-            let open = matches!(case.conversion(&i.id), None | Some(ConversionState::Due));
-            original_groups(case, &i.id).is_some() && open
+            let moved = case.conversion(&i.id) == Some(ConversionState::Due);
+            moved || (original_groups(case, &i.id).is_some() && case.conversion(&i.id).is_none())
         });
         look.paths = aws.paths.clone().filter(|_| auto && undecided);
         let mut custom = groups_on_record(case.original.iter().map(|(key, text)| (key, text.clone())));
@@ -337,7 +337,8 @@ impl Simulated for Isolation {
             let left = original.as_ref().map(|o| o.difference(&aws.lost).cloned().collect::<BTreeSet<_>>());
             assert!(left.as_ref() == Some(&now) || was == Some(now.clone()), "neither what was, nor the original: {now:?}");
             conflict |= original.is_some_and(|o| o != now);
-            conflict |= original_groups(case, &interface.id).is_none() && touched(aws, interface);
+            let noted = case.is_unknown("isolateNetwork");
+            conflict |= original_groups(case, &interface.id).is_none() && (noted || touched(aws, interface));
         }
         if case.decision.is_none() {
             let expected = if conflict { ActionState::Conflict } else { ActionState::Released };
@@ -396,7 +397,9 @@ fn check_swap(case: &Case, look: &Look, plan: &Plan, now: &Interface, groups: &[
     let key = format!("isolateNetwork/{}", now.id);
     let allowed = on_record(case, plan);
     let recorded = case.original.contains_key(&key) || plan.record.contains_key(&key);
-    assert!(recorded || (touched(look, now) && plan.verdict.unknown), "{}: record before touch", now.id);
+    let from_before = !case.original.keys().any(|key| key.starts_with("isolateNetwork/eni-"));
+    let lost = plan.verdict.unknown && (touched(look, now) || from_before);
+    assert!(recorded || lost, "{}: record before touch", now.id);
     assert!(!now.managed);
     if groups == [CUSTOM] {
         let group = look.custom[CUSTOM].as_ref().unwrap();
@@ -435,11 +438,13 @@ prop_compose! {
         groups_made in vec(any::<bool>(), 6),
         interfaces in vec((any::<bool>(), btree_set(0..7_usize, 1..3), prop::bool::weighted(0.1), any::<bool>()), 0..4),
         routes in vec(any::<bool>(), 2),
-        instance in prop_oneof![1 => Just(None), 12 => Just(Some("running"))],
+        instance in prop_oneof![1 => Just(None), 12 => Just(Some("running"))], marked in prop::bool::weighted(0.1),
         custom in vec(0..6_usize, 0..3), nitro in any::<bool>(), short in any::<bool>(),
     ) -> Look {
         let mut aws = Look::default();
-        let shown = |state: &str| Instance { state: state.into(), ..Instance::default() };
+        let tags: BTreeMap<_, _> =
+            marked.then(|| ("firebreak.dev/incident".to_owned(), "security/old".to_owned())).into_iter().collect();
+        let shown = |state: &str| Instance { state: state.into(), tags: tags.clone(), ..Instance::default() };
         aws.instance = instance.map(shown);
         for (n, made) in groups_made.iter().enumerate().filter(|(_, made)| **made) {
             let (role, vpc) = ([OURS[0], OURS[1], STRANGE][n / 2], VPCS[n % 2]);
@@ -562,6 +567,7 @@ proptest! {
                 aws.interfaces[place].groups = vec![THEIRS[0].into()];
             }
         }
+        aws.instance.iter_mut().for_each(|i| i.tags.clear());
         let before = aws.interfaces.clone();
         let mut simulation = Simulation::<Isolation>::new(resource(ResourceKind::Ec2Instance), aws, params);
         let verdict = simulation.life(&scripts.map(|s| calm(&s)), None);

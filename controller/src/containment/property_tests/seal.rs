@@ -96,8 +96,12 @@ impl Simulated for Seal {
 }
 
 prop_compose! {
-    fn roles()(there in prop::bool::weighted(0.95), text in prop_oneof![4 => Just(OPEN), 1 => Just(SEALED_TRUST)]) -> Look {
-        let role = there.then(|| Identity { id: "AROA0".into(), trust: Some(text.into()), ..Identity::default() });
+    fn roles()(
+        there in prop::bool::weighted(0.95), text in prop_oneof![4 => Just(OPEN), 1 => Just(SEALED_TRUST)],
+        marked in prop::bool::weighted(0.1),
+    ) -> Look {
+        let tags = marked.then(|| ("firebreak.dev/incident".to_owned(), "security/old".to_owned())).into_iter().collect();
+        let role = there.then(|| Identity { id: "AROA0".into(), trust: Some(text.into()), tags, ..Identity::default() });
         Look { role, trusted: [(CI.to_owned(), "AIDA1".to_owned())].into() }
     }
 }
