@@ -21,6 +21,8 @@ mod seal;
 mod session;
 mod terminate;
 
+pub use merge::Sample;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use firebreak_crds::{

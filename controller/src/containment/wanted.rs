@@ -84,8 +84,28 @@ macro_rules! actions {
             [$(actions.$field.map(Wanted::$variant)),*].into_iter().flatten().collect()
         }
 
+        /// For property tests: one action with any parameters, for each of the list.
+        #[cfg(test)]
+        pub fn samples() -> Vec<proptest::strategy::BoxedStrategy<ContainAction>> {
+            use proptest::strategy::Strategy;
+            vec![$(
+                <<$action as Action>::Params as super::property_tests::Sample>::sample()
+                    .prop_map(|p| ContainAction { $field: Some(p), ..ContainAction::default() })
+                    .boxed()
+            ),*]
+        }
+
+        /// For property tests: whether the first asks for everything that the second asks for.
+        #[cfg(test)]
+        pub fn is_as_strict(a: &ContainAction, b: &ContainAction) -> bool {
+            use super::property_tests::Sample;
+            [$(b.$field.as_ref().is_none_or(|b| a.$field.as_ref().is_some_and(|a| a.is_as_strict_as(b)))),*]
+                .into_iter()
+                .all(|it_is| it_is)
+        }
+
         /// The stricter of each parameter.
-        fn merge(a: &ContainAction, b: &ContainAction) -> ContainAction {
+        pub(super) fn merge(a: &ContainAction, b: &ContainAction) -> ContainAction {
             ContainAction { $($field: either_or_both(a.$field.as_ref(), b.$field.as_ref())),* }
         }
 

@@ -1,6 +1,7 @@
-//! Several holders, and policies that change.
+//! Several holders, and policies that change: of every action of the one list.
 
 use std::collections::BTreeSet;
+use std::fmt::Debug;
 
 use firebreak_crds::{
     ContainAction, DetachFromAutoScaling, DetachMode, Empty, EndInstance, Holder, HolderState, IsolateNetwork,
@@ -8,55 +9,76 @@ use firebreak_crds::{
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::strategy::Union;
+use proptest::test_runner::TestRunner;
 
+use super::config;
 use super::ending::endings;
 use super::network::isolations;
 use super::scaling::detachments;
 use crate::containment::drive::Merge;
 use crate::containment::isolate_network::Allowed;
-use crate::containment::wanted;
+use crate::containment::{merge_release, wanted};
 
-fn rank(p: &IsolateNetwork) -> u8 {
-    match p.sever_tracked_connections {
-        SeverTrackedConnections::Never => 0,
-        SeverTrackedConnections::Auto => 1,
-        SeverTrackedConnections::Always => 2,
+/// The parameters of an action. A new kind of them needs this, or the one list of actions does not compile.
+pub trait Sample: Merge + Debug + Sized + 'static {
+    /// Any of them.
+    fn sample() -> BoxedStrategy<Self>;
+    /// Whether they contain no less than others.
+    fn is_as_strict_as(&self, other: &Self) -> bool;
+}
+
+impl Sample for Empty {
+    fn sample() -> BoxedStrategy<Self> {
+        Just(Self {}).boxed()
+    }
+
+    fn is_as_strict_as(&self, _: &Self) -> bool {
+        true
     }
 }
 
-fn allowed(p: &IsolateNetwork) -> Allowed {
-    Allowed::of(p)
+impl Sample for IsolateNetwork {
+    fn sample() -> BoxedStrategy<Self> {
+        isolations().boxed()
+    }
+
+    fn is_as_strict_as(&self, other: &Self) -> bool {
+        let rank = |p: &Self| match p.sever_tracked_connections {
+            SeverTrackedConnections::Never => 0,
+            SeverTrackedConnections::Auto => 1,
+            SeverTrackedConnections::Always => 2,
+        };
+        let shorter = self.shorten_connection_tracking >= other.shorten_connection_tracking;
+        let allowed = |p: &Self| Allowed::of(p);
+        rank(self) >= rank(other) && shorter && allowed(self).meet(&allowed(other)) == allowed(self)
+    }
 }
 
-/// Whether the first lets through no more than the second.
-fn is_stricter(a: &IsolateNetwork, b: &IsolateNetwork) -> bool {
-    let shorter = a.shorten_connection_tracking >= b.shorten_connection_tracking;
-    rank(a) >= rank(b) && shorter && allowed(a).meet(&allowed(b)) == allowed(a)
+impl Sample for DetachFromAutoScaling {
+    fn sample() -> BoxedStrategy<Self> {
+        detachments().boxed()
+    }
+
+    fn is_as_strict_as(&self, other: &Self) -> bool {
+        self.mode == DetachMode::Detach || other.mode != DetachMode::Detach
+    }
 }
 
-fn detaches(p: &DetachFromAutoScaling) -> bool {
-    p.mode == DetachMode::Detach
+/// What one acknowledges is acknowledged: it cuts more.
+impl Sample for EndInstance {
+    fn sample() -> BoxedStrategy<Self> {
+        endings().boxed()
+    }
+
+    fn is_as_strict_as(&self, other: &Self) -> bool {
+        self.acknowledge_instance_store_loss || !other.acknowledge_instance_store_loss
+    }
 }
 
-fn loses(p: EndInstance) -> bool {
-    p.acknowledge_instance_store_loss
-}
-
+/// One action, of the whole list.
 fn action() -> impl Strategy<Value = ContainAction> {
-    prop_oneof![
-        isolations().prop_map(|p| ContainAction { isolate_network: Some(p), ..ContainAction::default() }),
-        Just(ContainAction { remove_public_addresses: Some(Empty {}), ..ContainAction::default() }),
-        Just(ContainAction { terminate_sessions: Some(Empty {}), ..ContainAction::default() }),
-        Just(ContainAction { disable_instance_metadata: Some(Empty {}), ..ContainAction::default() }),
-        Just(ContainAction { protect_from_termination: Some(Empty {}), ..ContainAction::default() }),
-        Just(ContainAction { revoke_instance_role: Some(Empty {}), ..ContainAction::default() }),
-        Just(ContainAction { deregister_from_load_balancers: Some(Empty {}), ..ContainAction::default() }),
-        detachments().prop_map(|p| ContainAction { detach_from_auto_scaling: Some(p), ..ContainAction::default() }),
-        endings().prop_map(|p| ContainAction { stop_instance: Some(p), ..ContainAction::default() }),
-        endings().prop_map(|p| ContainAction { terminate_instance: Some(p), ..ContainAction::default() }),
-        Just(ContainAction { deny_all: Some(Empty {}), ..ContainAction::default() }),
-        Just(ContainAction { deactivate_access_keys: Some(Empty {}), ..ContainAction::default() }),
-    ]
+    Union::new(wanted::samples())
 }
 
 /// At most one of each, as the API demands.
@@ -69,33 +91,73 @@ fn actions() -> impl Strategy<Value = Vec<ContainAction>> {
 
 /// Whether `a` asks for everything that `b` asks for.
 fn covers(a: &[ContainAction], b: &[ContainAction]) -> bool {
-    b.iter().all(|b| {
-        a.iter().filter(|a| wanted::name_of(a) == wanted::name_of(b)).any(|a| {
-            a.isolate_network.as_ref().zip(b.isolate_network.as_ref()).is_none_or(|(a, b)| is_stricter(a, b))
-                && a.stop_instance.map(loses) >= b.stop_instance.map(loses)
-                && a.terminate_instance.map(loses) >= b.terminate_instance.map(loses)
-                && a.detach_from_auto_scaling.as_ref().map(detaches) >= b.detach_from_auto_scaling.as_ref().map(detaches)
-        })
+    b.iter().all(|b| a.iter().any(|a| wanted::is_as_strict(a, b)))
+}
+
+fn releases() -> impl Strategy<Value = ReleasePolicy> {
+    any::<[bool; 3]>().prop_map(|[reactivate_access_keys, reactivate_credentials, rejoin_auto_scaling]| ReleasePolicy {
+        reactivate_access_keys,
+        reactivate_credentials,
+        rejoin_auto_scaling,
     })
 }
 
+/// Each field of what is given back beyond the default.
+fn gives(policy: &ReleasePolicy) -> Vec<bool> {
+    let fields = serde_json::to_value(policy).unwrap();
+    fields.as_object().unwrap().values().map(|field| field.as_bool().unwrap()).collect()
+}
+
+#[test]
+fn merging_any_action_is_commutative_associative_and_never_weaker() {
+    for any in wanted::samples() {
+        let (mut runner, merge) = (TestRunner::new(config()), wanted::merge);
+        let checked = runner.run(&(any.clone(), any.clone(), any), |(a, b, c)| {
+            let both = merge(&a, &b);
+            prop_assert_eq!(&both, &merge(&b, &a));
+            prop_assert_eq!(merge(&both, &c), merge(&a, &merge(&b, &c)));
+            prop_assert!(wanted::is_as_strict(&both, &a) && wanted::is_as_strict(&both, &b), "{both:?}");
+            let stricter = wanted::is_as_strict(&c, &a) && wanted::is_as_strict(&c, &b);
+            prop_assert!(!stricter || wanted::is_as_strict(&c, &both), "no stricter than it must be: {both:?}");
+            prop_assert_eq!(&merge(&a, &a), &a);
+            Ok(())
+        });
+        checked.unwrap();
+    }
+}
+
+#[test]
+fn the_samples_are_of_every_action_and_differ_where_there_are_parameters() {
+    let mut runner = TestRunner::deterministic();
+    for any in wanted::samples() {
+        let seen: BTreeSet<String> =
+            (0..64).map(|_| format!("{:?}", any.new_tree(&mut runner).unwrap().current())).collect();
+        let one = any.new_tree(&mut runner).unwrap().current();
+        let json = serde_json::to_value(&one).unwrap();
+        let parameters = json[wanted::name_of(&one)].as_object().unwrap().len();
+        assert_eq!(seen.len() > 1, parameters > 0, "{seen:?}");
+    }
+}
+
 proptest! {
+    #![proptest_config(config())]
+
     #[test]
-    fn merging_is_commutative_associative_and_never_weaker(a in isolations(), b in isolations(), c in isolations()) {
-        let merge = |a: &IsolateNetwork, b: &IsolateNetwork| a.merge(b);
-        prop_assert_eq!(merge(&a, &b), merge(&b, &a));
-        prop_assert_eq!(merge(&merge(&a, &b), &c), merge(&a, &merge(&b, &c)));
-        prop_assert!(is_stricter(&merge(&a, &b), &a) && is_stricter(&merge(&a, &b), &b));
-        prop_assert_eq!(allowed(&merge(&a, &b)), allowed(&a).meet(&allowed(&b)), "and no stricter than it must");
-        prop_assert_eq!(merge(&a, &a), a);
+    fn kept_is_the_weakest_of_an_ending(a in endings()) {
+        prop_assert_eq!(EndInstance::kept().merge(&a), a);
     }
 
     #[test]
-    fn what_one_holder_acknowledges_is_acknowledged(a in endings(), b in endings(), c in endings()) {
-        prop_assert_eq!(a.merge(&b), b.merge(&a));
-        prop_assert_eq!(a.merge(&b).merge(&c), a.merge(&b.merge(&c)));
-        prop_assert!(loses(a.merge(&b)) >= (loses(a) || loses(b)));
-        prop_assert_eq!(EndInstance::kept().merge(&a), a, "kept is the weakest");
+    fn what_everybody_gives_back_is_what_each_gives_back(a in releases(), b in releases(), c in releases()) {
+        let merge = |a: &ReleasePolicy, b: &ReleasePolicy| merge_release([a, b].into_iter()).unwrap();
+        let both = merge(&a, &b);
+        prop_assert_eq!(&both, &merge(&b, &a));
+        prop_assert_eq!(merge(&both, &c), merge(&a, &merge(&b, &c)));
+        prop_assert_eq!(merge_release([&a, &b, &c].into_iter()), Some(merge(&both, &c)));
+        prop_assert_eq!(&merge(&a, &a), &a);
+        for ((both, a), b) in gives(&both).into_iter().zip(gives(&a)).zip(gives(&b)) {
+            prop_assert_eq!(both, a && b);
+        }
     }
 
     #[test]
