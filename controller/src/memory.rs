@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use firebreak_crds::KeyUser;
+use firebreak_crds::{KeyUser, QuarantineStatus};
 
 /// Looks after a change: AWS enforces IAM late, and an attacker undoes things within seconds.
 const LOOKS: [u64; 7] = [1, 2, 5, 10, 30, 60, 120];
@@ -49,6 +49,7 @@ pub struct Memory {
     said: Mutex<HashMap<String, (Instant, String)>>,
     keys: Mutex<HashMap<String, KeyUser>>,
     cut_off: Mutex<HashMap<String, (Instant, Vec<String>)>>,
+    told: Mutex<HashMap<String, Option<QuarantineStatus>>>,
 }
 
 impl Memory {
@@ -122,8 +123,22 @@ impl Memory {
         known.get(quarantine).map(|(at, who)| (at.elapsed(), who.clone())).filter(|(age, _)| *age < KNOWN)
     }
 
+    /// A pass begins, with this status. Returns the one on which its last status rests: that of the pass before, where that one told
+    /// something in its middle and nothing at its end.
+    #[must_use]
+    pub fn begin(&self, uid: &str, status: Option<QuarantineStatus>) -> Option<QuarantineStatus> {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.entry(uid.to_owned()).or_insert(status).clone()
+    }
+
+    /// The pass has told its last status.
+    pub fn end(&self, uid: &str) {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+
     /// Forgets an object that is gone.
     pub fn forget(&self, uid: &str) {
+        self.end(uid);
         self.memos().remove(uid);
     }
 }
@@ -162,6 +177,16 @@ mod tests {
         let memory = Memory::default();
         let first = memory.of("a").next_look().unwrap();
         assert!(first <= Duration::from_secs(1), "{first:?}");
+    }
+
+    #[test]
+    fn a_pass_that_told_nothing_at_its_end_is_taken_up_where_it_began() {
+        let memory = Memory::default();
+        let status = |drift_count| Some(QuarantineStatus { drift_count, ..QuarantineStatus::default() });
+        assert_eq!(memory.begin("a", status(1)), status(1));
+        assert_eq!(memory.begin("a", status(2)), status(1));
+        memory.end("a");
+        assert_eq!(memory.begin("a", status(3)), status(3));
     }
 
     #[test]

@@ -171,6 +171,21 @@ pub async fn balance(aws: &Aws, scene: &Scene, instance: usize) -> anyhow::Resul
     Ok(balancers)
 }
 
+/// Gives the first instance all that something can be done about: a role, a place in an Auto Scaling group, registrations with load
+/// balancers, a public address, and somebody who is on it.
+pub async fn crowd(aws: &Aws, scene: &Scene) -> anyhow::Result<()> {
+    let instance = &scene.instances[0];
+    instance_profile(aws, "web").await?;
+    put_profile(aws, &instance.id, "web").await?;
+    join_scaling_group(aws, scene, "web", 3).await?;
+    balance(aws, scene, 0).await?;
+    let address = aws.ec2.allocate_address().send().await?.allocation_id;
+    let associate = aws.ec2.associate_address().network_interface_id(&instance.interfaces[0]);
+    associate.set_allocation_id(address).send().await?;
+    aws.ssm.start_session().target(&instance.id).send().await?;
+    Ok(())
+}
+
 async fn target_group(aws: &Aws, scene: &Scene, name: &str, kind: TargetTypeEnum) -> anyhow::Result<String> {
     let request = aws.elbv2.create_target_group().name(name).vpc_id(&scene.vpc).target_type(kind);
     let made = request.protocol(ProtocolEnum::Tcp).port(80).send().await?;

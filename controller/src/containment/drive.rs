@@ -16,6 +16,7 @@ use super::beside::Beside;
 use super::case::Case;
 use super::ledger::{Ledger, LedgerError};
 use super::plan::{Plan, Verdict};
+use super::progress::Progress;
 use super::quota;
 use super::refused::{self, Refused};
 use super::whereabouts::Whereabouts;
@@ -121,10 +122,13 @@ pub struct Pass<'a> {
     pub beside: Vec<Beside>,
     /// Of a user: under which name it is there.
     pub whereabouts: Whereabouts,
+    /// What the actions under way have shown so far.
+    pub progress: Progress,
 }
 
 /// What came of one action in one pass.
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools)] // each is a fact of its own
 pub struct Report {
     /// The action.
     pub name: &'static str,
@@ -134,6 +138,8 @@ pub struct Report {
     pub error: Option<AwsError>,
     /// Whether the verdict rests on a look of this pass.
     pub seen: bool,
+    /// Whether this pass has not ended it yet.
+    pub under_way: bool,
     /// Whether a call was accepted.
     pub wrote: bool,
     /// Whether the first look of this pass showed it out of force.
@@ -156,6 +162,7 @@ pub async fn run<A: Action>(pass: &Pass<'_>, params: &A::Params) -> Report {
     let (failed, accepted) = (Vec::new(), Vec::new());
     let mut state =
         Running::<A> { pass, params, report: Report::of::<A>(), failed, accepted, drift: None, decision: None, told: false };
+    pass.progress.begin(A::NAME);
     if let Err(error) = state.go().await {
         state.report.error.get_or_insert(error);
         state.report.seen = false;
@@ -192,6 +199,9 @@ impl<A: Action> Running<'_, A> {
         }
         for _ in 0..STEPS {
             let plan = self.plan(&look).await;
+            if fresh {
+                self.pass.progress.looked(A::NAME, &plan.verdict);
+            }
             if fresh && !waited && plan.calls.iter().any(|c| self.accepted.contains(c)) {
                 // AWS shows what was before our own call, or somebody was quick: one more look tells the two apart.
                 tokio::time::sleep(CONFIRM).await;
@@ -233,6 +243,7 @@ impl<A: Action> Running<'_, A> {
 
     async fn look(&self) -> Result<A::Look, AwsError> {
         let params = (!self.pass.releasing).then_some(self.params);
+        let _waiting = self.pass.progress.waiting(A::NAME, "a look");
         A::look(self.pass.session, &self.case().await, params).await
     }
 
@@ -294,6 +305,7 @@ impl<A: Action> Running<'_, A> {
         let Pass { session, actor, guard, releasing, .. } = self.pass;
         let priority = if *releasing { Priority::Release } else { Priority::Contain };
         let region = self.pass.ledger.latest().await.spec.resource.region;
+        let _waiting = self.pass.progress.waiting(A::NAME, call.operation());
         match actor.act(session, region.as_deref(), call, guard, priority).await {
             Err(error) => Err(quota::explained(session, call, error).await),
             done => done,
@@ -336,7 +348,25 @@ impl Report {
     /// An action that could not even be looked at.
     #[must_use]
     pub fn unseen(name: &'static str, error: AwsError) -> Self {
-        Self { name, verdict: Verdict::default(), error: Some(error), seen: false, wrote: false, open: false, ledger: None }
+        Self { error: Some(error), under_way: false, ..Self::under_way(name, "") }
+    }
+
+    /// An action that is not ended yet, and was not looked at.
+    #[must_use]
+    pub fn under_way(name: &'static str, message: &str) -> Self {
+        let verdict = Verdict::new(ActionState::InProgress, message);
+        Self { name, verdict, error: None, seen: false, under_way: true, wrote: false, open: false, ledger: None }
+    }
+
+    /// What came of an action that was carried out twice in one pass. What the second could not look at stands as the first left it.
+    #[must_use]
+    pub fn then(self, second: Self) -> Self {
+        let blind = !second.seen && !second.open && second.ledger.is_none();
+        let drift = [self.verdict.drift.clone(), second.verdict.drift.clone()].concat();
+        let (wrote, open) = (self.wrote || second.wrote, self.open || second.open);
+        let last = if blind { self } else { second };
+        let verdict = Verdict { drift, ..last.verdict };
+        Self { verdict, wrote, open, ..last }
     }
 
     /// An action that waits until what another changes is on record: what stands in that one's way stands in its way too.
@@ -349,22 +379,14 @@ impl Report {
             verdict,
             error: other.error.clone(),
             seen: true,
-            wrote: false,
-            open: false,
+            under_way: false,
             ledger: other.ledger.clone(),
+            ..Self::under_way(name, "")
         }
     }
 
     fn of<A: Action>() -> Self {
-        Self {
-            name: A::NAME,
-            verdict: Verdict::default(),
-            error: None,
-            seen: false,
-            wrote: false,
-            open: false,
-            ledger: None,
-        }
+        Self { under_way: false, ..Self::under_way(A::NAME, "") }
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use firebreak_crds::{Conversion, ConversionState, Quarantine, QuarantineSpec, Text};
+use firebreak_crds::{Conversion, ConversionState, Quarantine, QuarantineSpec, QuarantineStatus, Text};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use kube::{Api, ResourceExt};
@@ -19,6 +19,8 @@ use crate::clock;
 /// What `spec.conversions` has room for. An instance has 15 interfaces at most: the oldest are long gone.
 const CONVERSIONS: usize = 64;
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// A status in the middle of a pass must hold nothing up.
+const BRIEFLY: Duration = Duration::from_secs(2);
 /// What one entry of `spec.original` has room for.
 const TEXT: usize = 16384;
 
@@ -44,6 +46,17 @@ pub enum LedgerError {
     /// The API server refused or did not answer.
     #[error("the original could not be recorded, so nothing was changed: {0}")]
     Refused(String),
+}
+
+/// What became of a status in the middle of a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// It is written, or says nothing new.
+    Done,
+    /// Not at this moment.
+    Later,
+    /// It cannot be written in this pass.
+    Never,
 }
 
 /// The Quarantine as last stored.
@@ -94,6 +107,40 @@ impl Ledger {
             }
         }
         page.failed.clone().map_or(Ok(()), Err)
+    }
+
+    /// Writes a status in the middle of a pass. Not while an interface is open: whoever closes it asks this page.
+    pub async fn tell(&self, status: impl FnOnce(&Quarantine) -> QuarantineStatus) -> Told {
+        let mut page = self.page.lock().await;
+        if page.failed.is_some() {
+            return Told::Never;
+        }
+        if page.quarantine.spec.conversions.iter().any(|c| c.state == ConversionState::Open) {
+            return Told::Later;
+        }
+        let next = Quarantine { status: Some(status(&page.quarantine)), ..page.quarantine.clone() };
+        if next.status == page.quarantine.status {
+            return Told::Done;
+        }
+        let (name, params) = (next.name_any(), PostParams::default());
+        match tokio::time::timeout(BRIEFLY, self.api.replace_status(&name, &params, &next)).await {
+            Ok(Ok(stored)) => {
+                page.quarantine = stored;
+                Told::Done
+            }
+            _ => Told::Never, // the pass tells it when it ends
+        }
+    }
+
+    /// Whether the Quarantine still asks for what it asked for when the pass began, by a live read.
+    pub async fn is_current(&self) -> bool {
+        let known = self.latest().await;
+        let live = tokio::time::timeout(BRIEFLY, self.api.get(&known.name_any())).await;
+        let asks = |q: &Quarantine| {
+            let spec = q.spec.clone();
+            (q.metadata.uid.clone(), q.metadata.deletion_timestamp.clone(), spec.holders, spec.suspend)
+        };
+        matches!(live, Ok(Ok(live)) if asks(&live) == asks(&known))
     }
 
     async fn write(&self, from: &Quarantine, changes: &[Change]) -> Result<Quarantine, LedgerError> {

@@ -4,6 +4,8 @@ mod finish;
 mod holders;
 mod order;
 mod report;
+mod round;
+mod telling;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,14 +17,15 @@ use kube::{Api, ResourceExt};
 use tracing::warn;
 
 use self::report::{CopySeen, Seen};
+use self::telling::Meanwhile;
 use super::{
     Ctx, Error, is_abandoned, kube, reconcile_requested, set_finalizer, terminating_crds, to_be_released, write_status,
 };
 use crate::aws::{AwsError, Class, Guard, Session};
 use crate::clock;
 use crate::containment::{
-    Adopted, Adoption, Case, Keys, Ledger, LedgerError, Pass, REVOKE_INSTANCE_ROLE, Report, SecondCopy, TAG_RESOURCE,
-    Wanted, Whereabouts, beside, wanted,
+    Adopted, Adoption, Case, Keys, Ledger, LedgerError, Pass, Progress, REVOKE_INSTANCE_ROLE, Report, SecondCopy,
+    TAG_RESOURCE, Wanted, Whereabouts, beside, wanted,
 };
 use crate::memory::{Memo, Untold, next_sweep};
 use crate::stores::Stores;
@@ -76,17 +79,16 @@ impl Turn<'_> {
     async fn take(&self, quarantine: Quarantine) -> Result<Action, Error> {
         let releasing = self.releasing(&quarantine).await?;
         let before = self.ctx.memory.of(&self.uid);
-        let lags = self.ctx.memory.lags(&self.uid);
-        let suspended = quarantine.spec.suspend;
-        let Carried { mut reports, quarantine, copy, adopted, renamed } =
-            Box::pin(self.carry_out(quarantine, releasing)).await;
+        let lags = self.ctx.memory.lags(&self.uid) && before.untold.is_empty();
+        let meanwhile = self.meanwhile(&quarantine, releasing, lags, &before);
+        let carried = Box::pin(self.carry_out(quarantine, &meanwhile)).await;
+        let Carried { mut reports, quarantine, copy, adopted, renamed } = carried;
         if let Some(adopted) = adopted {
             report::publish_adopted(&self.ctx.events, &quarantine, &adopted).await;
             return Err(Error::Changed(quarantine.name_any())); // there may be more to carry out than this pass knew of
         }
         let untold = before.untold.clone();
         let memo = Memo { untold: Vec::new(), ..self.remember(&quarantine, &reports, before) };
-        let lags = lags && untold.is_empty();
         recall(&mut reports, untold);
         let open = if lags { Vec::new() } else { drifts(&reports) };
         self.ctx.memory.set(&self.uid, Memo { untold: open, ..memo.clone() }); // whatever becomes of this pass
@@ -94,10 +96,10 @@ impl Turn<'_> {
             return Err(Error::Changed(quarantine.name_any()));
         }
         let unseen_for = memo.seen.elapsed();
-        let interval = self.ctx.drift_interval;
-        let seen = Seen { releasing, suspended, lags, interval, unseen_for, reports, copy, renamed };
+        let seen = Seen { unseen_for, reports, copy, renamed, ..meanwhile.seen.clone() };
         let acted = quarantine.clone();
-        let quarantine = self.tell(quarantine, &seen).await?;
+        let quarantine = self.tell(quarantine, &meanwhile, &seen).await?;
+        self.ctx.memory.end(&self.uid);
         if releasing && seen.released() {
             let said = quarantine.status.as_ref().and_then(|s| get_condition(&s.conditions, RELEASED));
             self.ctx.memory.released(&quarantine.name_any(), said.map(|c| c.message.clone()).unwrap_or_default());
@@ -123,9 +125,26 @@ impl Turn<'_> {
         Ok(terminating_crds(&self.ctx.client).await?.is_empty())
     }
 
+    /// What a status in the middle of the pass rests on.
+    fn meanwhile(&self, quarantine: &Quarantine, releasing: bool, lags: bool, before: &Memo) -> Meanwhile {
+        let seen = Seen {
+            releasing,
+            suspended: quarantine.spec.suspend,
+            lags,
+            interval: self.ctx.drift_interval,
+            unseen_for: before.seen.elapsed(),
+            reports: Vec::new(),
+            copy: CopySeen::default(),
+            renamed: None,
+        };
+        let looks = quarantine.spec.resource.region.is_none() || has_role(wanted_of(quarantine).iter().map(Wanted::name));
+        Meanwhile { before: self.ctx.memory.begin(&self.uid, quarantine.status.clone()), seen, looks }
+    }
+
     /// All actions, or in the stages of a release; the mark last, when the others are through.
-    async fn carry_out(&self, quarantine: Quarantine, releasing: bool) -> Carried {
-        let wanted = wanted(&quarantine.spec.holders, quarantine.spec.original.iter().flat_map(|o| o.keys()));
+    async fn carry_out(&self, quarantine: Quarantine, meanwhile: &Meanwhile) -> Carried {
+        let releasing = meanwhile.seen.releasing;
+        let wanted = wanted_of(&quarantine);
         let session = match self.session().await {
             Ok(session) => session,
             Err(error) => return Carried::blind(&wanted, &error, quarantine),
@@ -142,15 +161,16 @@ impl Turn<'_> {
         let (ledger, adoption) = (Ledger::new(self.api.clone(), quarantine), Adoption::new(keys.clone()));
         let (actor, session, records) = (&self.ctx.actor, &*session, &ledger);
         let pass = |releasing, guard| {
-            let (beside, whereabouts) = (beside.clone(), whereabouts.clone());
-            Pass { session, actor, ledger: records, adoption: &adoption, releasing, suspended, guard, beside, whereabouts }
+            let (beside, whereabouts, progress) = (beside.clone(), whereabouts.clone(), Progress::default());
+            let (ledger, adoption) = (records, &adoption);
+            Pass { session, actor, ledger, adoption, releasing, suspended, guard, beside, whereabouts, progress }
         };
         let holding = pass(false, Guard::StillHeld { name: name.clone(), uid: uid.clone() });
         let releases = pass(true, Guard::StillToRelease { name, uid });
         let mut reports = if releasing {
             order::give_back(&wanted, &releases, &holding).await
         } else {
-            order::contain(&wanted, &holding).await
+            order::contain(&wanted, &holding, meanwhile).await
         };
         let held = |r: &Report| r.seen && !matches!(r.verdict.state, ActionState::InProgress | ActionState::Conflict);
         let through = reports.iter().all(|r| if releasing { r.is_released() } else { held(r) });
@@ -190,17 +210,18 @@ impl Turn<'_> {
         }
     }
 
-    /// Writes the status where it changed, and the events that go with it.
-    async fn tell(&self, quarantine: Quarantine, seen: &Seen) -> Result<Quarantine, Error> {
-        let status = report::status(&quarantine, seen, clock::now());
-        for drifted in seen.drifted(&quarantine) {
+    /// Writes the status where it changed, and the events that go with it: since the pass began, whatever was told in the middle.
+    async fn tell(&self, quarantine: Quarantine, meanwhile: &Meanwhile, seen: &Seen) -> Result<Quarantine, Error> {
+        let before = meanwhile.of_before(&quarantine);
+        let status = meanwhile.status_at(&quarantine, seen, clock::now());
+        for drifted in seen.drifted(&before) {
             self.ctx.metrics.drift(drifted.name);
         }
         if quarantine.status.as_ref() == Some(&status) {
             return Ok(quarantine);
         }
         let written = self.write(&quarantine, status).await?;
-        report::publish(&self.ctx.events, &quarantine, &written, seen).await;
+        report::publish(&self.ctx.events, &before, &written, seen).await;
         Ok(written)
     }
 
@@ -223,11 +244,20 @@ impl Turn<'_> {
     fn next(&self, quarantine: &Quarantine, seen: &Seen, memo: &Memo) -> Duration {
         let sweep = next_sweep(self.ctx.drift_interval, clock::now());
         let retry = seen.reports.iter().filter_map(|r| retry_after(r, seen.suspended)).min();
-        let iam = quarantine.spec.resource.region.is_none() || seen.reports.iter().any(|r| r.name == REVOKE_INSTANCE_ROLE);
+        let iam = quarantine.spec.resource.region.is_none() || has_role(seen.reports.iter().map(|r| r.name));
         let look = if iam { memo.next_look() } else { None };
         // What failed may be tried again later than that; what is in force is watched all the same.
         retry.into_iter().chain(look).fold(sweep, Duration::min)
     }
+}
+
+fn wanted_of(quarantine: &Quarantine) -> Vec<Wanted> {
+    wanted(&quarantine.spec.holders, quarantine.spec.original.iter().flat_map(|o| o.keys()))
+}
+
+/// Whether one of these actions changes IAM, though the resource is none of IAM's.
+fn has_role(mut actions: impl Iterator<Item = &'static str>) -> bool {
+    actions.any(|name| name == REVOKE_INSTANCE_ROLE)
 }
 
 /// What was changed by somebody, to be told later where it cannot be told now.

@@ -28,7 +28,7 @@ fn revoke() -> Value {
 }
 
 /// Firebreak's own profile is made ahead, or on demand.
-async fn prepare(world: &World<'_>, when: &str) {
+pub async fn prepare(world: &World<'_>, when: &str) {
     let account = world.account(json!({ "prepare": { "isolationGroups": "AllVpcs", "denyProfile": when } }));
     world.plane.apply(&account.to_string()).await.unwrap();
     if when == "Always" {

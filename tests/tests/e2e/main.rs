@@ -21,6 +21,7 @@ mod examples;
 mod ground;
 mod ground_up;
 mod holders;
+mod independence;
 mod instance_role;
 mod main_job;
 mod metadata;

@@ -1,11 +1,17 @@
 //! In which order the actions of one pass go.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use firebreak_crds::{ActionState, Quarantine};
-use futures::future::join_all;
+use futures::FutureExt;
+use futures::future::{BoxFuture, join_all};
 
 use super::report;
+use super::round::{self, Round};
+use super::telling::Meanwhile;
 use crate::aws::Class;
-use crate::containment::{DESTRUCTIVE, Pass, Report, Stage, Wanted};
+use crate::containment::{DESTRUCTIVE, Pass, Report, Stage, Told, Wanted};
 
 async fn side_by_side(wanted: impl IntoIterator<Item = &Wanted>, pass: &Pass<'_>) -> Vec<Report> {
     join_all(wanted.into_iter().map(|action| action.run(pass))).await
@@ -39,11 +45,46 @@ fn was_given_back(quarantine: &Quarantine, action: &str) -> bool {
     report::was(quarantine, action).is_some_and(|state| matches!(state, ActionState::Released | ActionState::Conflict))
 }
 
+/// The actions of a containment that go side by side.
+struct Containing<'a> {
+    actions: Vec<&'a Wanted>,
+    /// What destroys: not before the others.
+    later: Vec<&'a Wanted>,
+    pass: &'a Pass<'a>,
+    meanwhile: &'a Meanwhile,
+}
+
+impl Round for Containing<'_> {
+    fn run(&self, place: usize) -> BoxFuture<'_, Report> {
+        self.actions[place].run(self.pass).boxed()
+    }
+
+    fn hangs(&self, place: usize, long: Duration) -> bool {
+        self.pass.progress.hangs(self.actions[place].name(), long)
+    }
+
+    fn looks_again(&self) -> BoxFuture<'_, bool> {
+        async { self.meanwhile.looks && self.pass.ledger.is_current().await }.boxed()
+    }
+
+    fn tell(&self, reports: Vec<Option<Report>>, busy: BTreeSet<usize>) -> BoxFuture<'_, Told> {
+        let progress = &self.pass.progress;
+        let so_far = |(place, report): (usize, Option<Report>)| match report {
+            Some(report) if !busy.contains(&place) => report,
+            earlier => progress.report(self.actions[place].name(), earlier.as_ref()),
+        };
+        let mut reports: Vec<Report> = reports.into_iter().enumerate().map(so_far).collect();
+        reports.extend(self.later.iter().map(|action| progress.report(action.name(), None)));
+        async move { self.pass.ledger.tell(|quarantine| self.meanwhile.status(quarantine, reports)).await }.boxed()
+    }
+}
+
 /// All but what destroys, side by side; then that, one after the other, once what the others change is on record.
-pub async fn contain(wanted: &[Wanted], pass: &Pass<'_>) -> Vec<Report> {
-    let destroys = |action: &&Wanted| DESTRUCTIVE.contains(&action.name());
-    let mut reports = side_by_side(wanted.iter().filter(|a| !destroys(a)), pass).await;
-    for action in wanted.iter().filter(destroys) {
+pub async fn contain(wanted: &[Wanted], pass: &Pass<'_>, meanwhile: &Meanwhile) -> Vec<Report> {
+    let (later, actions): (Vec<_>, Vec<_>) = wanted.iter().partition(|a| DESTRUCTIVE.contains(&a.name()));
+    let containing = Containing { actions, later, pass, meanwhile };
+    let mut reports = round::side_by_side(&containing, containing.actions.len()).await;
+    for action in containing.later {
         let quarantine = pass.ledger.latest().await;
         // What it was to wait for is on record, or lost, since it was in force for the first time.
         let again = matches!(report::was(&quarantine, action.name()), Some(ActionState::InForce | ActionState::Contested));

@@ -23,6 +23,7 @@ const CONTESTED: &str = "Contested";
 const SUSPENDED: &str = "suspended (spec.suspend): nothing is written to AWS, and nothing is repaired";
 
 /// What a pass saw.
+#[derive(Clone)]
 pub struct Seen {
     /// Whether the pass gave back.
     pub releasing: bool,
@@ -149,7 +150,8 @@ fn actions(quarantine: &Quarantine, seen: &Seen, now: Timestamp) -> Vec<ActionSt
 /// which something new could not be recorded.
 fn action(quarantine: &Quarantine, seen: &Seen, report: &Report, now: Timestamp) -> ActionStatus {
     let before = before(quarantine, report.name);
-    let shown = report.seen || report.error.is_none() || report.ledger.is_some() || !report.verdict.drift.is_empty();
+    let ended = report.error.is_none() && !report.under_way;
+    let shown = report.seen || ended || report.ledger.is_some() || !report.verdict.drift.is_empty();
     if let (false, false, Some(before)) = (shown, seen.blind(), before) {
         return before.clone();
     }
@@ -157,6 +159,7 @@ fn action(quarantine: &Quarantine, seen: &Seen, report: &Report, now: Timestamp)
         (true, _, _) => (report.verdict.state, report.verdict.message.clone()),
         (false, _, Some(ledger)) => (ActionState::Failed, ledger.to_string()),
         (false, Some(error), None) => (ActionState::Failed, error.to_string()),
+        (false, None, None) if report.under_way => (ActionState::InProgress, report.verdict.message.clone()),
         (false, None, None) => (ActionState::InProgress, "not finished in this pass".into()),
     };
     let undone = contested::undone(quarantine, seen, report, now);

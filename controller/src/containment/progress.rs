@@ -1,0 +1,148 @@
+//! What an action that is still under way has shown so far, and what it waits for. Nothing here decides anything: it is told while
+//! AWS keeps the action waiting.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use firebreak_crds::ActionState;
+use tokio::time::Instant;
+
+use super::drive::Report;
+use super::plan::Verdict;
+
+/// How long AWS may keep an action waiting until that is told.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The actions of one pass.
+#[derive(Debug, Default)]
+pub struct Progress(Mutex<BTreeMap<&'static str, Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// As the last look showed it, without what was sent since.
+    verdict: Option<Verdict>,
+    /// What is asked of AWS and not answered, by number.
+    waits: BTreeMap<u64, (String, Instant)>,
+    next: u64,
+}
+
+/// Something that AWS is asked. Dropped when it is answered, or given up.
+#[derive(Debug)]
+pub struct Waiting<'p> {
+    progress: &'p Progress,
+    action: &'static str,
+    number: u64,
+}
+
+impl Progress {
+    fn known(&self) -> MutexGuard<'_, BTreeMap<&'static str, Known>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The action begins, or begins again.
+    pub(super) fn begin(&self, action: &'static str) {
+        self.known().insert(action, Known::default());
+    }
+
+    /// A look showed this.
+    pub(super) fn looked(&self, action: &'static str, verdict: &Verdict) {
+        self.known().entry(action).or_default().verdict = Some(verdict.clone());
+    }
+
+    /// From now on AWS is asked that.
+    pub(super) fn waiting(&self, action: &'static str, what: &str) -> Waiting<'_> {
+        let mut all = self.known();
+        let known = all.entry(action).or_default();
+        known.next += 1;
+        known.waits.insert(known.next, (what.to_owned(), Instant::now()));
+        Waiting { progress: self, action, number: known.next }
+    }
+
+    /// Whether AWS has kept the action waiting for so long.
+    #[must_use]
+    pub fn hangs(&self, action: &str, long: Duration) -> bool {
+        self.known().get(action).is_some_and(|k| k.waits.values().any(|(_, since)| since.elapsed() >= long))
+    }
+
+    /// How the action stands while it is under way. In force only where a look of this pass showed it so; where none was answered
+    /// yet, it stands as it was found earlier in the pass, or is not seen.
+    #[must_use]
+    pub fn report(&self, action: &'static str, earlier: Option<&Report>) -> Report {
+        let known = self.known();
+        let Some(known) = known.get(action) else { return Report::under_way(action, "it waits for the other actions") };
+        match (&known.verdict, earlier) {
+            (None, Some(earlier)) => earlier.clone(),
+            (None, None) => Report::under_way(action, &known.message()),
+            (Some(verdict), _) => {
+                let verdict = verdict.clone();
+                let in_force = verdict.state == ActionState::InForce;
+                let so_far = Verdict { state: ActionState::InProgress, message: known.message(), ..verdict.clone() };
+                let verdict = if in_force { verdict } else { so_far };
+                Report { seen: true, under_way: true, open: !in_force, verdict, ..Report::under_way(action, "") }
+            }
+        }
+    }
+}
+
+impl Known {
+    fn message(&self) -> String {
+        let hung = self.waits.values().filter(|(_, since)| since.elapsed() >= PATIENCE);
+        let what: BTreeSet<&str> = hung.map(|(what, _)| what.as_str()).collect();
+        match what.len() {
+            0 => "under way".into(),
+            _ => format!(
+                "no answer to {} for {} s; it is awaited, and sent again",
+                what.into_iter().collect::<Vec<_>>().join(", "),
+                PATIENCE.as_secs()
+            ),
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(known) = self.progress.known().get_mut(self.action) {
+            known.waits.remove(&self.number);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEYS: &str = "deactivateAccessKeys";
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_answered_is_named_and_nothing_is_in_force_that_no_look_showed() {
+        let progress = Progress::default();
+        assert!(!progress.report(KEYS, None).seen);
+        progress.begin(KEYS);
+        let look = progress.waiting(KEYS, "a look");
+        assert!(!progress.hangs(KEYS, PATIENCE));
+        tokio::time::advance(PATIENCE).await;
+        assert!(progress.hangs(KEYS, PATIENCE) && !progress.report(KEYS, None).seen);
+        drop(look);
+        progress.looked(KEYS, &Verdict::new(ActionState::InProgress, "one key is on"));
+        let (_first, _second) =
+            (progress.waiting(KEYS, "iam:UpdateAccessKey"), progress.waiting(KEYS, "iam:UpdateAccessKey"));
+        tokio::time::advance(PATIENCE).await;
+        let report = progress.report(KEYS, None);
+        assert_eq!((report.seen, report.verdict.state), (true, ActionState::InProgress));
+        assert!(report.verdict.message.starts_with("no answer to iam:UpdateAccessKey for 2 s"), "{report:?}");
+    }
+
+    #[test]
+    fn what_a_look_showed_in_force_stands_until_another_shows_it_open() {
+        let progress = Progress::default();
+        progress.begin(KEYS);
+        progress.looked(KEYS, &Verdict::new(ActionState::InForce, "all keys are off"));
+        let in_force = progress.report(KEYS, None);
+        assert_eq!((in_force.seen, in_force.open, in_force.verdict.state), (true, false, ActionState::InForce));
+        progress.begin(KEYS);
+        assert_eq!(progress.report(KEYS, Some(&in_force)).verdict.state, ActionState::InForce, "not looked at again yet");
+        progress.looked(KEYS, &Verdict::new(ActionState::Failed, "one is on"));
+        assert_eq!(progress.report(KEYS, Some(&in_force)).verdict.state, ActionState::InProgress);
+    }
+}
