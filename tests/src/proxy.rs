@@ -7,6 +7,7 @@ mod aws_request;
 mod faults;
 mod hold;
 mod log;
+mod members;
 mod observer;
 mod pages;
 
@@ -122,7 +123,7 @@ impl Proxy {
         self.inner.faults.stale(action, lasting);
     }
 
-    /// From now on EC2's pages are short, and the first is empty.
+    /// From now on pages are short, and the first is empty: of EC2, IAM, Auto Scaling and Elastic Load Balancing.
     pub fn short_pages(&self) {
         self.inner.faults.short_pages();
     }
@@ -223,7 +224,9 @@ impl Inner {
 
     async fn forward(&self, request: &AwsRequest) -> anyhow::Result<Answer> {
         let uri: Uri = format!("{}{}", self.emulator, request.path).parse()?;
-        let body = if self.faults.pages_are_short() { pages::shortened(request) } else { request.body.clone() };
+        let short = self.faults.pages_are_short();
+        let whole = || members::whole(request).unwrap_or_else(|| pages::shortened(request));
+        let body = if short { whole() } else { request.body.clone() };
         let mut forwarded = Request::builder().method(&request.method).uri(uri).body(Full::new(body))?;
         forwarded.headers_mut().extend(request.headers.clone());
         forwarded.headers_mut().remove(header::CONTENT_LENGTH); // the client counts anew
@@ -233,7 +236,8 @@ impl Inner {
             parts.headers.remove(of_the_connection);
         }
         let body = body.collect().await.map_err(|error| anyhow!(error))?.to_bytes();
-        Ok(Answer { status: parts.status, headers: parts.headers, body })
+        let answer = Answer { status: parts.status, headers: parts.headers, body };
+        Ok(if short { members::page(request, answer) } else { answer })
     }
 }
 
