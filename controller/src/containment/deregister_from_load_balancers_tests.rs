@@ -86,7 +86,7 @@ fn it_is_in_force_while_load_balancers_drain_and_says_which() {
     let plan = LoadBalancers::contain(&case, &Empty {}, &look);
     assert!(plan.is_done() && plan.verdict.state == ActionState::InForce, "{plan:?}");
     let message = &plan.verdict.message;
-    for words in ["out of", "web", "api", "old", "Draining: web, api"] {
+    for words in ["out of", "web", "api", "old", "Draining: web until 2", "api until 2"] {
         assert!(message.contains(words), "no {words}: {message}");
     }
 }
