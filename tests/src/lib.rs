@@ -9,6 +9,7 @@
 //! - [`credentials`]: what the user has besides access keys
 //! - [`enforcing`]: an emulator that enforces IAM
 //! - [`eventually`]: waiting for a condition
+//! - [`everything`]: all that AWS shows of a scene
 //! - [`imds`]: which instance the controller takes for its own
 //! - [`judge`]: whether any call gives access where none is to be given
 //! - [`kept`]: processes and folders that go when the test process goes, however it does
@@ -29,6 +30,7 @@ pub mod credentials;
 pub mod emulator;
 pub mod enforcing;
 pub mod eventually;
+pub mod everything;
 pub mod imds;
 pub mod judge;
 pub mod kept;
