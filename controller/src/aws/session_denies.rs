@@ -17,11 +17,13 @@ pub const LONGEST_ROLE_SESSION: SignedDuration = SignedDuration::from_hours(12);
 /// What all inline policies of a role may have together, white space aside.
 /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html>
 const QUOTA: usize = 10_240;
-/// Kept free for one more statement still: releases at different times may need two.
-const FOR_A_RELEASE: usize = 240;
-/// A statement about nobody, as long as one that a release needs. So AWS itself keeps the room for it, whatever other inline policies
+/// Left to the role's other inline policies. Where they have more, AWS refuses the deny of an instance, and that is told.
+const FOR_OTHERS: usize = 240;
+/// Statements about nobody, as long as those that releases need. So AWS itself keeps the room for them, whatever other inline policies
 /// the role has, or gets: a release must not wait for room that somebody else has filled.
-const ROOM: &str = "FirebreakRoomForOneRelease00Z0";
+const ROOM: &str = "FirebreakRoomForOneRelease00Z";
+/// So many: instances that are released side by side may need cutoffs of their own.
+const ROOMS: usize = 3;
 const NOBODY: &str = "-";
 
 /// Whose sessions are denied on a role.
@@ -31,8 +33,8 @@ pub struct SessionDenies {
     pub standing: BTreeSet<String>,
     /// By cutoff, those that were released: the sessions issued before it.
     pub before: BTreeMap<Timestamp, BTreeSet<String>>,
-    /// Whether it keeps room for one more cutoff.
-    pub room: bool,
+    /// For how many more cutoffs it keeps room.
+    pub rooms: usize,
 }
 
 /// One change of it.
@@ -54,13 +56,14 @@ impl SessionDenies {
         let mut denies = Self::default();
         for statement in document["Statement"].as_array().into_iter().flatten() {
             let condition = &statement["Condition"];
-            denies.room |= statement["Sid"] == ROOM;
+            let room = statement["Sid"].as_str().is_some_and(|sid| sid.starts_with(ROOM));
+            denies.rooms += usize::from(room);
             let ids = condition["StringEquals"]["aws:userid"].as_array().into_iter().flatten();
             let ids = ids.filter_map(Value::as_str).filter(|id| is_user_id(id)).map(str::to_owned);
             match &condition["DateLessThan"]["aws:TokenIssueTime"] {
                 Value::Null => denies.standing.extend(ids),
                 at => match at.as_str().and_then(ends) {
-                    _ if statement["Sid"] == ROOM => {}
+                    _ if room => {}
                     Some(cutoff) => denies.before.entry(cutoff).or_default().extend(ids),
                     None => denies.standing.extend(ids), // more is denied than must be, not less
                 },
@@ -88,7 +91,7 @@ impl SessionDenies {
             deny(&sid, &json!({ "StringEquals": { "aws:userid": ids }, "DateLessThan": issued }))
         });
         let nobody = json!({ "StringEquals": { "aws:userid": [NOBODY] }, "DateLessThan": { "aws:TokenIssueTime": Timestamp::UNIX_EPOCH.to_string() } });
-        let room = self.room.then(|| deny(ROOM, &nobody));
+        let room = (0..self.rooms).map(|n| deny(&format!("{ROOM}{n}"), &nobody));
         let statements: Vec<Value> = standing.into_iter().chain(before).chain(room).collect();
         json!({ "Version": "2012-10-17", "Statement": statements }).to_string()
     }
@@ -114,18 +117,21 @@ impl SessionDenies {
         match edit {
             DenyEdit::Deny(session) => {
                 next.standing.insert(session.clone());
-                next.room = true;
-                quota -= FOR_A_RELEASE;
+                next.rooms = ROOMS;
+                quota -= FOR_OTHERS;
             }
             DenyEdit::Release(session, cutoff) => {
                 next.standing.remove(session);
                 next.before.values_mut().for_each(|ids| ids.retain(|id| id != session));
                 if let Some(cutoff) = cutoff {
-                    next.room &= next.before.contains_key(cutoff); // else it takes that room
+                    let new = !next.before.contains_key(cutoff);
+                    next.rooms = next.rooms.saturating_sub(usize::from(new)); // it takes that room
                     next.before.entry(*cutoff).or_default().insert(session.clone());
                 }
                 next.before.retain(|_, ids| !ids.is_empty());
-                next.room &= !next.standing.is_empty();
+                if next.standing.is_empty() {
+                    next.rooms = 0;
+                }
             }
             DenyEdit::EndExpired(now) => next.before.retain(|cutoff, _| until(*cutoff) > *now),
         }

@@ -175,7 +175,7 @@ fn without_a_profile_there_is_nothing_to_do_until_somebody_puts_one_on() {
     let back = InstanceRole::release(&later(case.clone(), &Plan::default(), 60), &look("running", &[("2", OURS)]));
     assert!(texts(&back).iter().all(|c| c.contains("deny AROAWEB:i-1 only before")), "{:?}", texts(&back));
     let mut seen = look("running", &[("2", OURS)]);
-    let case = later(case, &back, 120);
+    let case = later(case, &back, 240);
     InstanceRole::after(&mut seen, &back.calls[0], &Outcome::Done);
     assert_eq!(texts(&InstanceRole::release(&case, &seen)), ["ec2:DisassociateIamInstanceProfile i-1: iip-assoc-2"]);
 }
@@ -236,14 +236,14 @@ fn the_old_sessions_stay_denied_in_the_write_that_lifts_the_deny_and_the_profile
     assert_eq!(session, "AROAWEB:i-1");
     let gone: Timestamp = case.recorded("revokeInstanceRole/off-iip-assoc-1").unwrap();
     let soonest = gone + SignedDuration::from_secs(30);
-    assert!((soonest..soonest + SignedDuration::from_secs(15)).contains(cutoff) && cutoff.as_second() % 15 == 0, "{cutoff}");
+    assert!((soonest..soonest + SignedDuration::from_secs(60)).contains(cutoff) && cutoff.as_second() % 60 == 0, "{cutoff}");
     let case = later(case, &lift, 1);
     let [kept] = &residual::all(&case)[..] else { panic!("{:?}", case.original) };
     assert_eq!((kept.role.as_deref(), kept.policy.as_str()), (Some("web"), "firebreak-deny-instances"));
     InstanceRole::after(&mut seen, &lift.calls[0], &Outcome::Done);
     let waits = InstanceRole::release(&case, &seen);
     assert!(waits.is_done() && waits.verdict.state == ActionState::InProgress, "{waits:?}");
-    let case = later(case, &Plan::default(), 55);
+    let case = later(case, &Plan::default(), 100);
     let back = InstanceRole::release(&case, &seen);
     assert_eq!(texts(&back), ["ec2:ReplaceIamInstanceProfileAssociation i-1: web"]);
     assert!(back.calls[0].widens() && lift.calls[0].widens());
@@ -266,7 +266,7 @@ fn the_cutoff_of_another_instances_release_is_shared_where_it_can_be() {
     seen.roles.insert("web".into(), role(Some(denying(&["AROAWEB:i-1"]))));
     let lift = InstanceRole::release(&case, &seen);
     let alone = cutoff_of(&lift);
-    assert!(alone.as_second() % 600 == 0 && alone <= case.now - SignedDuration::from_mins(1), "a round one: {alone}");
+    assert!(alone.as_second() % 60 == 0 && alone <= case.now - SignedDuration::from_mins(1), "a round one: {alone}");
     let case = later(case, &lift, 1);
     seen.roles.insert("web".into(), role(Some(both.document())));
     assert_eq!(
@@ -342,7 +342,7 @@ fn a_profile_with_another_role_in_it_is_not_what_the_instance_had() {
 fn a_stopped_instance_gets_its_profile_back_in_two_steps_that_survive_a_crash() {
     let (case, mut seen) = contained();
     let lift = InstanceRole::release(&case, &seen);
-    let case = later(case, &lift, 60);
+    let case = later(case, &lift, 120);
     lift.calls.iter().for_each(|call| InstanceRole::after(&mut seen, call, &Outcome::Done));
     seen.instance.as_mut().unwrap().state = "stopped".into();
     let off = InstanceRole::release(&case, &seen);

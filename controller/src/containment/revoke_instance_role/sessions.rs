@@ -16,10 +16,8 @@ use crate::containment::residual::{self, Residual};
 const MARGIN: SignedDuration = SignedDuration::from_secs(30);
 /// So long before a release the cutoff is, where there is so much time: clocks differ, and new credentials must not be denied.
 const BEFORE: SignedDuration = SignedDuration::from_secs(60);
-/// The steps of round cutoffs, in seconds.
-const ROUND: [i64; 3] = [3600, 600, 60];
-/// The step where a release comes so soon that nothing rounder has passed, in seconds: it waits for up to that much longer.
-const SOONEST: i64 = 15;
+/// The step of round cutoffs, in seconds.
+const ROUND: i64 = 60;
 /// So long after the cutoff the profile comes back, for the same reason.
 const AFTER: SignedDuration = SignedDuration::from_secs(5);
 
@@ -186,13 +184,17 @@ fn cutoff(plan: &mut Plan, case: &Case, shown: &SessionDenies, (role, denied): (
     cutoff
 }
 
-/// A round time: instances that are released side by side do not see each other's cutoff, and each cutoff is a statement in the one
-/// list of their role. Before `latest` where there is so much time, and then as round as can be.
+/// A whole minute: instances that are released side by side do not see each other's cutoff, and each cutoff is a statement in the one
+/// list of their role. Before `latest` where there is so much time; else the next, and the release waits for it.
 fn round(earliest: Timestamp, latest: Timestamp) -> Timestamp {
+    let whole = |at: Timestamp| at.as_second().div_euclid(ROUND) * ROUND;
     let at = |second| Timestamp::from_second(second).unwrap_or(earliest);
-    let down = ROUND.iter().map(|step| at(latest.as_second() - latest.as_second().rem_euclid(*step)));
-    let up = || at(earliest.as_second() + (-earliest.as_second()).rem_euclid(SOONEST));
-    down.into_iter().find(|cutoff| *cutoff >= earliest).unwrap_or_else(up)
+    let passed = at(whole(latest));
+    if passed >= earliest {
+        passed
+    } else {
+        at(whole(earliest) + if whole(earliest) == earliest.as_second() { 0 } else { ROUND })
+    }
 }
 
 /// The cutoffs on record.
