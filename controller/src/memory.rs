@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use firebreak_crds::{KeyUser, QuarantineStatus};
+use k8s_openapi::jiff::Timestamp;
 
 /// Looks after a change: AWS enforces IAM late, and an attacker undoes things within seconds.
 const LOOKS: [u64; 7] = [1, 2, 5, 10, 30, 60, 120];
@@ -50,11 +51,18 @@ pub struct Memory {
     keys: Mutex<HashMap<String, KeyUser>>,
     cut_off: Mutex<HashMap<String, (Instant, Vec<String>)>>,
     told: Mutex<HashMap<String, Option<QuarantineStatus>>>,
+    admitted: Mutex<HashMap<String, (String, Timestamp)>>,
 }
 
 impl Memory {
     fn memos(&self) -> MutexGuard<'_, HashMap<String, Memo>> {
         self.memos.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The containments that were let go under `limits.maxNewPerHour`, which the stores may not know of yet: by the Quarantine's name,
+    /// the AwsAccount and when.
+    pub fn admitted(&self) -> MutexGuard<'_, HashMap<String, (String, Timestamp)>> {
+        self.admitted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How long nothing is to be done, where nothing has changed since the last reconcile.

@@ -32,7 +32,9 @@ pub async fn apply(ctx: &Ctx, incident: &Incident, targets: &mut [Target], notes
         return;
     }
     blast_radius::note(ctx, incident, targets);
-    pace::note(&ctx.stores.quarantines.state(), targets, clock::now());
+    if incident.spec.mode == Mode::Contain && !incident.spec.suspend {
+        pace::note(&ctx.stores.quarantines.state(), &mut ctx.memory.admitted(), targets, clock::now());
+    }
     let held: Vec<Vec<ContainAction>> = targets.iter().map(|t| held(ctx, incident, t)).collect();
     notes.approval = asked(ctx, incident, targets, &held, notes).await;
     if incident.spec.mode == Mode::Contain {

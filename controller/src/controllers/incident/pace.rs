@@ -13,18 +13,24 @@ use super::resolve::Target;
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
+/// By the Quarantine's name: of which AwsAccount a containment is that was let go, and when. Many Incidents may ask at once, before the
+/// first Quarantine is known.
+pub type Admitted = HashMap<String, (String, Timestamp)>;
+
 /// Says which targets wait for that, in the order of the spec. What anybody holds already is nothing new.
-pub fn note<Q: Borrow<Quarantine>>(quarantines: &[Q], targets: &mut [Target], now: Timestamp) {
+pub fn note<Q: Borrow<Quarantine>>(quarantines: &[Q], admitted: &mut Admitted, targets: &mut [Target], now: Timestamp) {
     let limited = |t: &Target| t.resolved.as_ref().is_ok_and(|r| r.account.spec.limits.max_new_per_hour.is_some());
     if !targets.iter().any(limited) {
         return; // then nobody looks through them
     }
+    admitted.retain(|_, (_, at)| *at + HOUR > now);
     let mut held: HashSet<String> = quarantines.iter().map(|q| q.borrow().name_any()).collect();
-    let mut begun = begun(quarantines, now);
+    let mut begun = begun(quarantines, admitted, now);
+    held.extend(admitted.keys().cloned());
     for target in targets.iter_mut().filter_map(|t| t.resolved.as_mut().ok()) {
         let (account, name) = (target.account.name_any(), quarantine_name(&target.resource));
         let Some(max) = target.account.spec.limits.max_new_per_hour else { continue };
-        if !held.insert(name) {
+        if !held.insert(name.clone()) {
             continue;
         }
         let begun = begun.entry(account.clone()).or_default();
@@ -34,13 +40,18 @@ pub fn note<Q: Borrow<Quarantine>>(quarantines: &[Q], targets: &mut [Target], no
             )));
         } else {
             *begun += 1;
+            admitted.insert(name, (account, now));
         }
     }
 }
 
 /// By AwsAccount: how many began within the last hour.
-fn begun<Q: Borrow<Quarantine>>(quarantines: &[Q], now: Timestamp) -> HashMap<String, usize> {
+fn begun<Q: Borrow<Quarantine>>(quarantines: &[Q], admitted: &Admitted, now: Timestamp) -> HashMap<String, usize> {
     let mut begun = HashMap::new();
+    let known: HashSet<String> = quarantines.iter().map(|q| q.borrow().name_any()).collect();
+    for (account, _) in admitted.iter().filter(|(name, _)| !known.contains(*name)).map(|(_, of)| of) {
+        *begun.entry(account.clone()).or_default() += 1;
+    }
     for quarantine in quarantines.iter().map(Borrow::borrow) {
         let made = quarantine.metadata.creation_timestamp.as_ref().is_some_and(|t| t.0 + HOUR > now);
         *begun.entry(quarantine.spec.resource.account_ref.name.clone()).or_default() += usize::from(made);
@@ -69,6 +80,10 @@ mod tests {
 
     /// Users `a`, `b`, ... of an account with that limit: which of them wait.
     fn waiting(max: Option<i32>, held: &[Quarantine], users: &[&str]) -> Vec<bool> {
+        waiting_with(max, held, &mut Admitted::new(), users)
+    }
+
+    fn waiting_with(max: Option<i32>, held: &[Quarantine], admitted: &mut Admitted, users: &[&str]) -> Vec<bool> {
         let mut targets: Vec<Target> =
             users.iter().map(|_| target(Vec::<ContainAction>::from([deny_all()]), None)).collect();
         for (target, user) in targets.iter_mut().zip(users) {
@@ -79,7 +94,7 @@ mod tests {
             account.spec.limits.max_new_per_hour = max;
             resolved.account = account.into();
         }
-        note(held, &mut targets, NOW.parse().unwrap());
+        note(held, admitted, &mut targets, NOW.parse().unwrap());
         targets.iter().map(|t| !t.resolved.as_ref().unwrap().causes.is_empty()).collect()
     }
 
@@ -91,6 +106,20 @@ mod tests {
         assert_eq!(waiting(Some(2), &[quarantine(61)], &["a", "b", "c"]), [false, false, true]);
         assert_eq!(waiting(Some(0), &[], &["a"]), [true]);
         assert_eq!(waiting(Some(1), &[], &["a", "a", "b"]), [false, false, true], "one that is named twice counts once");
+    }
+
+    #[test]
+    fn what_was_let_go_counts_before_its_quarantine_is_known() {
+        let mut admitted = Admitted::new();
+        assert_eq!(waiting_with(Some(2), &[], &mut admitted, &["a"]), [false]);
+        assert_eq!(
+            waiting_with(Some(2), &[], &mut admitted, &["b", "c"]),
+            [false, true],
+            "another Incident, at the same moment"
+        );
+        assert_eq!(waiting_with(Some(2), &[], &mut admitted, &["a", "b"]), [false, false], "they are let go");
+        admitted.values_mut().for_each(|(_, at)| *at -= HOUR);
+        assert_eq!(waiting_with(Some(2), &[], &mut admitted, &["d", "e"]), [false, false], "an hour later");
     }
 
     #[test]
