@@ -114,7 +114,7 @@ impl Accounts {
         let sts = aws_sdk_sts::config::Builder::from(&home).interceptor(hears.clone());
         let sts = aws_sdk_sts::Client::from_conf(sts.build());
         let base = base.map(|config| aws_sdk_sts::Client::new(&config));
-        let base = async { Ok(if let Some(base) = &base { Some(identity(base).await?.1) } else { None }) };
+        let base = async { if let Some(base) = &base { base_identity(base).await } else { Ok(None) } };
         let ((account_id, caller_arn), base_caller_arn) = futures::try_join!(identity(&sts), base)?;
         if account_id != account.spec.account_id {
             return Err(wrong_account(&account.spec.account_id, &account_id, &caller_arn));
@@ -165,6 +165,18 @@ async fn identity(sts: &aws_sdk_sts::Client) -> Result<(String, String), AwsErro
     let answer = sts.get_caller_identity().send().await;
     let answer = answer.map_err(|e| AwsError::from_sdk("sts:GetCallerIdentity", true, &e))?;
     Ok((answer.account.unwrap_or_default(), answer.arn.unwrap_or_default()))
+}
+
+/// Who we are before a role is assumed. What may do nothing but assume it is told, and no reason not to use it.
+async fn base_identity(sts: &aws_sdk_sts::Client) -> Result<Option<String>, AwsError> {
+    match identity(sts).await {
+        Ok((_, arn)) => Ok(Some(arn)),
+        Err(error) if error.class == Class::Denied => {
+            tracing::warn!(%error, "who the controller is before it assumes a role is not known: it can be contained like anybody");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn wrong_account(wanted: &str, got: &str, arn: &str) -> AwsError {

@@ -136,7 +136,13 @@ async fn use_it(ctx: &Ctx, account: &AwsAccount, status: &mut AwsAccountStatus) 
     if account.spec.prepare.isolation_groups == IsolationGroups::AllVpcs {
         status.isolation_groups = prepare(ctx, account, &session).await?;
     }
-    status.protected_by_tag = tagged::look(&session, account, &status.protected_by_tag).await?;
+    match tagged::look(&session, account, &status.protected_by_tag).await {
+        Ok(known) => status.protected_by_tag = known,
+        Err(error) => {
+            let what = format!("what carries a protected tag is not known anew, and what was known before counts: {error}");
+            ctx.events.warning(&events::reference(account), "ProtectedTagsNotRead", what).await;
+        }
+    }
     Ok(())
 }
 
