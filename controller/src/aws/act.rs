@@ -22,7 +22,7 @@ mod ssm;
 
 use std::time::{Duration, Instant};
 
-use firebreak_crds::{ContainAction, Evidence, Holder, HolderState, Quarantine};
+use firebreak_crds::{ContainAction, Evidence, Holder, HolderState, Quarantine, ResourceKind};
 use k8s_openapi::jiff::SignedDuration;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
@@ -80,6 +80,8 @@ struct Sending<'a> {
     asked: &'a Call,
     guard: &'a Guard,
     priority: Priority,
+    /// Told when a call goes out.
+    sent: &'a (dyn Fn() + Sync),
 }
 
 /// Before the second and the third attempt of a call.
@@ -111,7 +113,23 @@ impl Actor {
         guard: &Guard,
         priority: Priority,
     ) -> Result<Outcome, AwsError> {
-        let sending = Sending { session, region, asked: call, guard, priority };
+        self.act_told(session, region, call, guard, priority, &|| {}).await
+    }
+
+    /// The same; `sent` is told when the call goes out, since it may wait for its turn before.
+    ///
+    /// # Errors
+    /// As `act`.
+    pub async fn act_told(
+        &self,
+        session: &Session,
+        region: Option<&str>,
+        call: &Call,
+        guard: &Guard,
+        priority: Priority,
+        sent: &(dyn Fn() + Sync),
+    ) -> Result<Outcome, AwsError> {
+        let sending = Sending { session, region, asked: call, guard, priority, sent };
         if let Call::EditSessionDenies { role, edit } = call {
             return self.edit_denies(session_denies::Asked { sending, role, edit }).await;
         }
@@ -129,7 +147,7 @@ impl Actor {
     }
 
     async fn once(&self, sending: Sending<'_>, call: &Call) -> Result<Outcome, AwsError> {
-        let Sending { session, region, asked, guard, priority } = sending;
+        let Sending { session, region, asked, guard, priority, sent } = sending;
         let limiter = match call.service() {
             "iam" => session.iam_limiter.as_ref(),
             _ => session.limiter(needed(region, call)?)?,
@@ -143,6 +161,7 @@ impl Actor {
             self.still_decided(session, call, guard).await?;
         }
         self.leads(call)?;
+        sent();
         let started = Instant::now();
         let result = send(session, region, call).await;
         audit(sending, call, &result, started);
@@ -171,14 +190,18 @@ impl Actor {
         }
     }
 
-    /// An access key can be held by itself, and with its user: who releases one does not switch on what the other keeps off.
+    /// An access key can be held by itself, and with its user: who releases one does not switch on what the other keeps off. And a
+    /// user that was renamed can be held under both names.
     async fn held_by_no_other(&self, session: &Session, call: &Call, own: &Quarantine) -> Result<(), AwsError> {
         let fenced = |why: String| Err(AwsError::fenced(call.operation(), why));
+        if own.spec.resource.kind != ResourceKind::IamUser && !call.is_of_a_key() {
+            return Ok(()); // of a key it is that key's own policy
+        }
         let declared = Principal::of(&own.spec.resource); // it may have been renamed since
         for name in call.held_as(&session.account_id, declared.name()).into_iter().filter(|name| *name != own.name_any()) {
             match Api::<Quarantine>::all(self.kube.clone()).get_opt(&name).await {
-                Ok(Some(q)) if !to_be_released(&q) && keeps_keys_off(&q) => {
-                    return fenced(format!("Quarantine {name} keeps it off"));
+                Ok(Some(q)) if !to_be_released(&q) && (keeps_keys_off(&q) || !call.is_of_a_key()) => {
+                    return fenced(format!("Quarantine {name} holds it, too"));
                 }
                 Ok(_) => {}
                 Err(e) => return fenced(format!("Quarantine {name} cannot be read: {e}")),

@@ -481,11 +481,10 @@ impl Call {
         }
     }
 
-    /// The names of the Quarantines by which what it gives back can be held: an access key's own, and its user's, under the name
-    /// that it has and under the one that it was contained with.
+    /// The names of the Quarantines by which what it gives back can be held: its user's, under the name that it has; of an access key
+    /// that key's own besides, and its user's under the name that it was contained with.
     #[must_use]
     pub fn held_as(&self, account_id: &str, declared: &str) -> Vec<String> {
-        let Self::UpdateAccessKey { user, id, active: true } = self else { return Vec::new() };
         let named = |kind, id: &str| Resource {
             kind,
             account_ref: NameRef { name: String::new() }, // no part of the name
@@ -494,8 +493,42 @@ impl Call {
             id: id.to_owned(),
             user: None,
         };
-        let users = [user.as_str(), declared].map(|name| named(ResourceKind::IamUser, name));
-        std::iter::once(named(ResourceKind::AccessKey, id)).chain(users).map(|r| quarantine_name(&r)).collect()
+        let of = |resources: Vec<Resource>| resources.iter().map(quarantine_name).collect();
+        match (self, self.user()) {
+            (Self::UpdateAccessKey { user, id, .. }, _) => of(vec![
+                named(ResourceKind::AccessKey, id),
+                named(ResourceKind::IamUser, user),
+                named(ResourceKind::IamUser, declared),
+            ]),
+            (_, Some(user)) => of(vec![named(ResourceKind::IamUser, user)]),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether it switches an access key.
+    #[must_use]
+    pub fn is_of_a_key(&self) -> bool {
+        matches!(self, Self::UpdateAccessKey { .. })
+    }
+
+    /// The IAM user that it changes.
+    fn user(&self) -> Option<&str> {
+        match self {
+            Self::PutPolicy { principal, .. }
+            | Self::DeletePolicy { principal, .. }
+            | Self::AttachPolicy { principal, .. }
+            | Self::DetachPolicy { principal, .. }
+            | Self::PutPermissionsBoundary { principal, .. }
+            | Self::DeletePermissionsBoundary { principal, .. } => match principal {
+                Principal::User(name) => Some(name),
+                Principal::Role(_) => None,
+            },
+            Self::UpdateAccessKey { user, .. }
+            | Self::UpdateSshPublicKey { user, .. }
+            | Self::UpdateServiceSpecificCredential { user, .. }
+            | Self::UpdateSigningCertificate { user, .. } => Some(user),
+            _ => None,
+        }
     }
 
     /// Whether a refusal is no failure where the action is in force without it.

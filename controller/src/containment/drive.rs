@@ -305,8 +305,8 @@ impl<A: Action> Running<'_, A> {
         let Pass { session, actor, guard, releasing, .. } = self.pass;
         let priority = if *releasing { Priority::Release } else { Priority::Contain };
         let region = self.pass.ledger.latest().await.spec.resource.region;
-        let _waiting = self.pass.progress.waiting(A::NAME, call.operation());
-        match actor.act(session, region.as_deref(), call, guard, priority).await {
+        let waiting = self.pass.progress.queued(A::NAME, call.operation());
+        match actor.act_told(session, region.as_deref(), call, guard, priority, &|| waiting.sent()).await {
             Err(error) => Err(quota::explained(session, call, error).await),
             done => done,
         }

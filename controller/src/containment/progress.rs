@@ -22,8 +22,8 @@ pub struct Progress(Mutex<BTreeMap<&'static str, Known>>);
 struct Known {
     /// As the last look showed it, without what was sent since.
     verdict: Option<Verdict>,
-    /// What is asked of AWS and not answered, by number.
-    waits: BTreeMap<u64, (String, Instant)>,
+    /// What is to be asked of AWS and is not answered, by number; and since when it is asked, where it does not wait for its turn.
+    waits: BTreeMap<u64, (String, Option<Instant>)>,
     next: u64,
 }
 
@@ -52,17 +52,24 @@ impl Progress {
 
     /// From now on AWS is asked that.
     pub(super) fn waiting(&self, action: &'static str, what: &str) -> Waiting<'_> {
+        let waiting = self.queued(action, what);
+        waiting.sent();
+        waiting
+    }
+
+    /// It waits for its turn to be asked.
+    pub(super) fn queued(&self, action: &'static str, what: &str) -> Waiting<'_> {
         let mut all = self.known();
         let known = all.entry(action).or_default();
         known.next += 1;
-        known.waits.insert(known.next, (what.to_owned(), Instant::now()));
+        known.waits.insert(known.next, (what.to_owned(), None));
         Waiting { progress: self, action, number: known.next }
     }
 
     /// Whether AWS has kept the action waiting for so long.
     #[must_use]
     pub fn hangs(&self, action: &str, long: Duration) -> bool {
-        self.known().get(action).is_some_and(|k| k.waits.values().any(|(_, since)| since.elapsed() >= long))
+        self.known().get(action).is_some_and(|k| k.hung(long).next().is_some())
     }
 
     /// How the action stands while it is under way. In force only where a look of this pass showed it so; where none was answered
@@ -85,10 +92,25 @@ impl Progress {
     }
 }
 
+impl Waiting<'_> {
+    /// It has its turn.
+    pub(super) fn sent(&self) {
+        let mut all = self.progress.known();
+        if let Some((_, since)) = all.get_mut(self.action).and_then(|known| known.waits.get_mut(&self.number)) {
+            since.get_or_insert_with(Instant::now);
+        }
+    }
+}
+
 impl Known {
+    /// What AWS has not answered for so long.
+    fn hung(&self, long: Duration) -> impl Iterator<Item = &str> {
+        let late = move |since: &Option<Instant>| since.is_some_and(|since| since.elapsed() >= long);
+        self.waits.values().filter(move |(_, since)| late(since)).map(|(what, _)| what.as_str())
+    }
+
     fn message(&self) -> String {
-        let hung = self.waits.values().filter(|(_, since)| since.elapsed() >= PATIENCE);
-        let what: BTreeSet<&str> = hung.map(|(what, _)| what.as_str()).collect();
+        let what: BTreeSet<&str> = self.hung(PATIENCE).collect();
         match what.len() {
             0 => "under way".into(),
             _ => format!(
@@ -131,6 +153,19 @@ mod tests {
         let report = progress.report(KEYS, None);
         assert_eq!((report.seen, report.verdict.state), (true, ActionState::InProgress));
         assert!(report.verdict.message.starts_with("no answer to iam:UpdateAccessKey for 2 s"), "{report:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_for_its_turn_is_not_called_unanswered() {
+        let progress = Progress::default();
+        progress.begin(KEYS);
+        let call = progress.queued(KEYS, "iam:UpdateAccessKey");
+        tokio::time::advance(PATIENCE).await;
+        assert!(!progress.hangs(KEYS, PATIENCE));
+        call.sent();
+        tokio::time::advance(PATIENCE).await;
+        call.sent(); // and once more, since AWS did not answer
+        assert!(progress.hangs(KEYS, PATIENCE));
     }
 
     #[test]

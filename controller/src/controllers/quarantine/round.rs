@@ -103,7 +103,10 @@ impl<'r, R: Round> Side<'r, R> {
                 self.news = self.news.map(|_| true);
             }
             Event::Due(true) => {
-                let ended: Vec<usize> = (0..self.reports.len()).filter(|place| !self.first.contains(place)).collect();
+                // what AWS refused is tried again when its class says so, not now
+                let well =
+                    |report: &Option<Report>| report.as_ref().is_some_and(|r| r.error.is_none() && r.ledger.is_none());
+                let ended: Vec<usize> = (0..self.reports.len()).filter(|place| well(&self.reports[*place])).collect();
                 ended.into_iter().for_each(|place| self.run(place));
             }
             Event::Due(false) => self.looks = LOOKS.len(),
