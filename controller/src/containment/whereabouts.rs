@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use firebreak_crds::{ActionState, OnConflict};
+use firebreak_crds::{ActionState, OnConflict, ResourceKind};
 
 use super::case::Case;
 use super::plan::Plan;
@@ -26,22 +26,24 @@ pub enum Whereabouts {
 
 impl Whereabouts {
     /// Looks for the user of a case, where its unique id is on record: under its name, and if that is nobody's or another's now,
-    /// in the list of all.
+    /// in the list of all. Also the unique id of who has its name, where that is another user.
     ///
     /// # Errors
     /// When AWS cannot be read.
-    pub async fn of(case: &Case, aws: &Session, releasing: bool) -> Result<Self, AwsError> {
-        let Some(id) = case.user_id() else { return Ok(Self::NotAsked) };
+    pub async fn of(case: &Case, aws: &Session, releasing: bool) -> Result<(Self, Option<String>), AwsError> {
+        let Some(id) = case.user_id() else { return Ok((Self::NotAsked, None)) };
         let name = case.principal().name().to_owned();
-        if aws.user(&name).await?.is_some_and(|user| user.id == id) {
-            return Ok(Self::Named(name));
+        let shown = aws.user(&name).await?;
+        if shown.as_ref().is_some_and(|user| user.id == id) {
+            return Ok((Self::Named(name), None));
         }
+        let another = shown.map(|user| user.id).filter(|_| case.resource.kind == ResourceKind::IamUser);
         let mut found = aws.name_of_user(&id).await?;
         if found.is_none() && releasing {
             tokio::time::sleep(CONFIRM).await; // the record goes with the release
             found = aws.name_of_user(&id).await?;
         }
-        Ok(found.map_or(Self::Gone, Self::Named))
+        Ok(found.map_or((Self::Gone, None), |name| (Self::Named(name), another)))
     }
 
     /// The name that the user of a case has now, where it is another than the one under which it was contained.

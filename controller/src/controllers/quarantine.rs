@@ -16,6 +16,7 @@ use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use tracing::warn;
 
+pub use self::report::NAME_TAKEN;
 use self::report::{CopySeen, Seen};
 use self::telling::Meanwhile;
 use super::{
@@ -82,7 +83,7 @@ impl Turn<'_> {
         let lags = self.ctx.memory.lags(&self.uid) && before.untold.is_empty();
         let meanwhile = self.meanwhile(&quarantine, releasing, lags, &before);
         let carried = Box::pin(self.carry_out(quarantine, &meanwhile)).await;
-        let Carried { mut reports, quarantine, copy, adopted, renamed } = carried;
+        let Carried { mut reports, quarantine, copy, adopted, renamed, impostor } = carried;
         if let Some(adopted) = adopted {
             report::publish_adopted(&self.ctx.events, &quarantine, &adopted).await;
             return Err(Error::Changed(quarantine.name_any())); // there may be more to carry out than this pass knew of
@@ -96,7 +97,7 @@ impl Turn<'_> {
             return Err(Error::Changed(quarantine.name_any()));
         }
         let unseen_for = memo.seen.elapsed();
-        let seen = Seen { unseen_for, reports, copy, renamed, ..meanwhile.seen.clone() };
+        let seen = Seen { unseen_for, reports, copy, renamed, impostor, ..meanwhile.seen.clone() };
         let acted = quarantine.clone();
         let quarantine = self.tell(quarantine, &meanwhile, &seen).await?;
         self.ctx.memory.end(&self.uid);
@@ -136,6 +137,7 @@ impl Turn<'_> {
             reports: Vec::new(),
             copy: CopySeen::default(),
             renamed: None,
+            impostor: None,
         };
         let looks = quarantine.spec.resource.region.is_none() || has_role(wanted_of(quarantine).iter().map(Wanted::name));
         Meanwhile { before: self.ctx.memory.begin(&self.uid, quarantine.status.clone()), seen, looks }
@@ -151,8 +153,8 @@ impl Turn<'_> {
         };
         let keys = Keys::read(self.ctx.mac_key_file.as_deref()).await;
         let case = Case::of(&quarantine, &session.partition, clock::now());
-        let whereabouts = match Whereabouts::of(&case, &session, releasing).await {
-            Ok(whereabouts) => whereabouts,
+        let (whereabouts, impostor) = match Whereabouts::of(&case, &session, releasing).await {
+            Ok(found) => found,
             Err(error) => return Carried::blind(&wanted, &error, quarantine),
         };
         let renamed = whereabouts.renamed(&case).map(str::to_owned);
@@ -182,7 +184,7 @@ impl Turn<'_> {
             reports.push(Box::pin(mark.run(&pass)).await);
         }
         let copy = CopySeen { digest: digest().await, refused: adoption.refused().map(str::to_owned) };
-        Carried { reports, quarantine: ledger.latest().await, copy, adopted: adoption.done().cloned(), renamed }
+        Carried { reports, quarantine: ledger.latest().await, copy, adopted: adoption.done().cloned(), renamed, impostor }
     }
 
     async fn session(&self) -> Result<Arc<Session>, AwsError> {
@@ -217,10 +219,12 @@ impl Turn<'_> {
         for drifted in seen.drifted(&before) {
             self.ctx.metrics.drift(drifted.name);
         }
-        if quarantine.status.as_ref() == Some(&status) {
+        if before.status.as_ref() == Some(&status) && quarantine.status == before.status {
             return Ok(quarantine);
         }
-        let written = self.write(&quarantine, status).await?;
+        // what was told in the middle of the pass was told without events
+        let told = quarantine.status.as_ref() == Some(&status);
+        let written = if told { quarantine } else { self.write(&quarantine, status).await? };
         report::publish(&self.ctx.events, &before, &written, seen).await;
         Ok(written)
     }
@@ -285,13 +289,14 @@ struct Carried {
     adopted: Option<Adopted>,
     /// The name of a user that has another now than the one under which it was contained.
     renamed: Option<String>,
+    impostor: Option<String>,
 }
 
 impl Carried {
     /// AWS could not be reached at all.
     fn blind(wanted: &[Wanted], error: &AwsError, quarantine: Quarantine) -> Self {
         let reports = wanted.iter().map(|w| Report::unseen(w.name(), error.clone())).collect();
-        Self { reports, quarantine, copy: CopySeen::default(), adopted: None, renamed: None }
+        Self { reports, quarantine, copy: CopySeen::default(), adopted: None, renamed: None, impostor: None }
     }
 }
 

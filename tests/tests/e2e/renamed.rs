@@ -58,8 +58,12 @@ async fn a_renamed_user_is_contained_and_given_back_under_the_name_that_it_has_n
     undo(&world).await;
     world.aws.iam.create_user().user_name(USER).send().await.unwrap(); // a decoy
     world.until_aws("it is cut off again", async || cut_off(&world).await).await;
+    let target = world.until_target("inc", 0, |t| t.reason == "NameTaken").await;
+    assert!(target.contained == "False" && target.message.contains("another user"), "who has the name is free: {target:?}");
+    world.aws.iam.delete_user().user_name(USER).send().await.unwrap();
     let target = world.until_target("inc", 0, |t| t.contained == "True" && t.message.contains("renamed")).await;
     assert!(target.message.contains(NEW) && target.message.contains("iam:UpdateUser"), "{target:?}");
+    world.aws.iam.create_user().user_name(USER).send().await.unwrap();
 
     let released = world.release("inc").await;
     assert!(released.status.unwrap().targets[0].message.contains(NEW));

@@ -20,6 +20,7 @@ use crate::aws::Principal;
 use crate::clock;
 use crate::conditions::bounded;
 use crate::containment::{grow, holds_digest, name_of, session_of};
+use crate::controllers::quarantine::NAME_TAKEN;
 
 /// So many targets stand in the status; of more than that, those that need somebody first.
 const ROWS: usize = 100;
@@ -213,6 +214,7 @@ fn containment(incident: &Incident, quarantine: &Quarantine) -> (&'static str, S
             ("False", "Containing".into(), "a change is not carried out yet".into())
         }
         () if !current => ("False", reason, format!("a change is not carried out yet; {message}")),
+        () if reason == NAME_TAKEN => ("False", reason, message),
         () if asked.iter().all(in_force) && condition.status == "True" => ("True", reason, message),
         () if asked.iter().all(in_force) => ("True", "Enforcing".into(), message),
         () => ("False", reason, message),

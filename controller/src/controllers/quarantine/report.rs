@@ -19,6 +19,8 @@ use crate::events::{self, Events};
 const SETTLED: Duration = Duration::from_mins(1);
 
 const CONTESTED: &str = "Contested";
+/// The reason where another user has the name of the contained one: who is declared under that name is not contained.
+pub const NAME_TAKEN: &str = "NameTaken";
 
 const SUSPENDED: &str = "suspended (spec.suspend): nothing is written to AWS, and nothing is repaired";
 
@@ -41,6 +43,8 @@ pub struct Seen {
     pub copy: CopySeen,
     /// The name of a user that has another now than the one under which it was contained.
     pub renamed: Option<String>,
+    /// The unique id of another user, who has the name under which it was contained.
+    pub impostor: Option<String>,
 }
 
 /// What a pass saw of the copy of the record.
@@ -217,6 +221,7 @@ fn contained(seen: &Seen, status: &QuarantineStatus, settled: bool) -> (&'static
         () if seen.releasing => ("False", "Releasing"),
         () if counted(&status.actions).next().is_none() => ("False", "NothingToDo"),
         () if seen.blind() => ("Unknown", "NotObserved"),
+        () if seen.impostor.is_some() => ("False", NAME_TAKEN),
         () if is_contested(status) => ("False", CONTESTED),
         () if status.in_force_since.is_some() && settled => ("True", "Enforced"),
         () if status.in_force_since.is_some() => ("True", "Enforcing"),
@@ -248,6 +253,10 @@ fn reported(seen: &Seen) -> impl Iterator<Item = &Report> {
 
 fn said(quarantine: &Quarantine, seen: &Seen, actions: &[ActionStatus]) -> String {
     let mut lines = lines(counted(actions).map(|a| (a.name.as_str(), a.message.as_str())));
+    lines.extend(seen.impostor.as_ref().map(|id| {
+        let was = Principal::of(&quarantine.spec.resource);
+        format!("the name {was} is another user's now ({id}), who is not contained: delete or rename that one, or release this and declare {was} again")
+    }));
     lines.extend(seen.renamed.as_ref().map(|name| {
         let was = Principal::of(&quarantine.spec.resource);
         format!("user {was} was renamed: it is {name} now, and everything is done to it there; find out who may call iam:UpdateUser")
@@ -290,7 +299,7 @@ fn ready(c: &mut Conditions<'_>, quarantine: &Quarantine, seen: &Seen, contained
             stalled(c, "Suspended", &format!("{message}; {SUSPENDED}"));
         }
         Some(problem) if reported(seen).any(needs_a_person) => stalled(c, problem, &message),
-        None if reason == CONTESTED => stalled(c, CONTESTED, &message),
+        None if [CONTESTED, NAME_TAKEN].contains(&reason) => stalled(c, reason, &message),
         None if contained == "True" => {
             let suspended = quarantine.spec.suspend;
             let note = if suspended { format!("{said}; {SUSPENDED}") } else { said.to_owned() };

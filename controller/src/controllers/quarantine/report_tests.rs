@@ -40,6 +40,7 @@ fn seen(reports: Vec<Report>) -> Seen {
         reports,
         copy: CopySeen::default(),
         renamed: None,
+        impostor: None,
     }
 }
 
@@ -410,6 +411,16 @@ fn an_adopted_original_says_where_it_is_from() {
     let next = after(&quarantine, &in_force(), at(0));
     let message = &condition(&next, CONTAINED).unwrap().message;
     assert!(message.contains("adopted from its tags") && message.contains("security/inc-1"), "{message}");
+}
+
+#[test]
+fn whose_name_another_user_has_is_not_called_contained_by_that_name() {
+    let seen = Seen { renamed: Some("eve".into()), impostor: Some("AIDA2".into()), ..in_force() };
+    let status = status(&held(), &seen, at(0));
+    let contained = get_condition(&status.conditions, CONTAINED).unwrap();
+    assert_eq!((contained.status.as_str(), contained.reason.as_str()), ("False", "NameTaken"));
+    assert!(contained.message.contains("AIDA2"), "{}", contained.message);
+    assert!(is_true(&status.conditions, STALLED));
 }
 
 #[test]

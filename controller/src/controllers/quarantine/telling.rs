@@ -71,6 +71,7 @@ mod tests {
             reports: Vec::new(),
             copy: CopySeen::default(),
             renamed: None,
+            impostor: None,
         };
         Meanwhile { before, seen, looks: true }
     }
