@@ -5,7 +5,9 @@
 use std::collections::HashMap;
 use std::fmt::Debug;
 
-use firebreak_crds::{Approval, AwsAccount, ContainmentPolicy, Evidence, Incident, Quarantine};
+use firebreak_crds::{
+    Approval, AwsAccount, ContainmentPolicy, Evidence, Incident, Quarantine, Resource as AwsResource, quarantine_name,
+};
 use futures::{Stream, StreamExt, stream};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -41,6 +43,11 @@ impl Stores {
         K: Resource<DynamicType = ()> + Clone + 'static,
     {
         store.get(&ObjectRef::new(name))
+    }
+
+    /// The Quarantine of exactly that resource.
+    pub fn quarantine_of(&self, resource: &AwsResource) -> Option<Arc<Quarantine>> {
+        Self::named(&self.quarantines, &quarantine_name(resource)).filter(|q| q.spec.resource == *resource)
     }
 
     /// Returns once every store holds what the API server listed.

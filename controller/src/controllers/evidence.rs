@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use firebreak_crds::conditions::{READY, RECONCILING, STALLED};
-use firebreak_crds::{
-    CustodyEntry, Evidence, EvidenceStatus, Request, RequestOutcome, VolumeSnapshot, is_true, quarantine_name,
-};
+use firebreak_crds::{CustodyEntry, Evidence, EvidenceStatus, Request, RequestOutcome, VolumeSnapshot, is_true};
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
@@ -68,11 +66,7 @@ struct Turn<'a> {
 impl Turn<'_> {
     async fn take(&self, evidence: Evidence) -> Result<(Evidence, Duration), Error> {
         let suspended = self.is_suspended(&evidence);
-        let (mut evidence, result) = match self.session(&evidence).await {
-            _ if suspended => (evidence, Ok(())),
-            Ok(session) => self.collect(evidence, &session).await?,
-            Err(error) => (evidence, Err(error)),
-        };
+        let (mut evidence, result) = if suspended { (evidence, Ok(())) } else { Box::pin(self.go_on(evidence)).await? };
         let before = self.ctx.stores.evidence.get(&kube::runtime::reflector::ObjectRef::new(&evidence.name_any()));
         let standing =
             if suspended { Standing::Suspended } else { result.as_ref().err().map_or(Standing::Asked, Standing::Refused) };
@@ -91,12 +85,18 @@ impl Turn<'_> {
         Ok((written, wait))
     }
 
+    async fn go_on(&self, evidence: Evidence) -> Result<(Evidence, Result<(), AwsError>), Error> {
+        match self.session(&evidence).await {
+            Ok(session) => self.collect(evidence, &session).await,
+            Err(error) => Ok((evidence, Err(error))),
+        }
+    }
+
     /// Whether it is still to be asked for, and a person wants nothing done to the resource.
     fn is_suspended(&self, evidence: &Evidence) -> bool {
         let status = evidence.status.clone().unwrap_or_default();
-        let quarantine = Stores::named(&self.ctx.stores.quarantines, &quarantine_name(&evidence.spec.resource));
-        let about = quarantine.filter(|q| q.spec.resource == evidence.spec.resource);
-        about.is_some_and(|q| q.spec.suspend) && matches!(ebs_snapshots::next(&status), Next::Send)
+        let quarantine = self.ctx.stores.quarantine_of(&evidence.spec.resource);
+        quarantine.is_some_and(|q| q.spec.suspend) && matches!(ebs_snapshots::next(&status), Next::Send)
     }
 
     async fn session(&self, evidence: &Evidence) -> Result<Arc<Session>, AwsError> {

@@ -134,10 +134,7 @@ impl Turn<'_> {
             lags,
             interval: self.ctx.drift_interval,
             unseen_for: before.seen.elapsed(),
-            reports: Vec::new(),
-            copy: CopySeen::default(),
-            renamed: None,
-            impostor: None,
+            ..Seen::default()
         };
         let looks = quarantine.spec.resource.region.is_none() || has_role(wanted_of(quarantine).iter().map(Wanted::name));
         Meanwhile { before: self.ctx.memory.begin(&self.uid, quarantine.status.clone()), seen, looks }

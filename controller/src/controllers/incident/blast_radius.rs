@@ -22,7 +22,6 @@ use crate::aws::{AwsError, Class, Principal};
 use crate::containment::name_of;
 use crate::controllers::Ctx;
 use crate::events;
-use crate::stores::Stores;
 
 /// What cuts off those whom an instance serves.
 const OF_AN_INSTANCE: [&str; 6] = [
@@ -53,6 +52,11 @@ pub struct Cause {
 }
 
 impl Cause {
+    /// Why these actions wait, or all: not the evidence.
+    pub fn of(actions: Option<&'static [&'static str]>, why: impl Into<String>) -> Self {
+        Self { actions, why: why.into(), evidence_too: false }
+    }
+
     /// There are too many: nothing at all is done.
     pub fn too_many(why: String) -> Self {
         Self { actions: None, why, evidence_too: true }
@@ -61,14 +65,6 @@ impl Cause {
     /// Whether an action of this name waits for it.
     pub fn concerns(&self, action: &str) -> bool {
         self.actions.is_none_or(|actions| actions.contains(&action))
-    }
-}
-
-#[cfg(test)]
-impl Cause {
-    /// For tests of what causes do.
-    pub fn of(actions: Option<&'static [&'static str]>, why: &str) -> Self {
-        Self { actions, why: why.into(), evidence_too: false }
     }
 }
 
@@ -104,7 +100,7 @@ impl Seen {
 /// Says of each target why actions of it wait. Of one that is to be looked at first, all wait.
 pub fn note(ctx: &Ctx, incident: &Incident, targets: &mut [Target]) {
     for target in targets.iter_mut().filter_map(|t| t.resolved.as_mut().ok()) {
-        let quarantine = quarantine(ctx, &target.resource);
+        let quarantine = ctx.stores.quarantine_of(&target.resource);
         target.causes.extend(tagged(incident, target, quarantine.as_deref()));
         if let Some(actions) = asks(target, quarantine.as_deref()) {
             match ctx.memory.cut_off(&quarantine_name(&target.resource)) {
@@ -112,9 +108,9 @@ pub fn note(ctx: &Ctx, incident: &Incident, targets: &mut [Target]) {
                 Some((_, facts)) if !facts.is_empty() => {
                     let asker = target.account.name_any();
                     let why = format!("{} (AwsAccount {asker} asks for that: spec.approvals)", facts.join("; "));
-                    target.causes.push(Cause { actions: Some(actions), why, evidence_too: false });
+                    target.causes.push(Cause::of(Some(actions), why));
                 }
-                _ => target.causes.push(Cause { actions: None, why: "it is looked at first".into(), evidence_too: false }),
+                _ => target.causes.push(Cause::of(None, "it is looked at first")),
             }
         }
     }
@@ -127,7 +123,7 @@ pub fn due(ctx: &Ctx, targets: &[Target]) -> Vec<Due> {
         known.is_none_or(|(age, _)| age >= ctx.drift_interval)
     };
     let asked = targets.iter().filter_map(|t| t.resolved.as_ref().ok());
-    let asked = asked.filter(|r| asks(r, quarantine(ctx, &r.resource).as_deref()).is_some() && old(r));
+    let asked = asked.filter(|r| asks(r, ctx.stores.quarantine_of(&r.resource).as_deref()).is_some() && old(r));
     asked.map(|r| (r.resource.clone(), r.account.clone())).collect()
 }
 
@@ -179,10 +175,6 @@ async fn by<T>(deadline: Instant, operation: &str, read: impl Future<Output = Re
     tokio::time::timeout_at(deadline, read).await.unwrap_or_else(|elapsed| Err(late(elapsed)))
 }
 
-fn quarantine(ctx: &Ctx, resource: &Resource) -> Option<Arc<Quarantine>> {
-    Stores::named(&ctx.stores.quarantines, &quarantine_name(resource)).filter(|q| q.spec.resource == *resource)
-}
-
 /// The actions that may cut others off, where the account asks for approval of them and any is not in force already.
 fn asks(target: &Resolved, quarantine: Option<&Quarantine>) -> Option<&'static [&'static str]> {
     let actions: &[&str] = match target.resource.kind {
@@ -208,7 +200,7 @@ fn tagged(incident: &Incident, target: &Resolved, quarantine: Option<&Quarantine
         "it has carried the tag {key}, which AwsAccount {} protects, since {since} or earlier",
         target.account.name_any()
     );
-    Some(Cause { actions: None, why, evidence_too: false })
+    Some(Cause::of(None, why))
 }
 
 /// What carries the tags: of an access key its user, of a session its role.

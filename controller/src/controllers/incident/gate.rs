@@ -49,9 +49,8 @@ pub async fn apply(ctx: &Ctx, incident: &Incident, targets: &mut [Target], notes
 /// What this Incident, or its predecessor of the same name, has of the target already.
 fn held(ctx: &Ctx, incident: &Incident, target: &Target) -> Vec<ContainAction> {
     let Some(resource) = &target.resource else { return Vec::new() };
-    let found = Stores::named(&ctx.stores.quarantines, &quarantine_name(resource));
-    let of_it = found.filter(|q| q.spec.resource == *resource);
-    of_it.map(|q| holds::actions(incident, &q.spec.holders)).unwrap_or_default()
+    let quarantine = ctx.stores.quarantine_of(resource);
+    quarantine.map(|q| holds::actions(incident, &q.spec.holders)).unwrap_or_default()
 }
 
 async fn asked(

@@ -25,7 +25,10 @@ pub fn note<Q: Borrow<Quarantine>>(quarantines: &[Q], admitted: &mut Admitted, t
     }
     admitted.retain(|_, (_, at)| *at + HOUR > now);
     let mut held: HashSet<String> = quarantines.iter().map(|q| q.borrow().name_any()).collect();
-    let mut begun = begun(quarantines, admitted, now);
+    let mut begun = begun(quarantines, now);
+    for (_, (account, _)) in admitted.iter().filter(|(name, _)| !held.contains(*name)) {
+        *begun.entry(account.clone()).or_default() += 1;
+    }
     held.extend(admitted.keys().cloned());
     for target in targets.iter_mut().filter_map(|t| t.resolved.as_mut().ok()) {
         let (account, name) = (target.account.name_any(), quarantine_name(&target.resource));
@@ -45,13 +48,9 @@ pub fn note<Q: Borrow<Quarantine>>(quarantines: &[Q], admitted: &mut Admitted, t
     }
 }
 
-/// By AwsAccount: how many began within the last hour.
-fn begun<Q: Borrow<Quarantine>>(quarantines: &[Q], admitted: &Admitted, now: Timestamp) -> HashMap<String, usize> {
+/// By AwsAccount: how many Quarantines were made within the last hour.
+fn begun<Q: Borrow<Quarantine>>(quarantines: &[Q], now: Timestamp) -> HashMap<String, usize> {
     let mut begun = HashMap::new();
-    let known: HashSet<String> = quarantines.iter().map(|q| q.borrow().name_any()).collect();
-    for (account, _) in admitted.iter().filter(|(name, _)| !known.contains(*name)).map(|(_, of)| of) {
-        *begun.entry(account.clone()).or_default() += 1;
-    }
     for quarantine in quarantines.iter().map(Borrow::borrow) {
         let made = quarantine.metadata.creation_timestamp.as_ref().is_some_and(|t| t.0 + HOUR > now);
         *begun.entry(quarantine.spec.resource.account_ref.name.clone()).or_default() += usize::from(made);

@@ -8,7 +8,10 @@ use futures::future::try_join_all;
 use tokio::time::Instant;
 
 use super::{Seen, by};
-use crate::aws::{AwsError, ClassicBalancer, Interface, Membership, RouteTable, ScalingGroup, Session, Target, TargetGroup};
+use crate::aws::{
+    AwsError, ClassicBalancer, Interface, Membership, RouteTable, ScalingGroup, Session, Target, TargetGroup,
+    target_group_name,
+};
 
 /// The environment variables that name what is between this process and AWS, or the API server.
 const WAYS: [&str; 7] =
@@ -121,7 +124,7 @@ impl Facts {
             !ours.is_empty() && others.is_empty()
         };
         let groups = self.groups.iter().flat_map(|groups| groups.iter()).filter(last);
-        groups.map(|g| format!("it is the last healthy target of {}", name(&g.arn))).collect()
+        groups.map(|g| format!("it is the last healthy target of {}", target_group_name(&g.arn))).collect()
     }
 
     fn only_instance(&self) -> Vec<String> {
@@ -142,11 +145,6 @@ impl Facts {
         let stopped = stopped.map(|p| format!("Auto Scaling group {name} would not replace it ({p} is suspended)"));
         alone.into_iter().chain(stopped).collect()
     }
-}
-
-/// `web` of `arn:aws:elasticloadbalancing:eu-west-1:111122223333:targetgroup/web/0123456789abcdef`.
-fn name(arn: &str) -> &str {
-    arn.split('/').nth(1).unwrap_or(arn)
 }
 
 #[cfg(test)]
