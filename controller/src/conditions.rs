@@ -64,6 +64,17 @@ pub fn bounded(mut text: String, max: usize) -> String {
     text
 }
 
+/// The first of some names, and how many more there are: `a, b and 3 more`.
+#[must_use]
+pub fn few(names: impl IntoIterator<Item = impl Into<String>>, most: usize) -> String {
+    let mut names = names.into_iter();
+    let shown: Vec<String> = names.by_ref().take(most).map(Into::into).collect();
+    match (shown.join(", "), names.count()) {
+        (shown, 0) => shown,
+        (shown, more) => format!("{shown} and {more} more"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,7 @@
 //! <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html>
 
 use crate::aws::{AwsError, Call, Principal, Session};
+use crate::conditions::few;
 
 /// So many names are told.
 const TOLD: usize = 10;
@@ -28,12 +29,10 @@ fn advice(principal: &Principal, names: &[String]) -> String {
             "{kind} {principal} has no inline policies but Firebreak's: denies of old sessions go at the time in their names"
         );
     }
-    let (told, more) = (&foreign[..foreign.len().min(TOLD)], foreign.len().saturating_sub(TOLD));
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     let quota = principal.either("2,048", "10,240");
     format!(
-        "the inline policies of {kind} {principal} share {quota} characters, and others than Firebreak's fill them: delete what is not needed of {}{more}",
-        told.join(", ")
+        "the inline policies of {kind} {principal} share {quota} characters, and others than Firebreak's fill them: delete what is not needed of {}",
+        few(foreign, TOLD)
     )
 }
 

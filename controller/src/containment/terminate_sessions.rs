@@ -17,6 +17,7 @@ use super::given::{no_such_key, reads};
 use super::plan::Plan;
 use super::tag_resource::is_marked_before;
 use crate::aws::{AwsError, Call, Class, Instance, OpenCommand, OpenSession, Outcome, Session};
+use crate::conditions::few;
 
 /// So many of what was open at first are written down by name: the copy of the record has to fit into tags.
 const NAMED: usize = 4;
@@ -161,19 +162,13 @@ fn said(case: &Case, look: &Look) -> String {
     let open = look.open();
     let stubborn = if look.calls("").is_empty() { "AWS is still ending " } else { "" };
     if !open.is_empty() {
-        return format!("{stubborn}{}; {AGAIN}", named(&open));
+        return format!("{stubborn}{}; {AGAIN}", few(&open, NAMED));
     }
     let first = case.recorded::<Original>(SystemsManager::NAME).map(|o| o.open).unwrap_or_default();
-    let first = if first.is_empty() { String::new() } else { format!(" (at first there was {})", named(&first)) };
+    let first = if first.is_empty() { String::new() } else { format!(" (at first there was {})", few(&first, NAMED)) };
     format!(
         "no session is open and no command waits or goes on, but for what AWS is cancelling and lists no more{first}; {AGAIN}"
     )
-}
-
-fn named(open: &[String]) -> String {
-    let more = open.len().saturating_sub(NAMED);
-    let names = open.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
-    if more == 0 { names } else { format!("{names} and {more} more") }
 }
 
 #[cfg(test)]

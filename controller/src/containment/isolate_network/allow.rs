@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::Isolation;
 use crate::aws::{Group, GroupRole, Peer, Rule};
+use crate::conditions::few;
 use crate::containment::case::Case;
 use crate::containment::drive::Action;
 use crate::containment::plan::{Plan, RECORDS};
@@ -207,16 +208,13 @@ impl Allowed {
     /// In a few words; the first rules of each direction.
     pub(super) fn said(&self) -> String {
         let [ingress, egress] = self.rules();
-        let directions = [few("in", &ingress), few("out", &egress)];
+        let directions = [said_of("in", &ingress), said_of("out", &egress)];
         directions.into_iter().flatten().collect::<Vec<_>>().join("; ")
     }
 }
 
-fn few(direction: &str, rules: &[Rule]) -> Option<String> {
-    let named: Vec<String> = rules.iter().take(NAMED).map(ToString::to_string).collect();
-    let more = rules.len().saturating_sub(NAMED);
-    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
-    (!rules.is_empty()).then(|| format!("{direction} {}{rest}", named.join(", ")))
+fn said_of(direction: &str, rules: &[Rule]) -> Option<String> {
+    (!rules.is_empty()).then(|| format!("{direction} {}", few(rules.iter().map(ToString::to_string), NAMED)))
 }
 
 /// Whether two rules are one. AWS and people write the same IPv6 network in several ways.

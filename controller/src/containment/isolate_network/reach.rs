@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::Look;
 use super::custom::Permit;
 use crate::aws::{AwsError, Interface, RouteTable, Session, VpcWays, Ways};
+use crate::conditions::few;
 
 /// More ids than this are counted.
 const NAMED: usize = 5;
@@ -30,7 +31,7 @@ pub(super) fn said(look: &Look) -> Vec<String> {
     let Some(ways) = &look.ways else { return Vec::new() };
     let (through, unknown) = (through(look, ways), unknown(ways));
     let said = [
-        (!through.is_empty()).then(|| format!("open flows may go on through {}", few(&through))),
+        (!through.is_empty()).then(|| format!("open flows may go on through {}", few(&through, NAMED))),
         (ways.serial_console == Some(true)).then(|| "the account's EC2 serial console is on".to_owned()),
         (!unknown.is_empty())
             .then(|| format!("what else reaches it is not known: AWS does not answer {}", unknown.join(", "))),
@@ -48,13 +49,6 @@ fn through(look: &Look, ways: &Ways) -> BTreeSet<String> {
         all.extend(vpc.endpoints.iter().chain(&vpc.connect).flatten().cloned());
     }
     all
-}
-
-fn few(ids: &BTreeSet<String>) -> String {
-    let named: Vec<&str> = ids.iter().take(NAMED).map(String::as_str).collect();
-    let more = ids.len().saturating_sub(NAMED);
-    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
-    format!("{}{rest}", named.join(", "))
 }
 
 /// The reads that gave nothing, by the permission that they need.
