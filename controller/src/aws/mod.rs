@@ -27,12 +27,12 @@ pub use model::AttachedVolume;
 pub use model::{
     Carrier, ClassicBalancer, Credential, ElasticAddress, Group, Identity, IdleTimeouts, Instance, InstanceProtection,
     Interface, LoginProfile, Marked, Membership, MetadataOptions, OpenCommand, OpenSession, Peer, Principal, PublicAddress,
-    Registration, RouteTable, Rule, ScalingGroup, Snapshot, Target, TargetGroup, User, VpcWays, Ways,
+    Registration, RouteTable, Rule, ScalingGroup, Snapshot, Target, TargetGroup, User, VpcWays, Ways, target_group_name,
 };
 pub use own_instance::own_instance;
 pub use permissions::iam_policy;
 pub use protected::{assumed_role, matches, own, unpartitioned};
 pub use rate::Priority;
-pub use read::DENY_POLICY;
+pub use read::{DENY_POLICY, same_document};
 pub use session::{Accounts, Session};
 pub use session_denies::{DenyEdit, LONGEST_ROLE_SESSION, SESSION_DENIES, SessionDenies, until as sessions_until};

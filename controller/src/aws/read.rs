@@ -26,6 +26,7 @@ use futures::future::BoxFuture;
 use k8s_openapi::jiff::Timestamp;
 
 pub(super) use self::elb::Balancers;
+pub use self::iam::same_document;
 pub use self::profiles::DENY_POLICY;
 pub(super) use self::profiles::ProfileReader;
 use super::aws_clock::Hears;

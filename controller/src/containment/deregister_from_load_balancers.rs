@@ -17,7 +17,10 @@ use super::drive::{Action, Stage};
 use super::given::{no_such_key, reads};
 use super::plan::Plan;
 use super::tag_resource::is_marked_before;
-use crate::aws::{AwsError, Call, ClassicBalancer, Instance, Outcome, Registration, Session, Target, TargetGroup};
+use crate::aws::{
+    AwsError, Call, ClassicBalancer, Instance, Outcome, Registration, Session, Target, TargetGroup,
+    target_group_name as name,
+};
 
 /// The record has room for 256 entries of all actions; more load balancers than this are not recorded, but left all the same.
 const RECORDS: usize = 40;
@@ -202,11 +205,6 @@ fn places(case: &Case) -> impl Iterator<Item = &str> {
 
 fn is_place(sub: &str) -> bool {
     sub.starts_with("arn:") || sub.starts_with(CLASSIC)
-}
-
-/// `web` of `arn:aws:elasticloadbalancing:eu-west-1:111122223333:targetgroup/web/0123456789abcdef`.
-fn name(place: &str) -> &str {
-    place.split('/').nth(1).unwrap_or(place)
 }
 
 /// Once, with the first look, everything in one write. Nothing where it carries marks of before: somebody may have registered it

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::case::Case;
 use super::plan::{Plan, Verdict};
 use crate::aws::Call;
+pub use crate::aws::same_document as equal;
 
 /// So many characters of a document are shown.
 const SHOWN: usize = 300;
@@ -39,12 +40,6 @@ pub fn shown(text: &str) -> String {
         Some((at, _)) => format!("{}... ({} characters)", &compact[..at], compact.chars().count()),
         None => compact,
     }
-}
-
-/// Whether two texts say the same. They are compared as parsed JSON: AWS may change white space.
-pub fn equal(a: &str, b: &str) -> bool {
-    let parsed = |text: &str| serde_json::from_str::<Value>(text).ok();
-    parsed(a).is_some() && parsed(a) == parsed(b)
 }
 
 /// The same document without white space: AWS counts none against its quotas, so that padding could make it longer than a record.

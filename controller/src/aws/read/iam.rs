@@ -227,6 +227,13 @@ fn service_credential(c: ServiceSpecificCredentialMetadata) -> Credential {
     }
 }
 
+/// Whether two policy documents say the same. They are compared as parsed JSON: AWS may change white space.
+#[must_use]
+pub fn same_document(a: &str, b: &str) -> bool {
+    let parsed = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
+    parsed(a).is_some() && parsed(a) == parsed(b)
+}
+
 pub(super) fn decoded(document: &str) -> String {
     percent_encoding::percent_decode_str(document).decode_utf8_lossy().into_owned()
 }

@@ -5,21 +5,29 @@ use std::collections::BTreeMap;
 use aws_sdk_iam::operation::get_account_authorization_details::GetAccountAuthorizationDetailsOutput;
 use aws_sdk_iam::types::{AttachedPermissionsBoundary, AttachedPolicy, EntityType, PolicyDetail, Tag};
 
-use super::iam::decoded;
+use super::iam::{decoded, same_document};
 use super::{Read, error};
 use crate::aws::call::SEALED_TRUST;
 use crate::aws::model::{Marked, Principal};
+use crate::aws::rate::Priority;
 use crate::aws::session::Session;
+
+/// The most that IAM gives at once.
+const PAGE: i32 = 1000;
 
 impl Session {
     /// Every user and role that carries a policy or a tag of ours, and every role that is sealed. Reads the whole account's IAM, in pages.
     pub async fn marked_principals(&self) -> Read<Vec<Marked>> {
+        Ok(self.users_and_roles().await?.iter().flat_map(marked).collect())
+    }
+
+    /// All users and roles of the account, in pages.
+    pub(super) async fn users_and_roles(&self) -> Read<Vec<GetAccountAuthorizationDetailsOutput>> {
+        self.iam_limiter.take("iam", "GetAccountAuthorizationDetails", Priority::Sweep).await;
         let read = async {
             let request = self.iam.get_account_authorization_details().filter(EntityType::User).filter(EntityType::Role);
-            let pages = request.into_paginator().send();
-            let pages: Vec<_> =
-                pages.collect::<Result<_, _>>().await.map_err(|e| error("iam:GetAccountAuthorizationDetails", &e))?;
-            Ok(pages.iter().flat_map(marked).collect())
+            let pages = request.max_items(PAGE).into_paginator().send();
+            pages.collect::<Result<_, _>>().await.map_err(|e| error("iam:GetAccountAuthorizationDetails", &e))
         };
         self.measured("iam:GetAccountAuthorizationDetails", read).await
     }
@@ -37,7 +45,11 @@ fn marked(page: &GetAccountAuthorizationDetailsOutput) -> Vec<Marked> {
         id: r.role_id().unwrap_or_default().to_owned(),
         policies: policies(r.role_policy_list(), r.attached_managed_policies(), r.permissions_boundary())
             .into_iter()
-            .chain(r.assume_role_policy_document().filter(|text| is_sealed(text)).map(|_| "sealed trust policy".to_owned()))
+            .chain(
+                r.assume_role_policy_document()
+                    .filter(|text| same_document(&decoded(text), SEALED_TRUST))
+                    .map(|_| "sealed trust policy".to_owned()),
+            )
             .collect(),
         tags: our_tags(r.tags()),
     });
@@ -56,11 +68,6 @@ fn policies(
     let bounded = boundary.is_some_and(|b| deny_all(b.permissions_boundary_arn()));
     marks.extend(bounded.then(|| "boundary AWSDenyAll".to_owned()));
     marks
-}
-
-fn is_sealed(document: &str) -> bool {
-    let read = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
-    read(SEALED_TRUST) == read(&decoded(document))
 }
 
 fn our_tags(tags: &[Tag]) -> BTreeMap<String, String> {

@@ -3,17 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_iam::operation::get_account_authorization_details::GetAccountAuthorizationDetailsOutput;
-use aws_sdk_iam::types::{EntityType, Tag};
+use aws_sdk_iam::types::Tag;
 use firebreak_crds::{ProtectedTag, ResourceKind};
 use futures::future::try_join_all;
 
-use super::{Read, error};
+use super::Read;
 use crate::aws::model::Carrier;
 use crate::aws::rate::Priority;
 use crate::aws::session::Session;
-
-/// The most that IAM gives at once.
-const PAGE: i32 = 1000;
 
 impl Session {
     /// The instances of a region that carry any of the tags: one call for each key.
@@ -35,15 +32,7 @@ impl Session {
     /// The users and roles that carry any of the tags. IAM finds nothing by tags: all of the account's users and roles are read, in
     /// pages.
     pub async fn principals_carrying(&self, tags: &[ProtectedTag]) -> Read<Vec<Carrier>> {
-        self.iam_limiter.take("iam", "GetAccountAuthorizationDetails", Priority::Sweep).await;
-        let read = async {
-            let request = self.iam.get_account_authorization_details().filter(EntityType::User).filter(EntityType::Role);
-            let pages = request.max_items(PAGE).into_paginator().send();
-            let pages: Vec<_> =
-                pages.collect::<Result<_, _>>().await.map_err(|e| error("iam:GetAccountAuthorizationDetails", &e))?;
-            Ok(pages.iter().flat_map(|page| principals(page, tags)).collect())
-        };
-        self.measured("iam:GetAccountAuthorizationDetails", read).await
+        Ok(self.users_and_roles().await?.iter().flat_map(|page| principals(page, tags)).collect())
     }
 }
 
