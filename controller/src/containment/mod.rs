@@ -42,7 +42,7 @@ mod whereabouts;
 
 pub use adopt::{Adopted, Adoption};
 pub use beside::{beside, keeps_keys_off, stays_off};
-pub use case::{Case, contained_since, merge_release, release_of};
+pub use case::{Case, action_of, contained_since, merge_release, release_of};
 pub use drive::{DryRun, Pass, Report, Stage};
 pub use given::problems as problems_of_given;
 pub use ledger::{Ledger, LedgerError, Told};

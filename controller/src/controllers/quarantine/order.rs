@@ -11,7 +11,7 @@ use super::report;
 use super::round::{self, Round};
 use super::telling::Meanwhile;
 use crate::aws::Class;
-use crate::containment::{DESTRUCTIVE, Pass, Report, Stage, Told, Wanted};
+use crate::containment::{DESTRUCTIVE, Pass, Report, Stage, Told, Wanted, action_of};
 
 async fn side_by_side(wanted: impl IntoIterator<Item = &Wanted>, pass: &Pass<'_>) -> Vec<Report> {
     join_all(wanted.into_iter().map(|action| action.run(pass))).await
@@ -99,8 +99,7 @@ pub async fn contain(wanted: &[Wanted], pass: &Pass<'_>, meanwhile: &Meanwhile) 
 
 /// The first of the actions that changed nothing yet, since nothing could be recorded: what it would record must not be destroyed.
 fn unrecorded<'r>(quarantine: &Quarantine, reports: &'r [Report]) -> Option<&'r Report> {
-    let of = |r: &Report, key: &String| key.split('/').next() == Some(r.name);
-    let recorded = |r: &Report| quarantine.spec.original.iter().flat_map(|o| o.keys()).any(|key| of(r, key));
+    let recorded = |r: &Report| quarantine.spec.original.iter().flat_map(|o| o.keys()).any(|key| action_of(key) == r.name);
     let nothing_to_lose = |r: &Report| r.seen && r.verdict.state != ActionState::InProgress;
     reports.iter().find(|r| r.ledger.is_some() || !(nothing_to_lose(r) || recorded(r)))
 }

@@ -25,7 +25,7 @@ pub const NAME_TAKEN: &str = "NameTaken";
 const SUSPENDED: &str = "suspended (spec.suspend): nothing is written to AWS, and nothing is repaired";
 
 /// What a pass saw.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Seen {
     /// Whether the pass gave back.
     pub releasing: bool,

@@ -31,17 +31,7 @@ fn drifting(state: ActionState, wrote: bool) -> Report {
 }
 
 fn seen(reports: Vec<Report>) -> Seen {
-    Seen {
-        releasing: false,
-        suspended: false,
-        lags: false,
-        interval: Duration::from_secs(30),
-        unseen_for: Duration::ZERO,
-        reports,
-        copy: CopySeen::default(),
-        renamed: None,
-        impostor: None,
-    }
+    Seen { interval: Duration::from_secs(30), reports, ..Seen::default() }
 }
 
 fn in_force() -> Seen {

@@ -57,22 +57,9 @@ mod tests {
 
     use super::*;
     use crate::containment::{Verdict, example};
-    use crate::controllers::quarantine::report::CopySeen;
 
     fn meanwhile(before: Option<QuarantineStatus>) -> Meanwhile {
-        let (releasing, suspended, lags, interval, unseen_for) =
-            (false, false, false, Duration::from_secs(30), Duration::ZERO);
-        let seen = Seen {
-            releasing,
-            suspended,
-            lags,
-            interval,
-            unseen_for,
-            reports: Vec::new(),
-            copy: CopySeen::default(),
-            renamed: None,
-            impostor: None,
-        };
+        let seen = Seen { interval: Duration::from_secs(30), ..Seen::default() };
         Meanwhile { before, seen, looks: true }
     }
 
