@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use aws_sdk_iam::operation::get_login_profile::GetLoginProfileError;
 
 use crate::emulator::Aws;
-use crate::scene::{ROLE, USER};
+use crate::scene::{ROLE, SceneInstance, USER};
 
 /// The groups of each interface of an instance, in AWS's order.
 pub async fn groups(aws: &Aws, interfaces: &[String]) -> anyhow::Result<BTreeMap<String, Vec<String>>> {
@@ -332,6 +332,17 @@ pub async fn instance(aws: &Aws, id: &str) -> anyhow::Result<aws_sdk_ec2::types:
     let answer = aws.ec2.describe_instances().instance_ids(id).send().await?;
     let found = answer.reservations.unwrap_or_default().into_iter().flat_map(|r| r.instances.unwrap_or_default()).next();
     found.ok_or_else(|| anyhow::anyhow!("no instance {id}"))
+}
+
+/// What a containment of an instance changes, to be compared: the groups of its interfaces, its protection, its metadata options, and
+/// Firebreak's marks.
+pub type Contained = (BTreeMap<String, Vec<String>>, BTreeMap<String, String>, String, BTreeMap<String, String>);
+
+/// That of a scene's instance.
+pub async fn contained(aws: &Aws, instance: &SceneInstance) -> anyhow::Result<Contained> {
+    let metadata = self::instance(aws, &instance.id).await?.metadata_options;
+    let groups = groups(aws, &instance.interfaces).await?;
+    Ok((groups, protection(aws, &instance.id).await?, format!("{metadata:?}"), marks(aws, &instance.id).await?))
 }
 
 /// The state of an instance: `running`, `stopped`, `terminated`, ...

@@ -106,10 +106,15 @@ impl World<'_> {
 
     /// Waits until `times` further sweeps over the account have read the user's keys: long enough for what a sweep would do.
     pub async fn until_swept(&self, times: usize) {
-        let looks = || self.proxy.count(|call| call.action == "ListAccessKeys" && call.succeeded());
-        let (before, sweeps) = (looks(), times);
-        eventually(&format!("{sweeps} sweeps"), SOON, async || {
-            ensure!(looks() >= before + sweeps, "{} of {sweeps}", looks() - before);
+        self.until_answered("ListAccessKeys", times).await;
+    }
+
+    /// Waits until AWS has answered that call so many times more: long enough for what was about to be done to be done.
+    pub async fn until_answered(&self, action: &str, times: usize) {
+        let answers = || self.proxy.count(|call| call.action == action && call.succeeded());
+        let before = answers();
+        eventually(&format!("{times} further {action}"), SOON, async || {
+            ensure!(answers() >= before + times, "{} of {times}", answers() - before);
             Ok(())
         })
         .await;

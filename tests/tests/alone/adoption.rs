@@ -1,7 +1,6 @@
 //! A new cluster whose controller gets the MAC key late: what it does without the key stands in the way of no adoption, and what
 //! somebody left behind while nobody looked is no original.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -21,8 +20,6 @@ use crate::apart::{Apart, apart};
 /// A release waits until new credentials of an instance are told from the old ones.
 const RELEASED: Duration = Duration::from_mins(2);
 
-type Tags = BTreeMap<String, String>;
-
 /// An instance with a role of its own and load balancers, and a role; contained by all that the thorough policy has.
 async fn furnish(world: &World<'_>) {
     let thorough = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/21-containment-policy-thorough.yaml");
@@ -40,16 +37,10 @@ async fn declare(world: &World<'_>) {
     world.declare("inc", "Contain", json!({ "policyRef": { "name": "thorough" }, "targets": targets })).await;
 }
 
-async fn instance(world: &World<'_>) -> (BTreeMap<String, Vec<String>>, Tags, String, Tags, Option<String>) {
+async fn instance(world: &World<'_>) -> (sight::Contained, Option<String>) {
     let (aws, instance) = (&world.aws, &world.scene.instances[0]);
-    let metadata = sight::instance(aws, &instance.id).await.unwrap().metadata_options;
-    (
-        sight::groups(aws, &instance.interfaces).await.unwrap(),
-        sight::protection(aws, &instance.id).await.unwrap(),
-        format!("{metadata:?}"),
-        sight::marks(aws, &instance.id).await.unwrap(),
-        sight::profile(aws, &instance.id).await.unwrap().map(|(_, name)| name),
-    )
+    let profile = sight::profile(aws, &instance.id).await.unwrap();
+    (sight::contained(aws, instance).await.unwrap(), profile.map(|(_, name)| name))
 }
 
 async fn role(world: &World<'_>) -> sight::Role {

@@ -100,15 +100,8 @@ async fn user(world: &World<'_>) -> (Tags, Vec<String>, Vec<String>, Option<Stri
     (sight::keys(aws).await.unwrap(), inline, attached, boundary, sight::user_tags(aws).await.unwrap())
 }
 
-async fn instance(world: &World<'_>) -> (BTreeMap<String, Vec<String>>, Tags, String, Tags) {
-    let (aws, instance) = (&world.aws, &world.scene.instances[0]);
-    let metadata = sight::instance(aws, &instance.id).await.unwrap().metadata_options;
-    (
-        sight::groups(aws, &instance.interfaces).await.unwrap(),
-        sight::protection(aws, &instance.id).await.unwrap(),
-        format!("{metadata:?}"),
-        sight::marks(aws, &instance.id).await.unwrap(),
-    )
+async fn instance(world: &World<'_>) -> sight::Contained {
+    sight::contained(&world.aws, &world.scene.instances[0]).await.unwrap()
 }
 
 async fn role(world: &World<'_>) -> sight::Role {

@@ -81,13 +81,7 @@ async fn active_keys(world: &World<'_>) -> usize {
 
 /// Long enough for the keys to go off, if nothing held them back: what else is done to the user was looked at again.
 async fn until_looked_at(world: &World<'_>) {
-    let looks = || world.proxy.count(|call| call.action == "ListAttachedUserPolicies" && call.succeeded());
-    let before = looks();
-    eventually("two further looks", SOON, async || {
-        anyhow::ensure!(looks() >= before + 2);
-        Ok(())
-    })
-    .await;
+    world.until_answered("ListAttachedUserPolicies", 2).await;
 }
 
 /// What needs no approval is read back in force.

@@ -107,13 +107,7 @@ async fn forward(world: &World<'_>, on: bool) {
 
 /// Long enough for what changed to be seen, and acted on.
 async fn looked_at(world: &World<'_>) {
-    let looks = || world.proxy.count(|call| call.action == "DescribeNetworkInterfaces" && call.succeeded());
-    let before = looks();
-    eventually("three further looks", SOON, async || {
-        ensure!(looks() >= before + 3);
-        Ok(())
-    })
-    .await;
+    world.until_answered("DescribeNetworkInterfaces", 3).await;
 }
 
 /// Neither who silences AWS nor who waits takes an approval away that is asked for.

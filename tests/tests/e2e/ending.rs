@@ -61,13 +61,7 @@ async fn until_state(world: &World<'_>, state: &str) {
 
 /// Long enough for it to be stopped or terminated, if nothing held that back: the instance was looked at again.
 async fn until_looked_at(world: &World<'_>) {
-    let looks = || world.proxy.count(|call| call.action == "DescribeInstances" && call.succeeded());
-    let before = looks();
-    eventually("three further looks", SOON, async || {
-        ensure!(looks() >= before + 3);
-        Ok(())
-    })
-    .await;
+    world.until_answered("DescribeInstances", 3).await;
 }
 
 /// Nothing was done to it, but for what the other actions do.
