@@ -150,7 +150,8 @@ impl Action for Isolation {
                 Way::Ask(what) => ask.push(what),
             }
         }
-        ask.extend(unknown(case, look).filter(|_| case.decision != Some(OnConflict::KeepTheirs)).map(|i| {
+        let theirs = |i: &&Interface| case.decision == Some(OnConflict::KeepTheirs) && !look.are_ours(&i.groups);
+        ask.extend(unknown(case, look).filter(|i| !theirs(i)).map(|i| {
             format!(
                 "{}: what was there before is not known. Set its groups by hand, then spec.release.onConflict: KeepTheirs",
                 i.id

@@ -137,6 +137,8 @@ fn where_an_interface_is_found_with_marks_of_before_is_no_original() {
     let back = Isolation::release(&noted, &moved);
     assert!(back.calls.is_empty() && back.verdict.state == ActionState::Conflict, "{back:?}");
     let kept = Case { decision: Some(OnConflict::KeepTheirs), ..noted.clone() };
+    assert_eq!(Isolation::release(&kept, &moved).verdict.state, ActionState::Conflict, "eni-2 is isolated");
+    moved.interfaces.pop();
     assert_eq!(Isolation::release(&kept, &moved).verdict.state, ActionState::Released);
 
     // What a person says is given back; what is attached to an instance that is known is recorded as ever.
@@ -326,8 +328,10 @@ fn a_group_that_exists_no_more_is_a_conflict_and_each_decision_ends_it() {
         ("one is gone: what is left", &[ISOLATION], &["sg-old"], Some(RestoreOriginal), Some("sg-web"), InProgress),
         ("what is left is put back", &["sg-web"], &["sg-old"], Some(RestoreOriginal), None, Released),
         ("what is left, undecided", &["sg-web"], &["sg-old"], None, None, Conflict),
-        ("one is gone: it stays isolated", &[ISOLATION], &["sg-old"], Some(KeepTheirs), None, Released),
+        ("one is gone: our isolation is not theirs", &[ISOLATION], &["sg-old"], Some(KeepTheirs), None, Conflict),
+        ("one is gone: theirs are kept", &["sg-new"], &["sg-old"], Some(KeepTheirs), None, Released),
         ("both are gone", &[ISOLATION], &["sg-old", "sg-web"], Some(RestoreOriginal), None, Conflict),
+        ("both are gone, decided of another", &[ISOLATION], &["sg-old", "sg-web"], Some(KeepTheirs), None, Conflict),
         ("both are gone: theirs are kept", &["sg-new"], &["sg-old", "sg-web"], Some(KeepTheirs), None, Released),
     ] {
         let look = Look { lost: lost.iter().map(|id| (*id).to_owned()).collect(), ..look(vec![interface("eni-1", now)]) };
@@ -364,17 +368,19 @@ fn an_interface_that_is_gone_is_given_back() {
 }
 
 #[test]
-fn an_unknown_or_unreadable_original_waits_for_a_person() {
+fn an_unknown_or_unreadable_original_waits_until_a_person_has_put_the_interface_where_it_belongs() {
     let unreadable = example::recorded(case(), "isolateNetwork/eni-1", &Empty {});
-    for case in [case(), unreadable] {
-        let isolated = look(vec![interface("eni-1", &[ISOLATION])]);
-        assert_eq!(Isolation::release(&case, &isolated).verdict.state, ActionState::Conflict);
+    let noted = example::recorded(case(), "isolateNetwork/unknown", &case().now);
+    for (case, by_hand) in [(case(), false), (unreadable, false), (noted.clone(), false), (noted, true)] {
+        let groups = if by_hand { ["sg-web"] } else { [ISOLATION] };
+        let now = look(vec![interface("eni-1", &groups)]);
+        assert_eq!(Isolation::release(&case, &now).verdict.state, ActionState::Conflict);
         for (decision, state) in [
-            (OnConflict::KeepTheirs, ActionState::Released),
+            (OnConflict::KeepTheirs, if by_hand { ActionState::Released } else { ActionState::Conflict }),
             (OnConflict::RestoreOriginal, ActionState::Conflict), // there is none to restore
         ] {
             let decided = Case { decision: Some(decision), ..case.clone() };
-            assert_eq!(Isolation::release(&decided, &isolated).verdict.state, state);
+            assert_eq!(Isolation::release(&decided, &now).verdict.state, state, "{decision:?} {groups:?}");
         }
     }
 }

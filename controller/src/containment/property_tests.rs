@@ -54,6 +54,9 @@ trait Simulated: Action<Look: Clone + std::fmt::Debug, Params: Clone + std::fmt:
     fn accepts(aws: &Self::Look, call: &Call) -> bool;
     fn attack(aws: &mut Self::Look, attack: &Self::Attack, now: Timestamp);
 
+    /// What a person does by hand where no decision ends a conflict.
+    fn by_hand(_: &mut Self::Look) {}
+
     /// What every plan to contain must obey.
     fn check_contain(case: &Case, look: &Self::Look, plan: &Plan);
     /// What every plan to release must obey.
@@ -261,6 +264,10 @@ impl<A: Simulated> Simulation<A> {
         let mut verdict = self.release();
         if decision == Some(OnConflict::RestoreOriginal) && cannot_be_restored(&verdict.message) {
             self.decide(Some(OnConflict::KeepTheirs));
+            verdict = self.release();
+        }
+        if verdict.state == ActionState::Conflict && verdict.message.contains("by hand") {
+            A::by_hand(&mut self.aws);
             verdict = self.release();
         }
         assert_eq!(verdict.state, ActionState::Released, "a decision ends the conflict: {}", verdict.message);

@@ -133,16 +133,27 @@ async fn an_instance_whose_group_was_deleted_meanwhile_comes_back_into_what_is_l
 }
 
 #[tokio::test]
-async fn an_instance_whose_group_was_deleted_meanwhile_stays_isolated_if_a_person_says_so() {
+async fn a_decision_about_another_conflict_leaves_no_interface_isolated_whose_group_was_deleted() {
     let (world, _guard) = world().await;
-    let interfaces = &world.scene.instances[0].interfaces;
-    without_a_group(&world).await;
-    world.steer(&world.scene.instances[0].id, json!({ "release": { "onConflict": "KeepTheirs" } })).await;
+    let (id, interfaces) = (&world.scene.instances[0].id, &world.scene.instances[0].interfaces);
+    let put = async |interface: &str, group: &str| {
+        let call = world.aws.ec2.modify_network_interface_attribute().network_interface_id(interface);
+        call.groups(group).send().await.unwrap();
+    };
+    let web = without_a_group(&world).await;
+    put(&interfaces[0], &web).await; // the other conflict, which was decided first
+    world.steer(id, json!({ "release": { "onConflict": "KeepTheirs" } })).await;
+    world.until_answered("DescribeNetworkInterfaces", 4).await;
+    let message = world.until_quarantine_says(id, "Stalled", "ReleaseConflict").await;
+    assert!(message.contains(&interfaces[1]) && !message.contains(&interfaces[0]), "{message}");
+    sight::isolated(&world.aws, &interfaces[1..]).await.unwrap();
+
+    put(&interfaces[1], &web).await;
+    world.look_now().await;
     world.until("inc", "Released", "True").await;
     world.until_nothing_is_held().await;
-    sight::isolated(&world.aws, interfaces).await.unwrap();
-    let (_, said) = world.said("inc", "Released").await;
-    assert!(said.contains("left in"), "{said}");
+    let now = sight::groups(&world.aws, interfaces).await.unwrap();
+    assert!(now.values().all(|groups| *groups == [web.clone()]), "{now:?}");
 }
 
 #[tokio::test]

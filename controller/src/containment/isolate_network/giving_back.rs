@@ -11,7 +11,7 @@ use crate::containment::case::Case;
 /// What becomes of one interface.
 #[derive(Debug, PartialEq)]
 pub(super) enum Way {
-    /// It is as it was, or as a person decided.
+    /// It is as it was, or as a person decided. Never left in our groups by a decision: that may have been one about another conflict.
     Done,
     /// Nothing is left to do, and that is worth saying.
     Said(String),
@@ -58,12 +58,12 @@ fn way(case: &Case, look: &Look, now: &Interface, original: &Original) -> Way {
         };
     }
     match decision {
-        Some(KeepTheirs) if ours && !gone.is_empty() => Way::Said(format!("{id}: left in [{}]", now.groups.join(", "))),
         Some(KeepTheirs) if !ours => Way::Done,
         Some(RestoreOriginal) if !left.is_empty() && same(&now.groups, &left) => Way::Done,
         Some(RestoreOriginal) if left.is_empty() => Way::Ask(nothing_left(now, original)),
         Some(RestoreOriginal) => Way::Restore(restore(id, &left)),
-        None if !gone.is_empty() => Way::Ask(without(now, original, &gone, &left)),
+        // whatever was decided of another conflict: our isolation is nobody's choice
+        _ if !gone.is_empty() => Way::Ask(without(now, original, &gone, &left, ours)),
         None if !ours => Way::Ask(conflict(now, original)),
         _ => Way::Restore(restore(id, &original.groups)),
     }
@@ -78,15 +78,13 @@ fn both(now: &Interface, original: &Original) -> String {
     format!("{}: now [{}], before containment [{}]", now.id, now.groups.join(", "), original.groups.join(", "))
 }
 
-fn without(now: &Interface, original: &Original, gone: &[String], left: &[String]) -> String {
-    let lost = format!("{}, of which {} no longer exists", both(now, original), gone.join(", "));
-    let stays = "KeepTheirs leaves it as it is now";
-    match left {
-        [] => format!("{lost}: put it into groups by hand, then spec.release.onConflict: {stays}"),
-        _ => {
-            format!("{lost}: spec.release.onConflict decides (RestoreOriginal puts it into [{}], {stays})", left.join(", "))
-        }
-    }
+fn without(now: &Interface, original: &Original, gone: &[String], left: &[String], ours: bool) -> String {
+    let restored = (!left.is_empty()).then(|| format!("RestoreOriginal puts it into [{}]", left.join(", ")));
+    let kept =
+        if ours { "put into other groups by hand, KeepTheirs leaves it there" } else { "KeepTheirs leaves it as it is now" };
+    let ways = restored.into_iter().chain([kept.to_owned()]).collect::<Vec<_>>().join("; ");
+    let (both, gone) = (both(now, original), gone.join(", "));
+    format!("{both}, of which {gone} no longer exists: spec.release.onConflict decides ({ways})")
 }
 
 fn nothing_left(now: &Interface, original: &Original) -> String {

@@ -133,6 +133,11 @@ fn touched(look: &Look, interface: &Interface) -> bool {
     interface.groups.iter().any(|g| is_our_group(look, g))
 }
 
+/// Whether the interface is where only Firebreak puts one.
+fn is_left_isolated(look: &Look, interface: &Interface) -> bool {
+    !interface.managed && interface.groups.iter().all(|g| is_our_group(look, g))
+}
+
 fn in_role(interface: &Interface, role: GroupRole) -> bool {
     interface.groups == [our_group(role, &interface.vpc)]
 }
@@ -229,6 +234,12 @@ impl Simulated for Isolation {
                 aws.interfaces.iter_mut().filter(|i| i.id == INTERFACES[*n] && !i.managed).for_each(|i| i.idle = idle);
             }
         }
+    }
+
+    fn by_hand(aws: &mut Look) {
+        let isolated: Vec<usize> =
+            (0..aws.interfaces.len()).filter(|n| is_left_isolated(aws, &aws.interfaces[*n])).collect();
+        isolated.into_iter().for_each(|n| aws.interfaces[n].groups = vec![THEIRS[0].into()]);
     }
 
     fn check_contain(case: &Case, look: &Look, plan: &Plan) {
@@ -339,6 +350,10 @@ impl Simulated for Isolation {
             conflict |= original.is_some_and(|o| o != now);
             let noted = case.is_unknown("isolateNetwork");
             conflict |= original_groups(case, &interface.id).is_none() && (noted || touched(aws, interface));
+        }
+        if verdict.state == ActionState::Released {
+            let left = aws.interfaces.iter().find(|i| is_left_isolated(aws, i));
+            assert_eq!(left, None, "no decision leaves our isolation behind: {}", verdict.message);
         }
         if case.decision.is_none() {
             let expected = if conflict { ActionState::Conflict } else { ActionState::Released };
