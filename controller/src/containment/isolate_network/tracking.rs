@@ -32,6 +32,12 @@ fn long(look: &Look) -> impl Iterator<Item = &Interface> {
     look.own().filter(|i| i.idle != SHORT)
 }
 
+/// Whether this record began before the interface was isolated. Where it did not, somebody may have set anything since: what is found
+/// is no original.
+fn is_known(case: &Case, interface: &Interface) -> bool {
+    case.stored.contains(&key(&interface.id))
+}
+
 /// Whether the instance can have it: read where something is to be set, once all is cut. None where that is not known.
 pub(super) async fn nitro(
     aws: &Session,
@@ -56,10 +62,10 @@ pub(super) fn shorten(plan: &mut Plan, case: &Case, params: &IsolateNetwork, loo
         let record = record_of(&interface.id);
         if case.original.contains_key(&record) {
             plan.verdict.drift.push(format!("{}: idle flows were kept longer: {}", interface.id, interface.idle));
-        } else if case.original.len() < RECORDS {
-            plan.record(record, &interface.idle);
-        } else {
+        } else if is_known(case, interface) && case.original.len() >= RECORDS {
             continue;
+        } else if is_known(case, interface) {
+            plan.record(record, &interface.idle);
         }
         plan.calls.push(set(&interface.id, SHORT, false));
     }

@@ -75,6 +75,22 @@ fn what_was_short_before_is_neither_recorded_nor_given_back() {
 }
 
 #[test]
+fn what_is_set_on_an_interface_that_was_isolated_before_this_record_began_is_no_original() {
+    let fresh = example::case(example::instance());
+    let noted = example::recorded(fresh.clone(), "isolateNetwork/unknown", &fresh.now);
+    let groups = r#"{"groups":["sg-web"]}"#.to_owned();
+    let mut given = noted.clone(); // by a person, since
+    given.original.insert("isolateNetwork/eni-1".into(), groups);
+    given.resolved.insert("isolateNetwork".into());
+    for case in [noted, given] {
+        let plan = Isolation::contain(&case, &params(true), &look(THEIRS));
+        assert_eq!(plan.calls, [set("eni-1", SHORT, false)], "it is shortened all the same");
+        assert!(plan.record.is_empty() && plan.verdict.drift.is_empty(), "{plan:?}");
+        assert!(!Isolation::release(&case, &look(SHORT)).calls.contains(&set("eni-1", THEIRS, true)));
+    }
+}
+
+#[test]
 fn a_release_gives_back_what_was_there_where_ours_is_there_still() {
     let mut back = look(SHORT);
     back.interfaces[0].groups = vec!["sg-web".into()];

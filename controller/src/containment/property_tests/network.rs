@@ -250,6 +250,11 @@ impl Simulated for Isolation {
                     && (!look.custom.contains_key(CUSTOM) || !text.contains(CUSTOM) || key.contains("/allowed-")),
                 "{key}: our own groups are nobody's original: {text}"
             );
+            let idle_of = key.strip_prefix("isolateNetwork/tracking-");
+            assert!(
+                idle_of.is_none_or(|id| original_groups(case, id).is_some()),
+                "{key}: it was isolated before this record"
+            );
         }
         let allowed = on_record(case, plan);
         if plan.verdict.state == ActionState::InForce && look.instance.is_some() {
@@ -273,7 +278,8 @@ impl Simulated for Isolation {
                 }
                 Call::SetIdleTimeouts { interface, timeouts, restore: false } => {
                     assert_eq!(*timeouts, IdleTimeouts::SHORTEST);
-                    assert!(texts(case, plan).contains_key(&idle_record(interface)), "{call}: record before touch");
+                    let recorded = texts(case, plan).contains_key(&idle_record(interface));
+                    assert!(recorded || original_groups(case, interface).is_none(), "{call}: record before touch");
                 }
                 other => panic!("not a call of this action: {other}"),
             }
