@@ -1,4 +1,4 @@
-//! Reads of what is only told, and decides nothing: kept for minutes, so that sweeps make no calls for it.
+//! Reads of what nothing that cuts depends on: kept for minutes, so that sweeps make no calls for it.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -13,7 +13,7 @@ use super::error::AwsError;
 
 /// So long an answer is told.
 const GOOD: Duration = Duration::from_mins(5);
-/// So long nobody asks again after a failure.
+/// So long nobody asks again after a failure, where it is only told.
 const AGAIN: Duration = Duration::from_mins(1);
 /// So long a caller waits: nothing that counts may wait behind it.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -22,6 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(super) struct Kept<K, V> {
     reads: Batcher<K, V, AwsError>,
     known: Mutex<HashMap<K, Known<V>>>,
+    again: Duration,
 }
 
 #[derive(Clone)]
@@ -36,7 +37,12 @@ where
     V: Clone + Send + 'static,
 {
     pub(super) fn new(reads: Batcher<K, V, AwsError>) -> Self {
-        Self { reads, known: Mutex::default() }
+        Self { reads, known: Mutex::default(), again: AGAIN }
+    }
+
+    /// Asked again so soon after a failure: something is done once it is known.
+    pub(super) fn asked_again_after(self, again: Duration) -> Self {
+        Self { again, ..self }
     }
 
     /// Reads it from AWS; to be passed to `get`.
@@ -67,7 +73,7 @@ where
 
     fn note(&self, key: K, answer: Option<V>) -> Option<V> {
         let mut all = self.lock();
-        let until = Instant::now() + if answer.is_some() { GOOD } else { AGAIN };
+        let until = Instant::now() + if answer.is_some() { GOOD } else { self.again };
         let known = all.entry(key).or_insert(Known { until, value: None });
         (known.until, known.value) = (until, answer.or_else(|| known.value.take()));
         known.value.clone()
@@ -139,6 +145,18 @@ mod tests {
         tokio::time::advance(GOOD).await;
         assert_eq!(told(&kept).await, Some(2), "told on");
         assert_eq!(aws.reads.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_something_waits_for_is_asked_about_again_sooner() {
+        let aws = Arc::new(Aws::default());
+        let kept = kept(&aws).asked_again_after(AGAIN / 6);
+        aws.fails.store(true, Ordering::SeqCst);
+        assert_eq!(told(&kept).await, None);
+        aws.fails.store(false, Ordering::SeqCst);
+        assert_eq!(told(&kept).await, None, "not at once");
+        tokio::time::advance(AGAIN / 6).await;
+        assert_eq!(told(&kept).await, Some(2));
     }
 
     #[tokio::test(start_paused = true)]

@@ -18,7 +18,7 @@ mod ways;
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aws_config::SdkConfig;
 use futures::FutureExt;
@@ -43,6 +43,8 @@ use super::session::Session;
 
 /// AWS takes at most 200 values in a filter.
 const FILTER_VALUES: usize = 200;
+/// A type that AWS did not tell is asked about again after this: idle flows are kept long until it is known.
+const TYPE_AGAIN: Duration = Duration::from_secs(10);
 
 type Read<T> = Result<T, AwsError>;
 
@@ -90,7 +92,8 @@ impl RegionReader {
         let groups = ("autoscaling", "DescribeAutoScalingGroups", autoscaling::GROUPS);
         Self {
             instances: batcher(&client, &limiter, "DescribeInstances", ec2::fetch_instances),
-            instance_types: Kept::new(batcher(&client, &limiter, "DescribeInstanceTypes", ec2::fetch_instance_types)),
+            instance_types: Kept::new(batcher(&client, &limiter, "DescribeInstanceTypes", ec2::fetch_instance_types))
+                .asked_again_after(TYPE_AGAIN),
             selected: batcher_of(&client, &limiter, ("ec2", "DescribeInstances", 1), selected::fetch),
             interfaces: batcher(&client, &limiter, "DescribeNetworkInterfaces", ec2::fetch_interfaces),
             groups: batcher(&client, &limiter, "DescribeSecurityGroups", ec2::fetch_groups),
