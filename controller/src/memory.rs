@@ -52,6 +52,7 @@ pub struct Memory {
     cut_off: Mutex<HashMap<String, (Instant, Vec<String>)>>,
     told: Mutex<HashMap<String, Option<QuarantineStatus>>>,
     admitted: Mutex<HashMap<String, (String, Timestamp)>>,
+    claimed: Mutex<HashMap<String, (String, Timestamp)>>,
 }
 
 impl Memory {
@@ -63,6 +64,11 @@ impl Memory {
     /// the AwsAccount and when.
     pub fn admitted(&self) -> MutexGuard<'_, HashMap<String, (String, Timestamp)>> {
         self.admitted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The places under `limits.maxQuarantines` that are taken by what the stores may not know of yet, likewise.
+    pub fn claimed(&self) -> MutexGuard<'_, HashMap<String, (String, Timestamp)>> {
+        self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How long nothing is to be done, where nothing has changed since the last reconcile.

@@ -8,6 +8,7 @@ mod dry_run;
 mod evidence;
 mod gate;
 mod holds;
+mod limit;
 mod pace;
 mod protection;
 mod report;
@@ -156,6 +157,9 @@ async fn let_go(ctx: &Ctx, incident: &Incident, notes: &mut Notes) -> Result<(),
 /// The holds side by side, and the evidence at the same moment; none waits for another.
 async fn hold(ctx: &Ctx, incident: &Incident, targets: &[Target], notes: &mut Notes) {
     let resolved: Vec<&Resolved> = targets.iter().filter_map(|t| t.resolved.as_ref().ok()).collect();
+    let (resolved, refused) =
+        limit::claim(&mut ctx.memory.claimed(), &ctx.stores.quarantines.state(), incident, resolved, clock::now());
+    notes.per_target.extend(refused);
     let holds: Vec<_> = resolved.iter().map(|r| holds::hold(ctx, incident, r).boxed()).collect();
     let pieces: Vec<_> = resolved.iter().map(|r| evidence::request(ctx, incident, r).boxed()).collect();
     let (held, asked): (Vec<_>, Vec<_>) = futures::join!(
@@ -167,6 +171,7 @@ async fn hold(ctx: &Ctx, incident: &Incident, targets: &[Target], notes: &mut No
         match result {
             Ok(None) => {}
             Ok(Some(refusal)) => {
+                ctx.memory.claimed().remove(&name);
                 notes.again |= refusal.reason == protection::UNKNOWN;
                 notes.per_target.push((name, refusal));
             }

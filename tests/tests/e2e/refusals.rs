@@ -3,9 +3,12 @@
 use anyhow::ensure;
 use firebreak_crds::{TargetStatus, get_condition};
 use firebreak_tests::emulator::REGION;
+use firebreak_tests::eventually::eventually;
 use firebreak_tests::world::{SOON, World, standard_policy};
 use firebreak_tests::{shared, sight};
+use futures::future::join_all;
 use kube::Api;
+use kube::api::{ListParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::ground_up::{OWN_INSTANCE, unannounced, world, worlds};
@@ -249,6 +252,30 @@ async fn no_more_than_the_account_allows_are_held_in_the_order_of_the_spec() {
     world.plane.apply(&world.account(json!({ "limits": { "maxQuarantines": 3 } })).to_string()).await.unwrap();
     world.until("inc", "Contained", "True").await;
     sight::isolated(&world.aws, second).await.unwrap();
+}
+
+#[tokio::test]
+async fn many_incidents_at_once_hold_no_more_than_the_account_allows() {
+    let (world, _guard) = worlds(3).await;
+    world.plane.apply(&world.account(json!({ "limits": { "maxQuarantines": 1 } })).to_string()).await.unwrap();
+    world.account_ready().await;
+    let (api, params) = (world.incidents(), PostParams::default());
+    let incidents = [0, 1, 2].map(|n| {
+        let spec = json!({ "targets": [world.instance_target(n)] });
+        serde_json::from_value(world.incident(&format!("inc-{n}"), "Contain", spec)).unwrap()
+    });
+    let made = join_all(incidents.iter().map(|incident| api.create(&params, incident))).await;
+    made.into_iter().for_each(|made| drop(made.unwrap()));
+    let what = "one is contained, and the others say why they are not";
+    eventually(what, SOON, async || {
+        let all = api.list(&ListParams::default()).await?.items.into_iter().filter_map(|i| i.status).flat_map(|s| s.targets);
+        let mut reasons: Vec<String> = all.map(|t| if t.contained == "True" { t.contained } else { t.reason }).collect();
+        reasons.sort();
+        ensure!(reasons == ["LimitReached", "LimitReached", "True"], "{reasons:?}");
+        Ok(())
+    })
+    .await;
+    assert_eq!((world.quarantines().await.len(), world.evidence().await.len()), (1, 1));
 }
 
 #[tokio::test]

@@ -1,12 +1,12 @@
 //! What each target of an Incident is, whether it may be touched, and what its policy asks for.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use firebreak_crds::conditions::STALLED;
 use firebreak_crds::{
     ApprovalPolicy, ArnTarget, AwsAccount, ContainAction, EvidenceAction, Incident, Mode, NameRef, Named, ReleasePolicy,
-    Resource, ResourceKind, get_condition, quarantine_name,
+    Resource, ResourceKind, get_condition,
 };
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Namespace;
@@ -16,7 +16,8 @@ use kube::runtime::reflector::ObjectRef;
 
 use super::blast_radius::Cause;
 use super::selector::{self, Choice, Chosen, Selection};
-use super::{access_key, protection};
+use super::{access_key, limit, protection};
+use crate::clock;
 use crate::controllers::Ctx;
 use crate::stores::Stores;
 
@@ -82,7 +83,7 @@ pub async fn all(ctx: &Ctx, incident: &Incident, chosen: &Chosen) -> Vec<Target>
         targets.extend(gone.flat_map(|s| instances(ctx, incident, s)));
     }
     let mut targets = once(targets);
-    limit(ctx, incident, &mut targets);
+    limit::note(&mut ctx.memory.claimed(), &ctx.stores.quarantines.state(), incident, &mut targets, clock::now());
     targets
 }
 
@@ -306,32 +307,4 @@ fn policy(ctx: &Ctx, incident: &Incident, resource: &Resource, account: &Arc<Aws
         open: false,
         chosen: None,
     })
-}
-
-/// `limits.maxQuarantines`, in the order of the spec; what is held already stays.
-fn limit(ctx: &Ctx, incident: &Incident, targets: &mut [Target]) {
-    let held = ctx.stores.quarantines.state();
-    let uid = incident.uid().unwrap_or_default();
-    let own = held.iter().filter(|q| q.spec.holders.iter().any(|h| h.uid == uid));
-    let own: HashSet<String> = own.map(|q| q.name_any()).collect();
-    let mut taken: HashMap<String, HashSet<String>> = HashMap::new();
-    for quarantine in &held {
-        let account = quarantine.spec.resource.account_ref.name.clone();
-        taken.entry(account).or_default().insert(quarantine.name_any());
-    }
-    for target in targets {
-        let Ok(resolved) = &target.resolved else { continue };
-        let (name, account) = (quarantine_name(&resolved.resource), resolved.account.name_any());
-        let Some(max) = resolved.account.spec.limits.max_quarantines else { continue };
-        let taken = taken.entry(account.clone()).or_default();
-        let others = taken.len() - usize::from(taken.contains(&name));
-        if !own.contains(&name) && others >= usize::try_from(max).unwrap_or_default() {
-            let what = format!(
-                "AwsAccount {account} allows {max} quarantines at once: raise spec.limits.maxQuarantines, or release others"
-            );
-            target.resolved = Err(Refusal::new("LimitReached", what));
-        } else {
-            taken.insert(name);
-        }
-    }
 }
