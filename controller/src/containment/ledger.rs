@@ -1,7 +1,7 @@
 //! The ledger of one pass: what must be stored in the Quarantine before AWS is touched.
 //!
 //! Written only by `replace` with the resourceVersion just read, so that a hold or a deletion that came meanwhile is seen: a
-//! 409 ends the pass, and the next one reads and plans again. Actions that run side by side share writes: those that ask
+//! 409 ends the pass, but for one that only a status brought about, and the next one reads and plans again. Actions that run side by side share writes: those that ask
 //! while one is under way go together in the next.
 
 use std::collections::BTreeMap;
@@ -109,26 +109,40 @@ impl Ledger {
         page.failed.clone().map_or(Ok(()), Err)
     }
 
-    /// Writes a status in the middle of a pass. Not while an interface is open: whoever closes it asks this page.
+    /// Writes a status in the middle of a pass. Not while an interface is open: what closes it must not be written twice. The page is not
+    /// locked meanwhile, since no record waits for a status.
     pub async fn tell(&self, status: impl FnOnce(&Quarantine) -> QuarantineStatus) -> Told {
-        let mut page = self.page.lock().await;
-        if page.failed.is_some() {
-            return Told::Never;
-        }
-        if page.quarantine.spec.conversions.iter().any(|c| c.state == ConversionState::Open) {
-            return Told::Later;
-        }
-        let next = Quarantine { status: Some(status(&page.quarantine)), ..page.quarantine.clone() };
-        if next.status == page.quarantine.status {
+        let known = match self.tellable().await {
+            Ok(known) => known,
+            Err(told) => return told,
+        };
+        let next = Quarantine { status: Some(status(&known)), ..known.clone() };
+        if next.status == known.status {
             return Told::Done;
         }
         let (name, params) = (next.name_any(), PostParams::default());
-        match tokio::time::timeout(BRIEFLY, self.api.replace_status(&name, &params, &next)).await {
+        let sent = tokio::time::timeout(BRIEFLY, self.api.replace_status(&name, &params, &next)).await;
+        let mut page = self.page.lock().await;
+        let recorded = page.quarantine.resource_version() != known.resource_version();
+        match sent {
+            Ok(Ok(_)) if recorded => Told::Done, // the record came after it, and knows it
             Ok(Ok(stored)) => {
                 page.quarantine = stored;
                 Told::Done
             }
+            _ if recorded => Told::Later,
             _ => Told::Never, // the pass tells it when it ends
+        }
+    }
+
+    /// The Quarantine as last stored, where a status may be written now.
+    async fn tellable(&self) -> Result<Quarantine, Told> {
+        let page = self.page.lock().await;
+        let open = || page.quarantine.spec.conversions.iter().any(|c| c.state == ConversionState::Open);
+        match &page.failed {
+            Some(_) => Err(Told::Never),
+            None if open() => Err(Told::Later),
+            None => Ok(page.quarantine.clone()),
         }
     }
 
@@ -143,7 +157,28 @@ impl Ledger {
         matches!(live, Ok(Ok(live)) if asks(&live) == asks(&known))
     }
 
+    /// Writes the changes. Where a status came between, which leaves the spec as it was, once more.
     async fn write(&self, from: &Quarantine, changes: &[Change]) -> Result<Quarantine, LedgerError> {
+        match self.replace(from, changes).await {
+            Err(LedgerError::Changed) => self.replace(&self.with_a_new_status(from).await?, changes).await,
+            written => written,
+        }
+    }
+
+    /// The Quarantine as it is now, where only its status is another.
+    async fn with_a_new_status(&self, from: &Quarantine) -> Result<Quarantine, LedgerError> {
+        let live = tokio::time::timeout(BRIEFLY, self.api.get(&from.name_any())).await;
+        let is = |q: &Quarantine| {
+            let m = &q.metadata;
+            (m.uid.clone(), m.deletion_timestamp.clone(), m.finalizers.clone(), q.spec.clone())
+        };
+        match live {
+            Ok(Ok(live)) if is(&live) == is(from) => Ok(live),
+            _ => Err(LedgerError::Changed),
+        }
+    }
+
+    async fn replace(&self, from: &Quarantine, changes: &[Change]) -> Result<Quarantine, LedgerError> {
         let mut next = from.clone();
         changes.iter().for_each(|c| apply(&mut next.spec, c, clock::now()));
         if next.spec == from.spec {
