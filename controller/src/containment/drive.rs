@@ -358,12 +358,16 @@ impl Report {
         Self { name, verdict, error: None, seen: false, under_way: true, wrote: false, open: false, ledger: None }
     }
 
-    /// What came of an action that was carried out twice in one pass. What the second could not look at stands as the first left it.
+    /// What came of an action that was carried out twice in one pass. What the second could not look at stands as the first left it. What
+    /// it found undone after the first had written, and left in force, may be an answer of before that write: nobody is blamed.
     #[must_use]
     pub fn then(self, second: Self) -> Self {
         let blind = !second.seen && !second.open && second.ledger.is_none();
-        let drift = [self.verdict.drift.clone(), second.verdict.drift.clone()].concat();
-        let (wrote, open) = (self.wrote || second.wrote, self.open || second.open);
+        let late = self.wrote && second.seen && second.verdict.state == ActionState::InForce;
+        let known = &self.verdict.drift;
+        let more: Vec<String> = second.verdict.drift.iter().filter(|d| !late && !known.contains(d)).cloned().collect();
+        let drift = [known.clone(), more].concat();
+        let (wrote, open) = (self.wrote || second.wrote, self.open || (second.open && !late));
         let last = if blind { self } else { second };
         let verdict = Verdict { drift, ..last.verdict };
         Self { verdict, wrote, open, ..last }

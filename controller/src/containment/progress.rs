@@ -81,13 +81,7 @@ impl Progress {
         match (&known.verdict, earlier) {
             (None, Some(earlier)) => earlier.clone(),
             (None, None) => Report::under_way(action, &known.message()),
-            (Some(verdict), _) => {
-                let verdict = verdict.clone();
-                let in_force = verdict.state == ActionState::InForce;
-                let so_far = Verdict { state: ActionState::InProgress, message: known.message(), ..verdict.clone() };
-                let verdict = if in_force { verdict } else { so_far };
-                Report { seen: true, under_way: true, open: !in_force, verdict, ..Report::under_way(action, "") }
-            }
+            (Some(verdict), earlier) => known.so_far(action, verdict.clone(), earlier),
         }
     }
 }
@@ -103,6 +97,18 @@ impl Waiting<'_> {
 }
 
 impl Known {
+    /// What the last look showed. After a write of this pass that may be an answer of before it: whoever changed something is told then
+    /// as far as it was known before.
+    fn so_far(&self, action: &'static str, verdict: Verdict, earlier: Option<&Report>) -> Report {
+        let in_force = verdict.state == ActionState::InForce;
+        let so_far = Verdict { state: ActionState::InProgress, message: self.message(), ..verdict.clone() };
+        let verdict = if in_force { verdict } else { so_far };
+        let report = Report { seen: true, under_way: true, open: !in_force, verdict, ..Report::under_way(action, "") };
+        let Some(earlier) = earlier.filter(|e| e.wrote) else { return report };
+        let verdict = Verdict { drift: earlier.verdict.drift.clone(), ..report.verdict };
+        Report { verdict, wrote: true, open: earlier.open, ..report }
+    }
+
     /// What AWS has not answered for so long.
     fn hung(&self, long: Duration) -> impl Iterator<Item = &str> {
         let late = move |since: &Option<Instant>| since.is_some_and(|since| since.elapsed() >= long);
@@ -166,6 +172,24 @@ mod tests {
         tokio::time::advance(PATIENCE).await;
         call.sent(); // and once more, since AWS did not answer
         assert!(progress.hangs(KEYS, PATIENCE));
+    }
+
+    #[test]
+    fn an_answer_that_may_be_of_before_our_own_write_blames_nobody() {
+        let progress = Progress::default();
+        let detached = |state| Verdict { drift: vec!["detached".into()], ..Verdict::new(state, "") };
+        progress.begin(KEYS);
+        progress.looked(KEYS, &detached(ActionState::InProgress));
+        let earlier = Report { seen: true, under_way: false, ..Report::under_way(KEYS, "") };
+        let wrote = Report { wrote: true, ..earlier.clone() };
+        let told = |earlier: &Report| {
+            let report = progress.report(KEYS, Some(earlier));
+            (report.open, report.verdict.drift.len(), report.verdict.state)
+        };
+        assert_eq!(told(&earlier), (true, 1, ActionState::InProgress));
+        assert_eq!(told(&wrote), (false, 0, ActionState::InProgress), "and it is not called in force");
+        let put_back = Report { open: true, verdict: detached(ActionState::InForce), ..wrote };
+        assert_eq!(told(&put_back), (true, 1, ActionState::InProgress), "once");
     }
 
     #[test]

@@ -111,3 +111,25 @@ fn what_was_found_undone_stays_told_and_a_look_that_failed_changes_nothing() {
     let blind = first.then(Report { under_way: false, ..Report::under_way("denyAll", "") });
     assert_eq!((blind.seen, blind.verdict.state), (true, ActionState::InForce));
 }
+
+#[test]
+fn an_answer_of_before_our_own_write_blames_nobody() {
+    let report = |state, wrote, open| {
+        let verdict = Verdict { drift: vec!["detached".to_owned()], ..Verdict::new(state, "") };
+        Report { seen: true, under_way: false, wrote, open, verdict, ..Report::under_way("denyAll", "") }
+    };
+    let clean = |wrote| {
+        let report = report(ActionState::InForce, wrote, false);
+        Report { verdict: Verdict::new(ActionState::InForce, ""), ..report }
+    };
+    let put_back = report(ActionState::InForce, true, true);
+    for (what, first, second, drift, open) in [
+        ("it was put on a moment ago", clean(true), put_back.clone(), 0, false),
+        ("somebody undid it, and it was put back", put_back.clone(), put_back.clone(), 1, true),
+        ("it was in force, and nothing was written", clean(false), put_back.clone(), 1, true),
+        ("it is not put back: that is no lag", clean(true), report(ActionState::Failed, true, true), 1, true),
+    ] {
+        let both = first.then(second);
+        assert_eq!((both.verdict.drift.len(), both.open, both.wrote), (drift, open, true), "{what}");
+    }
+}
