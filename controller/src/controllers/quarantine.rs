@@ -155,6 +155,7 @@ impl Turn<'_> {
             Err(error) => return Carried::blind(&wanted, &error, quarantine),
         };
         let renamed = whereabouts.renamed(&case).map(str::to_owned);
+        let meanwhile = &meanwhile.knowing(renamed.as_ref(), impostor.as_ref());
         let (name, uid, suspended) = (quarantine.name_any(), self.uid.clone(), quarantine.spec.suspend);
         let beside = beside(&quarantine, || self.ctx.stores.quarantines.state());
         let (ledger, adoption) = (Ledger::new(self.api.clone(), quarantine), Adoption::new(keys.clone()));

@@ -8,6 +8,7 @@ use crate::clock;
 use crate::containment::Report;
 
 /// What such a status rests on.
+#[derive(Clone)]
 pub struct Meanwhile {
     /// The status when the pass began. The last status of a pass rests on it too, so that nothing is counted twice.
     pub before: Option<QuarantineStatus>,
@@ -18,6 +19,12 @@ pub struct Meanwhile {
 }
 
 impl Meanwhile {
+    /// The same, once it is known under which name a user is there, and who else has the old one.
+    pub fn knowing(&self, renamed: Option<&String>, impostor: Option<&String>) -> Self {
+        let seen = Seen { renamed: renamed.cloned(), impostor: impostor.cloned(), ..self.seen.clone() };
+        Self { seen, ..self.clone() }
+    }
+
     /// The status that says how the actions stand, those that are under way too.
     pub fn status(&self, quarantine: &Quarantine, reports: Vec<Report>) -> QuarantineStatus {
         self.status_at(quarantine, &Seen { reports, ..self.seen.clone() }, clock::now())
@@ -91,6 +98,17 @@ mod tests {
         let verdict = Verdict::new(ActionState::InProgress, "no answer");
         let open = says(vec![done("denyAll"), Report { seen: true, open: true, verdict, ..waits }], Some(all));
         assert!(!is_true(&open.conditions, CONTAINED) && open.in_force_since.is_none());
+    }
+
+    #[test]
+    fn in_the_middle_too_nobody_is_contained_by_the_name_of_another() {
+        let user = example::quarantine(example::user(), vec![example::holder("1", "inc-1", vec![example::deny_all()])]);
+        let says =
+            |meanwhile: &Meanwhile| meanwhile.status(&user, vec![done("denyAll"), Report::under_way("tagResource", "")]);
+        let meanwhile = meanwhile(None);
+        assert!(is_true(&says(&meanwhile).conditions, CONTAINED));
+        let other = meanwhile.knowing(Some(&"eve".to_owned()), Some(&"AIDA2".to_owned()));
+        assert!(!is_true(&says(&other).conditions, CONTAINED));
     }
 
     #[test]
