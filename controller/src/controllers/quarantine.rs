@@ -179,7 +179,8 @@ impl Turn<'_> {
         let digest = async || copy_digest(&ledger.latest().await, &session.partition, &keys);
         let mark = mark(&ledger.latest().await, releasing, digest().await.as_ref(), &keys);
         if let (true, true, Some(mark)) = (through, all, mark) {
-            reports.push(Box::pin(mark.run(&pass)).await);
+            let marked = Box::pin(order::mark(&mark, &reports, &pass, meanwhile)).await;
+            reports.extend(marked);
         }
         let copy = CopySeen { digest: digest().await, refused: adoption.refused().map(str::to_owned) };
         Carried { reports, quarantine: ledger.latest().await, copy, adopted: adoption.done().cloned(), renamed, impostor }

@@ -79,20 +79,63 @@ impl Round for Containing<'_> {
     }
 }
 
+/// One action that goes after others, which have ended.
+struct After<'a> {
+    action: &'a Wanted,
+    ended: &'a [Report],
+    /// Those that go after it.
+    later: &'a [&'a Wanted],
+    pass: &'a Pass<'a>,
+    meanwhile: &'a Meanwhile,
+}
+
+impl Round for After<'_> {
+    fn run(&self, _: usize) -> BoxFuture<'_, Report> {
+        self.action.run(self.pass).boxed()
+    }
+
+    fn hangs(&self, _: usize, long: Duration) -> bool {
+        self.pass.progress.hangs(self.action.name(), long)
+    }
+
+    fn looks_again(&self) -> BoxFuture<'_, bool> {
+        async { false }.boxed()
+    }
+
+    fn tell(&self, _: Vec<Option<Report>>, _: BTreeSet<usize>) -> BoxFuture<'_, Told> {
+        let not_yet = [self.action].into_iter().chain(self.later.iter().copied());
+        let not_yet = not_yet.map(|action| self.pass.progress.report(action.name(), None));
+        let reports = self.ended.iter().cloned().chain(not_yet).collect();
+        async move { self.pass.ledger.tell(|quarantine| self.meanwhile.status(quarantine, reports)).await }.boxed()
+    }
+}
+
+/// Carries the mark out, when all others have ended: how they stand is told while AWS keeps it waiting.
+pub async fn mark(mark: &Wanted, ended: &[Report], pass: &Pass<'_>, meanwhile: &Meanwhile) -> Vec<Report> {
+    if pass.releasing {
+        return vec![mark.run(pass).await];
+    }
+    let after = After { action: mark, ended, later: &[], pass, meanwhile };
+    round::side_by_side(&after, 1).await
+}
+
 /// All but what destroys, side by side; then that, one after the other, once what the others change is on record.
 pub async fn contain(wanted: &[Wanted], pass: &Pass<'_>, meanwhile: &Meanwhile) -> Vec<Report> {
     let (later, actions): (Vec<_>, Vec<_>) = wanted.iter().partition(|a| DESTRUCTIVE.contains(&a.name()));
     let containing = Containing { actions, later, pass, meanwhile };
     let mut reports = round::side_by_side(&containing, containing.actions.len()).await;
-    for action in containing.later {
+    for (place, action) in containing.later.iter().enumerate() {
         let quarantine = pass.ledger.latest().await;
         // What it was to wait for is on record, or lost, since it was in force for the first time.
         let again = matches!(report::was(&quarantine, action.name()), Some(ActionState::InForce | ActionState::Contested));
         let report = match unrecorded(&quarantine, &reports).filter(|_| !again) {
-            None => Box::pin(action.run(pass)).await,
-            Some(other) => Report::waits(action.name(), other),
+            None => {
+                let (ended, later) = (&reports[..], &containing.later[place + 1..]);
+                round::side_by_side(&After { action, ended, later, pass, meanwhile }, 1).await
+            }
+            Some(other) => vec![Report::waits(action.name(), other)],
         };
-        reports.push(report);
+        reports.extend(report);
     }
     reports
 }

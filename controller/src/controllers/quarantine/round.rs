@@ -42,7 +42,7 @@ pub async fn side_by_side(round: &impl Round, count: usize) -> Vec<Report> {
                 Some(event) => state.take(event),
                 None => return state.reports.into_iter().flatten().collect(),
             },
-            () = tokio::time::sleep(OFTEN), if !state.first.is_empty() => state.while_it_hangs(),
+            () = tokio::time::sleep(OFTEN), if !state.busy.is_empty() => state.while_it_hangs(),
         }
     }
 }
@@ -123,13 +123,14 @@ impl<'r, R: Round> Side<'r, R> {
 
     fn while_it_hangs(&mut self) {
         let hangs = |long| self.first.iter().any(|place| self.round.hangs(*place, long));
-        let (short, long) = (hangs(SHORT), hangs(PATIENCE));
         let due = LOOKS.iter().filter(|look| self.started.elapsed() >= **look).count();
-        if short && due > self.looks {
+        if hangs(SHORT) && due > self.looks {
             self.looks = due;
             self.events.push(self.round.looks_again().map(Event::Due).boxed());
         }
-        if long && !self.telling && self.news == Some(true) {
+        // those that are only looked at again may hang in turn: the end of the last is told all the same
+        let late = self.first.is_empty() || hangs(PATIENCE);
+        if late && !self.telling && self.news == Some(true) {
             (self.telling, self.news) = (true, Some(false));
             let told = self.round.tell(self.reports.clone(), self.busy.clone());
             self.events.push(told.map(Event::Told).boxed());

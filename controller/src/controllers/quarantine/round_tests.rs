@@ -10,6 +10,8 @@ const HANGS: usize = 1;
 /// Two actions: one ends at once, the other takes its time.
 struct Two {
     takes: Duration,
+    /// How long a further look at the first takes.
+    looks: Duration,
     current: bool,
     answers: Told,
     started: Instant,
@@ -22,7 +24,8 @@ struct Two {
 impl Two {
     fn new(takes: u64, current: bool, answers: Told) -> Self {
         let (runs, told) = (Mutex::default(), Mutex::default());
-        Self { takes: Duration::from_secs(takes), current, answers, started: Instant::now(), runs, told }
+        let (takes, looks) = (Duration::from_secs(takes), Duration::ZERO);
+        Self { takes, looks, current, answers, started: Instant::now(), runs, told }
     }
 
     /// Whole seconds.
@@ -38,6 +41,7 @@ impl Round for Two {
                 tokio::time::sleep(self.takes).await;
             } else {
                 self.runs.lock().unwrap().push(self.started.elapsed());
+                tokio::time::sleep(if self.runs().len() > 1 { self.looks } else { Duration::ZERO }).await;
             }
             let verdict = Verdict::new(ActionState::InForce, "");
             Report { seen: true, under_way: false, verdict, ..Report::under_way("denyAll", "") }
@@ -79,6 +83,17 @@ async fn what_hangs_holds_back_neither_what_is_told_of_the_others_nor_their_look
     assert_eq!((*ended, busy.contains(&HANGS)), (1, true));
     assert!(told.len() <= LOOKS.len(), "only what is new: {told:?}");
     assert_eq!(two.started.elapsed().as_secs(), 15);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_what_hung_is_told_though_a_further_look_at_another_hangs() {
+    let two = Two { looks: Duration::from_secs(20), ..Two::new(8, true, Told::Done) };
+    side_by_side(&two, 2).await;
+    assert_eq!(two.runs(), [0, 1]);
+    let told = two.told.lock().unwrap();
+    let end = told.iter().find(|(_, ended, busy)| *ended == 2 && !busy.contains(&HANGS)).unwrap();
+    assert!((two.takes..two.takes + OFTEN * 2).contains(&end.0), "{told:?}");
+    assert_eq!(two.started.elapsed().as_secs(), 21);
 }
 
 #[tokio::test(start_paused = true)]
