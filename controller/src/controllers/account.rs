@@ -10,6 +10,8 @@ use firebreak_crds::conditions::{READY, RECONCILING, STALLED};
 use firebreak_crds::{
     AwsAccount, AwsAccountStatus, DenyProfile, FINALIZER, IsolationGroup, IsolationGroups, ResidualDeny, is_true,
 };
+use futures::future::join_all;
+use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::Action;
 use kube::{Api, Resource, ResourceExt};
 
@@ -129,21 +131,18 @@ async fn use_it(ctx: &Ctx, account: &AwsAccount, status: &mut AwsAccountStatus) 
     let session = ctx.accounts.session(account).await?;
     status.caller_arn = Some(session.caller_arn.clone());
     status.base_caller_arn.clone_from(&session.base_caller_arn);
-    end_residual_denies(ctx, &session, &mut status.residual_denies).await?;
-    if account.spec.prepare.deny_profile == DenyProfile::Always {
-        prepare_denied(ctx, &session).await?;
+    let AwsAccountStatus { residual_denies, isolation_groups, protected_by_tag, .. } = status;
+    let (denies, profile, groups, tags) = futures::join!(
+        end_residual_denies(ctx, &session, residual_denies),
+        prepare_denied(ctx, account, &session),
+        prepare(ctx, account, &session, isolation_groups),
+        tagged::look(&session, account, protected_by_tag)
+    );
+    if let Err(error) = tags {
+        let what = format!("what carries a protected tag is not all known anew, and what was known before counts: {error}");
+        ctx.events.warning(&events::reference(account), "ProtectedTagsNotRead", what).await;
     }
-    if account.spec.prepare.isolation_groups == IsolationGroups::AllVpcs {
-        status.isolation_groups = prepare(ctx, account, &session).await?;
-    }
-    match tagged::look(&session, account, &status.protected_by_tag).await {
-        Ok(known) => status.protected_by_tag = known,
-        Err(error) => {
-            let what = format!("what carries a protected tag is not known anew, and what was known before counts: {error}");
-            ctx.events.warning(&events::reference(account), "ProtectedTagsNotRead", what).await;
-        }
-    }
-    Ok(())
+    denies.and(profile).and(groups).map_err(Problem::Aws) // none of them holds another back; the first is told
 }
 
 /// Two objects for one account could undo each other: the older wins.
@@ -159,29 +158,65 @@ fn older_twin(ctx: &Ctx, account: &AwsAccount) -> Option<String> {
     live.filter(|a| age(a) < age(account)).min_by_key(|a| age(a)).map(|a| a.name_any())
 }
 
-/// The isolation group of every VPC of every region: made where missing, emptied where it has rules, and read back.
-async fn prepare(ctx: &Ctx, account: &AwsAccount, session: &Session) -> Result<Vec<IsolationGroup>, AwsError> {
-    let mut ready = Vec::new();
-    for region in &account.spec.regions {
-        let vpcs = session.vpcs(region).await?;
-        for _ in 0..STEPS {
-            let groups = session.our_groups(region).await?;
-            let calls: Vec<Call> = vpcs.iter().flat_map(|vpc| prepare_group(&groups, vpc).0).collect();
-            if calls.is_empty() {
-                let ours =
-                    groups.into_iter().filter(|g| g.name == GroupRole::Isolation.group_name() && vpcs.contains(&g.vpc));
-                ready.extend(ours.map(|g| IsolationGroup { region: region.clone(), vpc_id: g.vpc, group_id: g.id }));
-                break;
+/// The isolation group of every VPC of every region: made where missing, emptied where it has rules, and read back. `ready` has those that
+/// are; of a region that cannot be read, those that were.
+async fn prepare(
+    ctx: &Ctx,
+    account: &AwsAccount,
+    session: &Session,
+    ready: &mut Vec<IsolationGroup>,
+) -> Result<(), AwsError> {
+    if account.spec.prepare.isolation_groups != IsolationGroups::AllVpcs {
+        return Ok(());
+    }
+    let regions = &account.spec.regions;
+    let looks = join_all(regions.iter().map(|region| prepare_region(ctx, session, region))).await;
+    let (mut first, before) = (Ok(()), std::mem::take(ready));
+    for (region, look) in regions.iter().zip(looks) {
+        match look {
+            Ok((groups, problem)) => {
+                ready.extend(groups);
+                first = first.and(problem);
             }
-            send(ctx, session, Some(region), calls).await?;
+            Err(error) => {
+                ready.extend(before.iter().filter(|g| g.region == *region).cloned());
+                first = first.and(Err(error));
+            }
         }
     }
     ready.sort_by(|a, b| (&a.region, &a.vpc_id).cmp(&(&b.region, &b.vpc_id)));
-    Ok(ready)
+    first
+}
+
+/// The groups of one region that are ready, and what became of the others: a VPC that takes no group more holds no other back.
+async fn prepare_region(
+    ctx: &Ctx,
+    session: &Session,
+    region: &str,
+) -> Result<(Vec<IsolationGroup>, Result<(), AwsError>), AwsError> {
+    let (mut vpcs, mut first) = (session.vpcs(region).await?, Ok(()));
+    let mut ready = Vec::new();
+    for _ in 0..STEPS {
+        let groups = session.our_groups(region).await?;
+        let calls: Vec<Vec<Call>> = vpcs.iter().map(|vpc| prepare_group(&groups, vpc).0).collect();
+        if calls.iter().all(Vec::is_empty) {
+            let ours = groups.into_iter().filter(|g| g.name == GroupRole::Isolation.group_name() && vpcs.contains(&g.vpc));
+            ready.extend(ours.map(|g| IsolationGroup { region: region.to_owned(), vpc_id: g.vpc, group_id: g.id }));
+            break;
+        }
+        let sent = join_all(calls.into_iter().map(|calls| send(ctx, session, Some(region), calls))).await;
+        let mut fine = sent.iter().map(Result::is_ok);
+        vpcs.retain(|_| fine.next().unwrap_or_default());
+        first = sent.into_iter().fold(first, Result::and);
+    }
+    Ok((ready, first))
 }
 
 /// The profile whose role may do nothing: made where it is missing, mended where somebody changed it, and read back.
-async fn prepare_denied(ctx: &Ctx, session: &Session) -> Result<(), AwsError> {
+async fn prepare_denied(ctx: &Ctx, account: &AwsAccount, session: &Session) -> Result<(), AwsError> {
+    if account.spec.prepare.deny_profile != DenyProfile::Always {
+        return Ok(());
+    }
     for _ in 0..STEPS {
         let (calls, ready) = prepare_profile(&session.deny_profile().await?);
         if ready {
@@ -194,29 +229,37 @@ async fn prepare_denied(ctx: &Ctx, session: &Session) -> Result<(), AwsError> {
 
 async fn send(ctx: &Ctx, session: &Session, region: Option<&str>, calls: Vec<Call>) -> Result<(), AwsError> {
     let sent = calls.iter().map(|call| ctx.actor.act(session, region, call, &Guard::Narrowing, Priority::Sweep));
-    let results: Vec<Result<Outcome, AwsError>> = futures::future::join_all(sent).await;
+    let results: Vec<Result<Outcome, AwsError>> = join_all(sent).await;
     results.into_iter().collect::<Result<Vec<_>, _>>().map(|_| ())
 }
 
-/// Denies whose every session has expired: they give nothing back any more.
+/// Denies whose every session has expired: they give nothing back any more. One that stays holds no other back.
 async fn end_residual_denies(ctx: &Ctx, session: &Session, denies: &mut Vec<ResidualDeny>) -> Result<(), AwsError> {
     let now = clock::now();
-    for deny in denies.clone().into_iter().filter(|d| d.until.0 <= now) {
-        let Some(principal) = Principal::denied(&deny) else { continue };
-        let call = match &principal {
-            Principal::Role(role) if deny.policy_name == SESSION_DENIES => {
-                Call::EditSessionDenies { role: role.clone(), edit: DenyEdit::EndExpired(now) }
-            }
-            _ => Call::DeleteExpiredSessionsDeny { principal, policy: deny.policy_name.clone() },
-        };
-        match ctx.actor.act(session, None, &call, &Guard::Narrowing, Priority::Sweep).await {
-            Ok(_) => {}
-            Err(error) if error.class == Class::NotFound => {}
-            Err(error) => return Err(error),
+    let over: Vec<ResidualDeny> = denies.iter().filter(|d| d.until.0 <= now).cloned().collect();
+    let ended = join_all(over.iter().map(|deny| end_residual_deny(ctx, session, deny, now))).await;
+    let mut first = Ok(());
+    for (deny, ended) in over.iter().zip(ended) {
+        match ended {
+            Ok(()) => denies.retain(|d| d != deny),
+            Err(error) => first = first.and(Err(error)),
         }
-        denies.retain(|d| *d != deny);
     }
-    Ok(())
+    first
+}
+
+async fn end_residual_deny(ctx: &Ctx, session: &Session, deny: &ResidualDeny, now: Timestamp) -> Result<(), AwsError> {
+    let Some(principal) = Principal::denied(deny) else { return Ok(()) };
+    let call = match &principal {
+        Principal::Role(role) if deny.policy_name == SESSION_DENIES => {
+            Call::EditSessionDenies { role: role.clone(), edit: DenyEdit::EndExpired(now) }
+        }
+        _ => Call::DeleteExpiredSessionsDeny { principal, policy: deny.policy_name.clone() },
+    };
+    match ctx.actor.act(session, None, &call, &Guard::Narrowing, Priority::Sweep).await {
+        Err(error) if error.class != Class::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 async fn publish(ctx: &Ctx, before: &AwsAccount, now: &AwsAccount) {

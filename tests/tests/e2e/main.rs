@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod access_keys;
+mod accounts;
 mod addresses;
 mod admission;
 mod adoption;
