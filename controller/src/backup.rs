@@ -1,6 +1,7 @@
 //! `export` and `import`: carries Quarantines and Evidence across a lost or dying set of CRDs. What was there before a
 //! containment is in these objects; without them nobody could give it back.
 
+use std::fmt::{Debug, Display, Formatter};
 use std::io::{Read, Write};
 
 use anyhow::Context;
@@ -10,7 +11,6 @@ use kube::core::object::HasSpec;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::fmt::Debug;
 
 use crate::containment::contained_since;
 
@@ -66,55 +66,158 @@ fn portable<K: Resource>(mut object: K) -> K {
     object
 }
 
+/// What became of one object of the backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Came {
+    /// It was made.
+    Made,
+    /// It was made by an import that was broken off before its record was stored; it is now.
+    Completed,
+    /// It is as the backup has it.
+    There,
+    /// What the backup has of it is not in the cluster.
+    LeftAlone,
+}
+
+impl Display for Came {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Made => "made",
+            Self::Completed => "completed: it was there without its record",
+            Self::There => "there already",
+            Self::LeftAlone => "LEFT ALONE: another one of that name is there",
+        })
+    }
+}
+
 /// Makes what the backup holds and the cluster does not. What is there already is left alone, and told where it differs.
 /// Needs to be run by somebody whom the chart's admission policies let make Quarantines (`admission.restoreGroups`).
 ///
 /// # Errors
-/// When the backup cannot be read, or at the first object that the API server refuses; running it again goes on from there.
-pub async fn import(client: &Client, mut from: impl Read, mut told: impl Write) -> anyhow::Result<()> {
+/// When the backup cannot be read, or at the first object that the API server refuses; running it again goes on from there. At the
+/// end, where anything was left alone.
+pub async fn import(client: &Client, mut from: impl Read, told: impl Write) -> anyhow::Result<()> {
     let mut text = String::new();
     from.read_to_string(&mut text)?;
     let backup: Backup = serde_json::from_str(&text).context("this is no backup of `firebreak-controller export`")?;
-    let (theirs, ours) = (backup.api_version, version());
-    anyhow::ensure!(theirs == ours, "the backup is of {theirs}, this is {ours}");
+    let (theirs, ours) = (&backup.api_version, version());
+    anyhow::ensure!(*theirs == ours, "the backup is of {theirs}, this is {ours}");
+    let mut report = Report { told, left_alone: 0 };
     for mut quarantine in backup.quarantines {
         // What was last seen is seen anew: a status from elsewhere would claim what nobody has looked at here.
         quarantine.status = None;
         quarantine.finalizers_mut().push(FINALIZER.into());
-        let (_, told_of) = make(client, &quarantine).await?;
-        writeln!(told, "Quarantine {}: {told_of}", quarantine.name_any())?;
+        let (_, came) = make(client, &quarantine).await?;
+        report.tell(&quarantine, came)?;
     }
     for evidence in backup.evidence {
-        let (made, told_of) = make(client, &evidence).await?;
-        if let Some(made) = made {
-            keep_status(client, made, &evidence).await?;
+        let (there, came) = make(client, &evidence).await?;
+        let came = if came == Came::There { standing(&there, &evidence) } else { came };
+        if matches!(came, Came::Made | Came::Completed) {
+            keep_status(client, there, &evidence).await?;
         }
-        writeln!(told, "Evidence {}: {told_of}", evidence.name_any())?;
+        report.tell(&evidence, came)?;
     }
-    Ok(())
+    report.end()
 }
 
-/// The object as it was made, None where one of that name was there; and what to tell.
-async fn make<K>(client: &Client, object: &K) -> anyhow::Result<(Option<K>, &'static str)>
+/// What is told of an import.
+struct Report<W> {
+    told: W,
+    left_alone: usize,
+}
+
+impl<W: Write> Report<W> {
+    fn tell<K: Resource<DynamicType = ()>>(&mut self, object: &K, came: Came) -> anyhow::Result<()> {
+        self.left_alone += usize::from(came == Came::LeftAlone);
+        writeln!(self.told, "{} {}: {came}", K::kind(&()), object.name_any())?;
+        Ok(())
+    }
+
+    fn end(self) -> anyhow::Result<()> {
+        let n = self.left_alone;
+        anyhow::ensure!(
+            n == 0,
+            "{n} of the backup's objects were LEFT ALONE: what the backup has of them is not in this cluster"
+        );
+        Ok(())
+    }
+}
+
+/// The object as it was made, or as it is there.
+async fn make<K>(client: &Client, object: &K) -> anyhow::Result<(K, Came)>
 where
     K: Resource<DynamicType = ()> + HasSpec + Clone + DeserializeOwned + Serialize + Debug,
     K::Spec: PartialEq,
 {
     let (api, name) = (Api::<K>::all(client.clone()), object.name_any());
     match api.create(&PostParams::default(), object).await {
-        Ok(made) => Ok((Some(made), "made")),
+        Ok(made) => Ok((made, Came::Made)),
         Err(kube::Error::Api(status)) if status.code == 409 => {
-            let same = api.get(&name).await?.spec() == object.spec();
-            Ok((None, if same { "there already" } else { "LEFT ALONE: another one of that name is there" }))
+            let there = api.get(&name).await.with_context(|| format!("read {} {name}", K::kind(&())))?;
+            let same = there.spec() == object.spec();
+            Ok((there, if same { Came::There } else { Came::LeftAlone }))
         }
         Err(error) => Err(error).with_context(|| format!("make {} {name}", K::kind(&()))),
     }
 }
 
+/// How evidence of the same spec stands: one that never asked for anything has not got its record yet, and one that does not know of
+/// the backup's snapshots has taken others.
+fn standing(there: &Evidence, evidence: &Evidence) -> Came {
+    let (has, had) = (there.status.clone().unwrap_or_default(), evidence.status.clone().unwrap_or_default());
+    let known = |id: &str| has.volumes.iter().any(|v| v.snapshot_id == id);
+    if has.request.is_none() && had.request.is_some() {
+        Came::Completed
+    } else if had.volumes.iter().all(|v| known(&v.snapshot_id)) {
+        Came::There
+    } else {
+        Came::LeftAlone
+    }
+}
+
 /// Evidence is what its status says: where the snapshots are, and who did what. Without it they would be taken again.
-async fn keep_status(client: &Client, made: Evidence, evidence: &Evidence) -> anyhow::Result<()> {
+async fn keep_status(client: &Client, there: Evidence, evidence: &Evidence) -> anyhow::Result<()> {
     let (api, name) = (Api::<Evidence>::all(client.clone()), evidence.name_any());
-    let next = Evidence { status: evidence.status.clone(), ..made };
+    let next = Evidence { status: evidence.status.clone(), ..there };
     api.replace_status(&name, &PostParams::default(), &next).await.with_context(|| format!("status of Evidence {name}"))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use firebreak_crds::{EvidenceSpec, IncidentRef};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::containment::example;
+
+    fn evidence(status: Value) -> Evidence {
+        let incident_ref = IncidentRef { uid: "1".into(), namespace: "security".into(), name: "inc".into() };
+        let collect = serde_json::from_value(json!({ "ebsSnapshots": {} })).unwrap();
+        let mut evidence = Evidence::new("e", EvidenceSpec { incident_ref, resource: example::instance(), collect });
+        evidence.status = serde_json::from_value(status).unwrap();
+        evidence
+    }
+
+    fn taken(ids: &[&str]) -> Value {
+        let volumes: Vec<Value> =
+            ids.iter().map(|id| json!({ "volumeId": "vol-1", "snapshotId": id, "state": "completed" })).collect();
+        json!({ "request": { "at": "2026-03-01T12:00:00Z", "outcome": "Accepted" }, "volumes": volumes })
+    }
+
+    #[test]
+    fn evidence_that_has_not_got_its_record_gets_it_and_one_that_took_others_is_left_alone() {
+        for (there, backup, came) in [
+            (Value::Null, taken(&["snap-1"]), Came::Completed),
+            (json!({ "conditions": [] }), taken(&["snap-1"]), Came::Completed),
+            (Value::Null, Value::Null, Came::There),
+            (taken(&["snap-1"]), taken(&["snap-1"]), Came::There),
+            (taken(&["snap-1"]), Value::Null, Came::There),
+            (taken(&[]), taken(&["snap-1"]), Came::LeftAlone),
+            (taken(&["snap-2"]), taken(&["snap-1"]), Came::LeftAlone),
+        ] {
+            assert_eq!(standing(&evidence(there.clone()), &evidence(backup.clone())), came, "{there} {backup}");
+        }
+    }
 }

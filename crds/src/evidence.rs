@@ -93,6 +93,10 @@ pub struct Request {
     #[serde(default)]
     #[schemars(length(max = 2048))]
     pub message: String,
+    /// The description by which its snapshots are found. It carries the uid of the object that asked: after an import another one's.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 256))]
+    pub description: String,
 }
 
 /// What became of a request.

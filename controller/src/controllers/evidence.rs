@@ -124,7 +124,8 @@ impl Turn<'_> {
     /// The intent is stored before the request goes out.
     async fn send(&self, mut evidence: Evidence, session: &Session) -> Result<(Evidence, Result<(), AwsError>), Error> {
         let at = clock::time(clock::now());
-        let intent = Request { at, outcome: RequestOutcome::Unknown, message: String::new() };
+        let description = ebs_snapshots::new_description(&evidence);
+        let intent = Request { at, outcome: RequestOutcome::Unknown, message: String::new(), description };
         evidence.status.get_or_insert_default().request = Some(intent);
         decide(&mut evidence, Standing::Asked, clock::now());
         let mut evidence = write_status(self.api, &evidence).await?;

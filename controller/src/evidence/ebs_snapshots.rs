@@ -52,10 +52,17 @@ pub fn is_lost(request: &Request, now: Timestamp) -> bool {
 /// How every description of a snapshot begins that is evidence.
 pub const DESCRIPTION: &str = "firebreak evidence ";
 
-/// The description by which the snapshots are found again: unlike tags, it can be set only when they are made.
+/// The description of snapshots that are asked for now: unlike tags, it can be set only when they are made.
+#[must_use]
+pub fn new_description(evidence: &Evidence) -> String {
+    format!("{DESCRIPTION}{}", evidence.uid().unwrap_or_default())
+}
+
+/// The description by which the snapshots are found again: that of the request on record, which may be of another cluster.
 #[must_use]
 pub fn description(evidence: &Evidence) -> String {
-    format!("{DESCRIPTION}{}", evidence.uid().unwrap_or_default())
+    let asked = evidence.status.as_ref().and_then(|s| s.request.as_ref()).map(|r| r.description.clone());
+    asked.filter(|d| !d.is_empty()).unwrap_or_else(|| new_description(evidence))
 }
 
 /// The request.

@@ -16,7 +16,7 @@ fn evidence() -> Evidence {
 }
 
 fn asked(outcome: RequestOutcome) -> Request {
-    Request { at: clock::time(now()), outcome, message: String::new() }
+    Request { at: clock::time(now()), outcome, message: String::new(), description: String::new() }
 }
 
 fn seen(state: &str) -> Snapshot {
@@ -42,6 +42,16 @@ fn a_request_of_unknown_outcome_is_repeated_after_a_minute() {
         assert_eq!(is_lost(&request, now() + Duration::from_secs(seconds)), lost, "{seconds} s");
     }
     assert!(!is_lost(&request, now() - Duration::from_hours(1)), "a clock that goes back repeats nothing");
+}
+
+#[test]
+fn they_are_found_by_what_was_asked_though_another_object_has_taken_the_record_over() {
+    let mut evidence = evidence();
+    assert_eq!(description(&evidence), "firebreak evidence e-1");
+    let asked = Request { description: "firebreak evidence e-0".into(), ..asked(RequestOutcome::Unknown) };
+    evidence.status.get_or_insert_default().request = Some(asked);
+    assert_eq!(description(&evidence), "firebreak evidence e-0");
+    assert_eq!(new_description(&evidence), "firebreak evidence e-1", "what is asked for anew is of this object");
 }
 
 #[test]

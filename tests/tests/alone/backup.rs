@@ -1,7 +1,7 @@
 //! The record of what was there survives the loss of the objects that it is in.
 
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 
 use anyhow::ensure;
 use firebreak_crds::{Evidence, Quarantine};
@@ -11,7 +11,7 @@ use firebreak_tests::scene::{self, ROLE, USER};
 use firebreak_tests::sight;
 use firebreak_tests::world::{NAMESPACE, SOON, World, mac_keys, standard_policy};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -25,6 +25,12 @@ use crate::cascade::contained_by;
 
 /// Runs one command of the controller's binary as a cluster admin; gives what it prints.
 async fn command(plane: &Plane, arguments: &[&str], input: &str) -> String {
+    let output = run(plane, arguments, input).await;
+    assert!(output.status.success(), "{arguments:?}: {}", output.status);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+async fn run(plane: &Plane, arguments: &[&str], input: &str) -> Output {
     let mut child = Command::new(CONTROLLER)
         .args(arguments)
         .env("KUBECONFIG", plane.kubeconfig())
@@ -34,9 +40,7 @@ async fn command(plane: &Plane, arguments: &[&str], input: &str) -> String {
         .spawn()
         .unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).await.unwrap();
-    let output = child.wait_with_output().await.unwrap();
-    assert!(output.status.success(), "{arguments:?}: {}", output.status);
-    String::from_utf8(output.stdout).unwrap()
+    child.wait_with_output().await.unwrap()
 }
 
 /// Lost, as with a cluster: nobody is asked.
@@ -83,6 +87,32 @@ fn an_hour_older(backup: &str) -> String {
     backup.to_string()
 }
 
+/// As an import leaves the evidence that is broken off before it has stored the record.
+async fn without_record(world: &World<'_>) {
+    let [mut evidence] = world.evidence().await.try_into().unwrap();
+    evidence.status = None;
+    let api = Api::<Evidence>::all(world.kube.clone());
+    api.replace_status(&evidence.name_any(), &PostParams::default(), &evidence).await.unwrap();
+}
+
+/// The backup, made when AWS had not answered yet whether it takes the snapshots.
+fn unanswered(backup: &str) -> String {
+    let mut backup: Value = serde_json::from_str(backup).unwrap();
+    for evidence in backup["evidence"].as_array_mut().unwrap() {
+        let mut request = evidence["status"]["request"].take();
+        request["outcome"] = json!("Unknown");
+        evidence["status"] = json!({ "request": request });
+    }
+    backup.to_string()
+}
+
+/// The backup, with another record.
+fn another(backup: &str) -> String {
+    let mut backup: Value = serde_json::from_str(backup).unwrap();
+    backup["quarantines"][0]["spec"]["suspend"] = json!(true);
+    backup.to_string()
+}
+
 /// While nobody looks, one of the user's keys gives way to a new one. The new one's id.
 async fn another_key(world: &World<'_>) -> String {
     let (iam, old) = (&world.aws.iam, &world.scene.access_keys[1]);
@@ -120,6 +150,12 @@ async fn what_was_exported_and_lost_is_imported_and_given_back() {
     assert_eq!(told.lines().filter(|line| line.ends_with(": made")).count(), 3, "{told}");
     let again = command(&plane, &["import"], &backup).await;
     assert_eq!(again.lines().filter(|line| line.ends_with("there already")).count(), 3, "{again}");
+    let other = run(&plane, &["import"], &another(&backup)).await;
+    let told = String::from_utf8_lossy(&other.stdout);
+    assert!(!other.status.success() && told.contains("LEFT ALONE") && told.contains("\nEvidence "), "to its end: {told}");
+    without_record(&world).await;
+    let told = command(&plane, &["import"], &unanswered(&backup)).await;
+    assert!(told.contains(": completed"), "{told}");
 
     controller.start().unwrap();
     world.until("inc", "Contained", "True").await;

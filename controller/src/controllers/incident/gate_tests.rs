@@ -114,6 +114,7 @@ fn evidence_of_an_earlier_containment_lets_nothing_be_destroyed() {
         at: crate::clock::time(at(second)),
         outcome: firebreak_crds::RequestOutcome::Accepted,
         message: String::new(),
+        description: String::new(),
     };
     for (taken, began, goes) in [
         (1000, Some(1000), true),
