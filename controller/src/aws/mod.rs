@@ -7,6 +7,7 @@ mod call;
 mod error;
 mod instance_role;
 mod kept;
+mod login;
 mod model;
 mod own_instance;
 mod permissions;

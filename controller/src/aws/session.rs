@@ -12,10 +12,10 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use firebreak_crds::AwsAccount;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use tokio::sync::OnceCell;
 
 use super::aws_clock::{AwsClock, Hears};
 use super::error::{AwsError, Class};
+use super::login::Login;
 use super::protected::{Protected, own};
 use super::rate::RateLimiter;
 use super::read::{ProfileReader, RegionReader};
@@ -28,7 +28,7 @@ pub struct Accounts {
     sessions: Mutex<HashMap<String, Slot>>,
 }
 
-type Slot = (i64, Arc<OnceCell<Arc<Session>>>);
+type Slot = (i64, Arc<Login<Arc<Session>>>);
 
 /// Verified access to one account.
 pub struct Session {
@@ -89,11 +89,10 @@ impl Accounts {
     /// # Errors
     /// When the role cannot be assumed, AWS does not answer, or the account is another than the spec says.
     pub async fn session(&self, account: &AwsAccount) -> Result<Arc<Session>, AwsError> {
-        let slot = self.slot(account);
-        slot.get_or_try_init(|| Box::pin(self.connect(account))).await.cloned()
+        self.slot(account).get(|| Box::pin(self.connect(account))).await
     }
 
-    fn slot(&self, account: &AwsAccount) -> Arc<OnceCell<Arc<Session>>> {
+    fn slot(&self, account: &AwsAccount) -> Arc<Login<Arc<Session>>> {
         let generation = account.metadata.generation.unwrap_or_default();
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = sessions.entry(account.uid().unwrap_or_default()).or_insert_with(|| (generation, Arc::default()));

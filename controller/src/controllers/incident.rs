@@ -21,9 +21,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use firebreak_crds::{FINALIZER, Incident, IncidentStatus, Mode, Quarantine, Resource, SelectorStatus, quarantine_name};
-use futures::{FutureExt, StreamExt, stream};
+use futures::FutureExt;
+use futures::future::join_all;
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
+use tokio::sync::Semaphore;
 
 use self::resolve::{Refusal, Resolved, Target};
 use self::selector::Chosen;
@@ -154,18 +156,17 @@ async fn let_go(ctx: &Ctx, incident: &Incident, notes: &mut Notes) -> Result<(),
     Ok(())
 }
 
-/// The holds side by side, and the evidence at the same moment; none waits for another.
+/// The holds side by side, and the evidence at the same moment; none waits for another: there is a limit for writes to the API server
+/// only, and not for who waits for AWS.
 async fn hold(ctx: &Ctx, incident: &Incident, targets: &[Target], notes: &mut Notes) {
     let resolved: Vec<&Resolved> = targets.iter().filter_map(|t| t.resolved.as_ref().ok()).collect();
     let (resolved, refused) =
         limit::claim(&mut ctx.memory.claimed(), &ctx.stores.quarantines.state(), incident, resolved, clock::now());
     notes.per_target.extend(refused);
-    let holds: Vec<_> = resolved.iter().map(|r| holds::hold(ctx, incident, r).boxed()).collect();
-    let pieces: Vec<_> = resolved.iter().map(|r| evidence::request(ctx, incident, r).boxed()).collect();
-    let (held, asked): (Vec<_>, Vec<_>) = futures::join!(
-        stream::iter(holds).buffered(holds::SIDE_BY_SIDE).collect(),
-        stream::iter(pieces).buffered(holds::SIDE_BY_SIDE).collect()
-    );
+    let places = (Semaphore::new(holds::SIDE_BY_SIDE), Semaphore::new(holds::SIDE_BY_SIDE));
+    let holds = join_all(resolved.iter().map(|r| holds::hold(ctx, incident, r, &places.0).boxed()));
+    let pieces = join_all(resolved.iter().map(|r| evidence::request(ctx, incident, r, &places.1).boxed()));
+    let (held, asked) = futures::join!(holds, pieces);
     for (target, result) in resolved.iter().zip(held) {
         let name = quarantine_name(&target.resource);
         match result {

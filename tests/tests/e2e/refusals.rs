@@ -4,6 +4,7 @@ use anyhow::ensure;
 use firebreak_crds::{TargetStatus, get_condition};
 use firebreak_tests::emulator::REGION;
 use firebreak_tests::eventually::eventually;
+use firebreak_tests::proxy::Proxy;
 use firebreak_tests::world::{SOON, World, standard_policy};
 use firebreak_tests::{shared, sight};
 use futures::future::join_all;
@@ -82,6 +83,20 @@ async fn an_account_that_does_not_answer() {
     says(&target, &["no answer", "check the network", "spec.endpointUrl"]);
     let (reason, message) = account_says(&world, &far, "Ready").await;
     assert!(reason == "AwsUnreachable" && message.contains("spec.endpointUrl"), "{reason}: {message}");
+}
+
+#[tokio::test]
+async fn an_account_that_never_answers_holds_no_other_account_back_however_many_targets_it_has() {
+    let (world, _guard) = world().await;
+    let silent = Proxy::start(&shared::emulator().await.url()).unwrap();
+    silent.hang("*");
+    let far = further_account(&world, json!({ "endpointUrl": silent.url() })).await;
+    let user = |n: i32| json!({ "iamUser": { "accountRef": { "name": far }, "userName": format!("user-{n}") } });
+    let targets: Vec<Value> = (0..60).map(user).chain([world.user_target()]).collect();
+    world.declare("inc", "Contain", json!({ "targets": targets })).await;
+    world.until_aws("the user of the other account is cut off", async || sight::cut_off(&world.aws).await).await;
+    world.until_target("inc", 59, |t| t.reason == "AccountNotReached").await;
+    world.until_target("inc", 60, |t| t.contained == "True").await;
 }
 
 /// Another account, as `spec` changes it.

@@ -4,6 +4,7 @@ use firebreak_crds::conditions::READY;
 use firebreak_crds::{Evidence, EvidenceAction, EvidenceSpec, Incident, IncidentRef, evidence_name, get_condition};
 use kube::api::PostParams;
 use kube::{Api, ResourceExt};
+use tokio::sync::Semaphore;
 
 use super::resolve::Resolved;
 use crate::controllers::{Ctx, Error, kube};
@@ -21,11 +22,11 @@ pub fn standing(name: &str, evidence: Option<&Evidence>) -> String {
     format!("{name}: {}", ready.map_or("not started", |c| &c.message))
 }
 
-/// Makes what is not there. The name carries the Incident's uid, so nothing is taken twice.
+/// Makes what is not there. The name carries the Incident's uid, so nothing is taken twice. `places` are for those who write.
 ///
 /// # Errors
 /// When the API server must be asked again.
-pub async fn request(ctx: &Ctx, incident: &Incident, target: &Resolved) -> Result<(), Error> {
+pub async fn request(ctx: &Ctx, incident: &Incident, target: &Resolved, places: &Semaphore) -> Result<(), Error> {
     let api = Api::<Evidence>::all(ctx.client.clone());
     for (name, collect) in wanted(incident, target) {
         if Stores::named(&ctx.stores.evidence, &name).is_some() {
@@ -36,6 +37,7 @@ pub async fn request(ctx: &Ctx, incident: &Incident, target: &Resolved) -> Resul
             namespace: incident.namespace().unwrap_or_default(),
             name: incident.name_any(),
         };
+        let _place = places.acquire().await;
         let spec = EvidenceSpec { incident_ref, resource: target.resource.clone(), collect: collect.clone() };
         match kube("ask for evidence", api.create(&PostParams::default(), &Evidence::new(&name, spec))).await {
             Ok(_) | Err(Error::Changed(_)) => {} // 409: it is there already

@@ -7,6 +7,7 @@ use firebreak_crds::{
 use futures::{FutureExt, StreamExt, stream};
 use kube::api::{ListParams, PostParams};
 use kube::{Api, ResourceExt};
+use tokio::sync::Semaphore;
 
 use super::protection;
 use super::resolve::{Refusal, Resolved};
@@ -28,11 +29,11 @@ pub enum End {
     Retain,
 }
 
-/// Holds the resource for this Incident. Some: it is held, or not, otherwise than the policy now says.
+/// Holds the resource for this Incident. Some: it is held, or not, otherwise than the policy now says. `places` are for those who write.
 ///
 /// # Errors
 /// When the API server must be asked again.
-pub async fn hold(ctx: &Ctx, incident: &Incident, target: &Resolved) -> Result<Option<Refusal>, Error> {
+pub async fn hold(ctx: &Ctx, incident: &Incident, target: &Resolved, places: &Semaphore) -> Result<Option<Refusal>, Error> {
     let api = Api::<Quarantine>::all(ctx.client.clone());
     let name = quarantine_name(&target.resource);
     if target.actions.is_empty() {
@@ -45,6 +46,7 @@ pub async fn hold(ctx: &Ctx, incident: &Incident, target: &Resolved) -> Result<O
     {
         return Ok(Some(refusal));
     }
+    let _place = places.acquire().await;
     let Some(found) = found else { return create(&api, incident, target, &name).await };
     if let Some(refusal) = mismatch(&found.spec.resource, &target.resource, &name) {
         return Ok(Some(refusal));
