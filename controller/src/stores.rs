@@ -10,7 +10,6 @@ use firebreak_crds::{
 };
 use futures::{Stream, StreamExt, stream};
 use k8s_openapi::api::core::v1::Namespace;
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, Lookup, ObjectRef, Store};
@@ -21,7 +20,7 @@ use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use tracing::warn;
 
-use crate::controllers::find;
+use crate::controllers::crd_is_gone;
 
 /// The stores of all kinds.
 #[derive(Clone)]
@@ -133,9 +132,7 @@ where
     }
 }
 
-/// Whether a live read says that the kind's CRD is not there: then there is none of the kind, and nobody waits for its list.
+/// Whether the kind's CRD is not there: then there is none of the kind, and nobody waits for its list.
 async fn is_gone<K: Resource<DynamicType = ()>>(client: &Client) -> bool {
-    let name = format!("{}.{}", K::plural(&()), K::group(&()));
-    let crds = Api::<CustomResourceDefinition>::all(client.clone());
-    !K::group(&()).is_empty() && matches!(find("read a CustomResourceDefinition", crds.get(&name)).await, Ok(None))
+    !K::group(&()).is_empty() && matches!(crd_is_gone::<K>(client).await, Ok(true))
 }

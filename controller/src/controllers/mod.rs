@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use firebreak_crds::{ABANDON, FINALIZER, HolderState, Quarantine, RECONCILE_REQUESTED};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::PostParams;
+use kube::api::{ListParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -121,6 +121,32 @@ pub async fn find<T>(doing: &str, call: impl Future<Output = kube::Result<T>>) -
         Err(error) if error.is_gone() => Ok(None),
         answer => answer.map(Some),
     }
+}
+
+/// All objects of a kind, by a live list. Of a kind whose CRD is gone there are none, which is an answer, too.
+///
+/// # Errors
+/// As `kube`.
+pub async fn list<K>(client: &Client) -> Result<Vec<K>, Error>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let all = Api::<K>::all(client.clone());
+    match kube(&format!("list {}", K::plural(&())), all.list(&ListParams::default())).await {
+        Ok(live) => Ok(live.items),
+        Err(error) if error.is_gone() && crd_is_gone::<K>(client).await? => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a live read says that the kind's CRD is not there.
+///
+/// # Errors
+/// As `kube`.
+pub async fn crd_is_gone<K: Resource<DynamicType = ()>>(client: &Client) -> Result<bool, Error> {
+    let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let name = format!("{}.{}", K::plural(&()), K::group(&()));
+    Ok(find("read a CustomResourceDefinition", crds.get(&name)).await?.is_none())
 }
 
 /// Whether nobody holds it any more: no holder is left, or a person deleted it and none is `Holding`.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use firebreak_crds::{ABANDON, FINALIZER, HolderState, Incident, Quarantine, get_condition};
+use firebreak_crds::{ABANDON, AwsAccount, FINALIZER, HolderState, Incident, Quarantine, get_condition};
 use firebreak_tests::controller_process::ControllerProcess;
 use firebreak_tests::eventually::{eventually, gone};
 use firebreak_tests::judge::Judge;
@@ -136,6 +136,32 @@ async fn when_the_crds_are_deleted_everything_stays_contained_and_repair_goes_on
     sight::cut_off(&world.aws).await.unwrap();
     assert_eq!(world.proxy.changing().len(), changes, "AWS was touched");
     assert_eq!(judge.assert_no_call_was_wrong(), 0, "nothing was opened");
+}
+
+/// An AwsAccount and an Incident that was released keep their finalizers: they must not wait for lists that nobody can give.
+#[tokio::test]
+async fn where_nothing_is_contained_all_crds_go_with_what_they_hold_in_whatever_order() {
+    let Apart { plane, controller: _controller, place: _place } = apart(ControllerManager::Absent, "1s").await;
+    let world = World::new(&plane).await;
+    world.declare("inc", "Contain", json!({ "targets": [world.instance_target(0)] })).await;
+    world.until("inc", "Contained", "True").await;
+    world.change("inc", json!({ "mode": "Release" })).await;
+    world.until("inc", "Released", "True").await;
+    let account = Api::<AwsAccount>::all(world.kube.clone()).get(&world.account_name()).await.unwrap();
+    let incident = world.incidents().get("inc").await.unwrap();
+    assert_eq!((account.finalizers(), incident.finalizers()), (&[FINALIZER.to_owned()][..], &[FINALIZER.to_owned()][..]));
+    let names: Vec<_> = firebreak_crds::crds().iter().map(ResourceExt::name_any).collect();
+    let (first, last): (Vec<_>, Vec<_>) =
+        names.iter().partition(|n| n.starts_with("quarantines.") || n.starts_with("evidence."));
+    let crds = Api::<CustomResourceDefinition>::all(world.kube.clone());
+    for names in [first, last] {
+        for name in &names {
+            crds.delete(name, &DeleteParams::default()).await.unwrap();
+        }
+        for name in &names {
+            gone(&crds, name, SOON).await;
+        }
+    }
 }
 
 async fn abandon(world: &World<'_>, name: &str, uid: &str) {

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use firebreak_crds::conditions::{READY, RECONCILING};
 use firebreak_crds::{ABANDON, AwsAccount, Evidence, Quarantine};
-use kube::api::ListParams;
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 
@@ -12,12 +11,12 @@ use super::end_residual_denies;
 use crate::clock;
 use crate::conditions::Conditions;
 use crate::controllers::evidence::is_complete;
-use crate::controllers::{Ctx, Error, is_abandoned, kube, set_finalizer, write_status};
+use crate::controllers::{Ctx, Error, is_abandoned, list, set_finalizer, write_status};
 
 /// It stays while something needs it, and says what; residual denies are ended in their time meanwhile.
 pub async fn delete(ctx: &Ctx, api: &Api<AwsAccount>, account: &AwsAccount) -> Result<Action, Error> {
-    let needs = needs(ctx, account).await?;
-    if needs.is_empty() || is_abandoned(account) {
+    let needs = if is_abandoned(account) { Vec::new() } else { needs(ctx, account).await? };
+    if needs.is_empty() {
         set_finalizer(api, account, false).await?;
         ctx.memory.forget(&account.uid().unwrap_or_default());
         return Ok(Action::await_change());
@@ -42,13 +41,11 @@ pub async fn delete(ctx: &Ctx, api: &Api<AwsAccount>, account: &AwsAccount) -> R
 /// What needs the account, by live reads: Quarantines, evidence that is not complete, and denies that have not expired.
 async fn needs(ctx: &Ctx, account: &AwsAccount) -> Result<Vec<String>, Error> {
     let name = account.name_any();
-    let quarantines = Api::<Quarantine>::all(ctx.client.clone());
-    let live = kube("list Quarantines", quarantines.list(&ListParams::default())).await?;
-    let held = live.items.iter().filter(|q| q.spec.resource.account_ref.name == name);
+    let live = list::<Quarantine>(&ctx.client).await?;
+    let held = live.iter().filter(|q| q.spec.resource.account_ref.name == name);
     let mut needs: Vec<String> = held.map(|q| format!("Quarantine {}", q.name_any())).collect();
-    let evidence = Api::<Evidence>::all(ctx.client.clone());
-    let live = kube("list Evidence", evidence.list(&ListParams::default())).await?;
-    let open = live.items.iter().filter(|e| e.spec.resource.account_ref.name == name && !is_complete(e));
+    let live = list::<Evidence>(&ctx.client).await?;
+    let open = live.iter().filter(|e| e.spec.resource.account_ref.name == name && !is_complete(e));
     needs.extend(open.map(|e| format!("Evidence {}, which is not complete", e.name_any())));
     let denies = account.status.iter().flat_map(|s| &s.residual_denies);
     if let Some(last) = denies.clone().map(|d| d.until.0).max() {

@@ -5,14 +5,14 @@ use firebreak_crds::{
     ContainAction, FINALIZER, Holder, HolderState, Incident, Mode, Quarantine, QuarantineSpec, Resource, quarantine_name,
 };
 use futures::{FutureExt, StreamExt, stream};
-use kube::api::{ListParams, PostParams};
+use kube::api::PostParams;
 use kube::{Api, ResourceExt};
 use tokio::sync::Semaphore;
 
 use super::protection;
 use super::resolve::{Refusal, Resolved};
 use crate::containment::{DESTRUCTIVE, grow, merge_release, name_of};
-use crate::controllers::{Ctx, Error, kube};
+use crate::controllers::{Ctx, Error, kube, list};
 use crate::stores::Stores;
 
 /// What `spec.holders` has room for.
@@ -167,8 +167,8 @@ pub async fn let_go_everywhere(ctx: &Ctx, incident: &Incident, end: End) -> Resu
     let mine = |h: &Holder| is_mine(incident, h);
     let mut any = false;
     loop {
-        let live = kube("list Quarantines", api.list(&ListParams::default())).await?;
-        let holding: Vec<Quarantine> = live.items.into_iter().filter(|q| ends(q, mine, end)).collect();
+        let live = list::<Quarantine>(&ctx.client).await?;
+        let holding: Vec<Quarantine> = live.into_iter().filter(|q| ends(q, mine, end)).collect();
         if holding.is_empty() {
             return Ok(any);
         }
