@@ -13,5 +13,6 @@ mod lease;
 mod many;
 mod picture;
 mod quiet;
+mod rolled_back;
 mod scenario;
 mod victim;
