@@ -1,6 +1,6 @@
 //! Who matches a selector, asked of AWS.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use futures::future::join_all;
 use kube::ResourceExt;
 
 use super::{Chosen, Seen, Selection, Standing};
-use crate::aws::AwsError;
+use crate::aws::{AwsError, Instance};
 use crate::clock;
 use crate::controllers::Ctx;
 use crate::controllers::incident::resolve::{self, Refusal};
@@ -17,7 +17,9 @@ use crate::memory::next_sweep;
 
 /// After so many sweeps without an answer nobody knows whether something new matches.
 const PATIENCE: u32 = 3;
-/// The reason then.
+/// An instance that AWS shows at neither of two looks so far apart is gone: after its end AWS shows it for about an hour.
+const AGREE: Duration = Duration::from_secs(2);
+/// The reason of a selector of which that is not known.
 pub const NOT_OBSERVED: &str = "NotObserved";
 
 /// When AWS was asked, and is asked next: by Incident and selector. Lost with the process, which then asks at once.
@@ -29,7 +31,11 @@ struct Look {
     due: Instant,
     answered: Instant,
     problem: Option<Refusal>,
+    missing: Missing,
 }
+
+/// What awaits approval and is not shown by AWS, since when.
+type Missing = BTreeMap<String, Instant>;
 
 impl Looks {
     fn all(&self) -> MutexGuard<'_, HashMap<(String, String), Look>> {
@@ -38,7 +44,7 @@ impl Looks {
 
     fn of(&self, uid: &str, key: &str) -> Look {
         let now = Instant::now();
-        let new = Look { due: now, answered: now, problem: None };
+        let new = Look { due: now, answered: now, problem: None, missing: Missing::new() };
         self.all().entry((uid.to_owned(), key.to_owned())).or_insert(new).clone()
     }
 
@@ -79,17 +85,17 @@ async fn answer(ctx: &Ctx, incident: &Incident, uid: &str, selection: &Selection
         return before.problem.filter(|_| !settled || is_long_ago(ctx, before.answered)).map(Err);
     }
     let now = Instant::now();
-    match ask(ctx, incident, selector, selection).await {
-        Ok(seen) => {
+    match ask(ctx, incident, selector, (selection, &before.missing)).await {
+        Ok((seen, missing)) => {
             // one that is not settled is settled by this, once it is written: if not, it is asked again at once
             let wait = if settled { next_sweep(ctx.drift_interval, clock::now()) } else { Duration::ZERO };
-            ctx.looks.set(uid, key, Look { due: now + wait, answered: now, problem: None });
+            ctx.looks.set(uid, key, Look { due: now + wait, answered: now, problem: None, missing });
             Some(Ok(seen))
         }
         Err((problem, wait)) => {
             let silent = settled && !is_long_ago(ctx, before.answered);
             let problem = if settled { unobserved(&problem) } else { problem };
-            ctx.looks.set(uid, key, Look { due: now + wait, answered: before.answered, problem: Some(problem.clone()) });
+            ctx.looks.set(uid, key, Look { due: now + wait, problem: Some(problem.clone()), ..before });
             (!silent).then_some(Err(problem))
         }
     }
@@ -104,24 +110,69 @@ fn unobserved(problem: &Refusal) -> Refusal {
     Refusal::new(NOT_OBSERVED, format!("whether new instances match is not known: {}", problem.message))
 }
 
-/// What AWS shows; or why it is not known, and when to ask again.
+/// What AWS shows, and since when it does not show what awaits approval; or why it is not known, and when to ask again.
 async fn ask(
     ctx: &Ctx,
     incident: &Incident,
     selector: &Ec2SelectorTarget,
-    selection: &Selection,
-) -> Result<Seen, (Refusal, Duration)> {
+    (selection, missing): (&Selection, &Missing),
+) -> Result<(Seen, Missing), (Refusal, Duration)> {
     let sweep = next_sweep(ctx.drift_interval, clock::now());
     let account = resolve::reach(ctx, incident, &selector.account_ref, &selector.region).map_err(|r| (r, sweep))?;
     let read = async {
         let session = ctx.accounts.session(&account).await?;
         let found = session.instances_selected(&selector.region, selector).await?;
         let unseen = selection.record.awaiting_approval.iter().filter(|id| !found.contains(*id));
-        let looks = join_all(unseen.map(|id| session.instance(&selector.region, id))).await;
-        let looks = looks.into_iter().collect::<Result<Vec<_>, AwsError>>()?;
-        let ended = looks.into_iter().flatten().filter(crate::aws::Instance::is_ended).map(|i| i.id);
-        Ok(Seen { ended: ended.collect::<BTreeSet<_>>(), found: (*found).clone() })
+        let looks = unseen.map(async |id| Ok((id.clone(), session.instance(&selector.region, id).await?)));
+        let looks = join_all(looks).await.into_iter().collect::<Result<Vec<_>, AwsError>>()?;
+        let (ended, missing) = ended(looks, missing, Instant::now());
+        Ok((Seen { ended, found: (*found).clone() }, missing))
     };
     let refused = |e: AwsError| (Refusal::new(e.class.reason(), e.to_string()), e.class.retry_after().min(sweep));
     read.await.map_err(refused)
+}
+
+/// Those of what was looked for that have ended, and those that AWS does not show, since when.
+fn ended(looks: Vec<(String, Option<Instance>)>, before: &Missing, now: Instant) -> (BTreeSet<String>, Missing) {
+    let (mut ended, mut missing) = (BTreeSet::new(), Missing::new());
+    for (id, seen) in looks {
+        let since = *before.get(&id).unwrap_or(&now);
+        if seen.is_none() {
+            missing.insert(id.clone(), since);
+        }
+        if seen.map_or(now - since >= AGREE, |instance| instance.is_ended()) {
+            ended.insert(id);
+        }
+    }
+    (ended, missing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_aws_shows_at_neither_of_two_looks_is_gone_and_what_it_shows_again_is_not() {
+        let (start, instance) = (Instant::now(), Instance { id: "i-1".into(), ..Instance::default() });
+        let look = |shown: bool, before: &Missing, seconds| {
+            let looks = vec![("i-1".to_owned(), shown.then(|| instance.clone()))];
+            let (ended, missing) = ended(looks, before, start + Duration::from_secs(seconds));
+            (ended.contains("i-1"), missing)
+        };
+        let (gone, once) = look(false, &Missing::new(), 0);
+        assert!(!gone, "absent from an answer is not gone");
+        assert!(!look(false, &once, 1).0, "nor at once again");
+        let (gone, twice) = look(false, &once, 2);
+        assert!(gone && look(false, &twice, 3).0);
+        let (gone, shown) = look(true, &once, 30);
+        assert!(!gone && !look(false, &shown, 60).0, "it was there meanwhile");
+    }
+
+    #[test]
+    fn what_aws_shows_as_terminated_has_ended() {
+        let instance = |state: &str| Instance { id: state.into(), state: state.into(), ..Instance::default() };
+        let looks = ["terminated", "running"].map(|state| (state.to_owned(), Some(instance(state))));
+        let (ended, missing) = ended(looks.into(), &Missing::new(), Instant::now());
+        assert_eq!((ended, missing), (BTreeSet::from(["terminated".to_owned()]), Missing::new()));
+    }
 }
