@@ -164,19 +164,19 @@ async fn hold(ctx: &Ctx, incident: &Incident, targets: &[Target], notes: &mut No
         limit::claim(&mut ctx.memory.claimed(), &ctx.stores.quarantines.state(), incident, resolved, clock::now());
     notes.per_target.extend(refused);
     let places = (Semaphore::new(holds::SIDE_BY_SIDE), Semaphore::new(holds::SIDE_BY_SIDE));
-    let holds = join_all(resolved.iter().map(|r| holds::hold(ctx, incident, r, &places.0).boxed()));
-    let pieces = join_all(resolved.iter().map(|r| evidence::request(ctx, incident, r, &places.1).boxed()));
-    let (held, asked) = futures::join!(holds, pieces);
+    let begun = join_all(resolved.iter().map(|r| begin(ctx, incident, r, &places).boxed())).await;
+    let (held, asked): (Vec<_>, Vec<_>) = begun.into_iter().unzip();
     for (target, result) in resolved.iter().zip(held) {
         let name = quarantine_name(&target.resource);
         match result {
             Ok(None) => {}
             Ok(Some(refusal)) => {
                 ctx.memory.claimed().remove(&name);
-                notes.again |= refusal.reason == protection::UNKNOWN;
+                notes.again |= [protection::UNKNOWN, pace::TAKEN].contains(&refusal.reason);
                 notes.per_target.push((name, refusal));
             }
             Err(error) => {
+                ctx.memory.admitted().remove(&name);
                 notes.again = true;
                 notes.per_target.push((name, Refusal::new("NotHeld", error.to_string())));
             }
@@ -186,6 +186,19 @@ async fn hold(ctx: &Ctx, incident: &Incident, targets: &[Target], notes: &mut No
         tracing::warn!(incident = %incident.name_any(), %error, "evidence could not be asked for; it is tried again");
         notes.again = true;
     }
+}
+
+/// The hold and the evidence of one target, neither of which waits for the other.
+async fn begin(
+    ctx: &Ctx,
+    incident: &Incident,
+    target: &Resolved,
+    (holds, pieces): &(Semaphore, Semaphore),
+) -> (Result<Option<Refusal>, Error>, Result<(), Error>) {
+    if let Err(refusal) = holds::may_begin(ctx, incident, target).await {
+        return (Ok(Some(refusal)), Ok(()));
+    }
+    futures::join!(holds::hold(ctx, incident, target, holds), evidence::request(ctx, incident, target, pieces))
 }
 
 /// The Quarantines that this Incident holds, as far as is known.

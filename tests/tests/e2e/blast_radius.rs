@@ -343,3 +343,32 @@ async fn more_containments_than_an_account_lets_begin_within_an_hour_wait_for_a_
     world.until("inc", "Contained", "True").await;
     assert_eq!((world.quarantines().await.len(), world.evidence().await.len()), (2, 2));
 }
+
+#[tokio::test]
+async fn what_only_waits_or_is_refused_leaves_an_accounts_hour_to_others() {
+    let account = json!({
+        "limits": { "maxNewPerHour": 1 },
+        "approvals": { "wideBlastRadius": "NotRequired" },
+        "protected": { "arns": ["arn:aws:iam::*:user/break-glass/*"] },
+    });
+    let (world, _guard) = careful_world(1, account).await;
+    world.aws.iam.create_user().user_name("fire").path("/break-glass/").send().await.unwrap();
+    scene::role(&world.aws).await.unwrap();
+    let mut policy = firebreak_tests::world::standard_policy();
+    policy["iamRole"] = json!({ "contain": [{ "denyAll": {} }] });
+    policy["approvals"] = json!({ "actions": ["denyAll"], "count": 1 });
+    world.plane.apply(&world.policy("asking", policy).to_string()).await.unwrap();
+    let asking = json!({ "name": world.policy_name("asking") });
+    let spec = json!({ "requestedBy": ADMIN, "policyRef": asking, "targets": [world.role_target()] });
+    world.declare("waits", "Contain", spec).await;
+    world.until_reason("waits", "Contained", "AwaitingApproval").await;
+    let protected = world.target_arn(&format!("iam::{}:user/fire", world.aws.account));
+    world.declare("refused", "Contain", json!({ "targets": [protected] })).await;
+    world.until_target("refused", 0, |t| t.reason == "Protected").await;
+
+    world.declare("inc", "Contain", json!({ "targets": [world.user_target()] })).await;
+    world.until("inc", "Contained", "True").await;
+    sight::cut_off(&world.aws).await.unwrap();
+    world.declare("more", "Contain", json!({ "targets": [world.instance_target(0)] })).await;
+    world.until_target("more", 0, |t| t.message.contains("spec.limits.maxNewPerHour")).await;
+}

@@ -225,6 +225,12 @@ pub fn tell(targets: &mut [Target], held: &[Vec<ContainAction>], asked: Option<&
     }
 }
 
+/// Whether anything of the target goes without any more approval.
+pub fn goes(target: &Resolved, held: &[ContainAction], asked: Option<&Asked>) -> bool {
+    let waits = |n: &str| asked.is_some_and(|asked| asked.is_open(&bars(target, n)));
+    !hold_back(&target.actions, held, waits).0.is_empty()
+}
+
 /// What goes without approval. Notes the rest: of a target that stays open until then, nobody may read that it is contained.
 fn without(target: &mut Resolved, held: &[ContainAction], asked: Option<&Asked>) -> Vec<ContainAction> {
     let waits = |n: &str| asked.is_some_and(|asked| asked.is_open(&bars(target, n)));

@@ -16,6 +16,11 @@ pub fn wanted<'a>(incident: &Incident, target: &'a Resolved) -> impl Iterator<It
     target.evidence.iter().map(move |e| (evidence_name("ebssnapshots", &target.resource, &uid), e))
 }
 
+/// Whether any of it is to be asked for still, as far as is known.
+pub fn is_due(ctx: &Ctx, incident: &Incident, target: &Resolved) -> bool {
+    wanted(incident, target).any(|(name, _)| Stores::named(&ctx.stores.evidence, &name).is_none())
+}
+
 /// How a piece of evidence stands, in words: None where there is no such object yet.
 pub fn standing(name: &str, evidence: Option<&Evidence>) -> String {
     let ready = evidence.and_then(|e| e.status.as_ref()).and_then(|s| get_condition(&s.conditions, READY));

@@ -32,10 +32,11 @@ pub async fn apply(ctx: &Ctx, incident: &Incident, targets: &mut [Target], notes
         return;
     }
     blast_radius::note(ctx, incident, targets);
-    if incident.spec.mode == Mode::Contain && !incident.spec.suspend {
-        pace::note(&ctx.stores.quarantines.state(), &mut ctx.memory.admitted(), targets, clock::now());
-    }
     let held: Vec<Vec<ContainAction>> = targets.iter().map(|t| held(ctx, incident, t)).collect();
+    if incident.spec.mode == Mode::Contain && !incident.spec.suspend && pace::concerns(targets) {
+        let begin = begin(ctx, incident, targets, &held);
+        pace::note(&ctx.stores.quarantines.state(), &mut ctx.memory.admitted(), targets, &begin, clock::now());
+    }
     notes.approval = asked(ctx, incident, targets, &held, notes).await;
     if incident.spec.mode == Mode::Contain {
         approval::take_out(targets, &held, notes.approval.as_ref());
@@ -51,6 +52,15 @@ fn held(ctx: &Ctx, incident: &Incident, target: &Target) -> Vec<ContainAction> {
     let Some(resource) = &target.resource else { return Vec::new() };
     let quarantine = ctx.stores.quarantine_of(resource);
     quarantine.map(|q| holds::actions(incident, &q.spec.holders)).unwrap_or_default()
+}
+
+/// Of which targets anything would begin now: an action that waits for nobody, or its evidence.
+fn begin(ctx: &Ctx, incident: &Incident, targets: &[Target], held: &[Vec<ContainAction>]) -> Vec<bool> {
+    let namespace = incident.namespace();
+    let known = ctx.stores.approvals.state_filter(|a| a.namespace() == namespace);
+    let asked = approval::asked(incident, targets, held, &known);
+    let begins = |r: &Resolved, held| approval::goes(r, held, asked.as_ref()) || evidence::is_due(ctx, incident, r);
+    targets.iter().zip(held).map(|(t, held)| t.resolved.as_ref().is_ok_and(|r| begins(r, held))).collect()
 }
 
 async fn asked(

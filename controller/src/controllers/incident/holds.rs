@@ -9,8 +9,9 @@ use kube::api::PostParams;
 use kube::{Api, ResourceExt};
 use tokio::sync::Semaphore;
 
-use super::protection;
 use super::resolve::{Refusal, Resolved};
+use super::{evidence, pace, protection};
+use crate::clock;
 use crate::containment::{DESTRUCTIVE, grow, merge_release, name_of};
 use crate::controllers::{Ctx, Error, kube, list};
 use crate::stores::Stores;
@@ -29,6 +30,23 @@ pub enum End {
     Retain,
 }
 
+/// Whether anything of it may begin: what is protected may not, nor what is one too many at this moment.
+///
+/// # Errors
+/// Why not.
+pub async fn may_begin(ctx: &Ctx, incident: &Incident, target: &Resolved) -> Result<(), Refusal> {
+    let found = Stores::named(&ctx.stores.quarantines, &quarantine_name(&target.resource));
+    let mine = |q: &Quarantine| q.spec.holders.iter().any(|h| Some(&h.uid) == incident.uid().as_ref());
+    if !target.actions.is_empty() && !found.as_deref().is_some_and(mine) {
+        protection::by_arn(ctx, target).await?;
+    }
+    if target.actions.is_empty() && !evidence::is_due(ctx, incident, target) {
+        return Ok(());
+    }
+    let mut admitted = ctx.memory.admitted(); // locked before the Quarantines are read
+    pace::claim(&ctx.stores.quarantines.state(), &mut admitted, target, clock::now())
+}
+
 /// Holds the resource for this Incident. Some: it is held, or not, otherwise than the policy now says. `places` are for those who write.
 ///
 /// # Errors
@@ -40,12 +58,6 @@ pub async fn hold(ctx: &Ctx, incident: &Incident, target: &Resolved, places: &Se
         return Ok(Some(nothing(target)));
     }
     let found = Stores::named(&ctx.stores.quarantines, &name);
-    let mine = |q: &Quarantine| q.spec.holders.iter().any(|h| Some(&h.uid) == incident.uid().as_ref());
-    if !found.as_deref().is_some_and(mine)
-        && let Err(refusal) = protection::by_arn(ctx, target).await
-    {
-        return Ok(Some(refusal));
-    }
     let _place = places.acquire().await;
     let Some(found) = found else { return create(&api, incident, target, &name).await };
     if let Some(refusal) = mismatch(&found.spec.resource, &target.resource, &name) {

@@ -9,42 +9,99 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
 use super::blast_radius::Cause;
-use super::resolve::Target;
+use super::resolve::{Refusal, Resolved, Target};
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
+/// The reason where others took the last place at the same moment. With the next look it waits for approval.
+pub const TAKEN: &str = "LimitReached";
 
 /// By the Quarantine's name: of which AwsAccount a containment is that was let go, and when. Many Incidents may ask at once, before the
 /// first Quarantine is known.
 pub type Admitted = HashMap<String, (String, Timestamp)>;
 
-/// Says which targets wait for that, in the order of the spec. What anybody holds already is nothing new.
-pub fn note<Q: Borrow<Quarantine>>(quarantines: &[Q], admitted: &mut Admitted, targets: &mut [Target], now: Timestamp) {
-    let limited = |t: &Target| t.resolved.as_ref().is_ok_and(|r| r.account.spec.limits.max_new_per_hour.is_some());
-    if !targets.iter().any(limited) {
-        return; // then nobody looks through them
+/// What has begun within the last hour.
+struct Begun {
+    /// By the Quarantine's name: what is held, and what was let go.
+    known: HashSet<String>,
+    /// By AwsAccount.
+    count: HashMap<String, usize>,
+}
+
+/// Whether any of the targets is of an account that has such a limit.
+pub fn concerns(targets: &[Target]) -> bool {
+    targets.iter().filter_map(|t| t.resolved.as_ref().ok()).any(is_limited)
+}
+
+/// Says which targets wait for that, in the order of the spec. What anybody holds already is nothing new, and that of which nothing would
+/// `begin` now takes no place.
+pub fn note<Q: Borrow<Quarantine>>(
+    quarantines: &[Q],
+    admitted: &mut Admitted,
+    targets: &mut [Target],
+    begin: &[bool],
+    now: Timestamp,
+) {
+    let mut places = Begun::of(quarantines, admitted, now);
+    for (target, _) in targets.iter_mut().zip(begin).filter(|(_, begins)| **begins) {
+        let Ok(target) = &mut target.resolved else { continue };
+        if let Err(why) = places.take(target) {
+            target.causes.push(Cause::too_many(why));
+        }
     }
-    admitted.retain(|_, (_, at)| *at + HOUR > now);
-    let mut held: HashSet<String> = quarantines.iter().map(|q| q.borrow().name_any()).collect();
-    let mut begun = begun(quarantines, now);
-    for (_, (account, _)) in admitted.iter().filter(|(name, _)| !held.contains(*name)) {
-        *begun.entry(account.clone()).or_default() += 1;
+}
+
+/// Takes a place for what begins now. What was approved beyond the limit needs none.
+///
+/// # Errors
+/// Where others took the last one since it was looked at.
+pub fn claim<Q: Borrow<Quarantine>>(
+    quarantines: &[Q],
+    admitted: &mut Admitted,
+    target: &Resolved,
+    now: Timestamp,
+) -> Result<(), Refusal> {
+    if !is_limited(target) || target.causes.iter().any(|c| c.evidence_too) {
+        return Ok(());
     }
-    held.extend(admitted.keys().cloned());
-    for target in targets.iter_mut().filter_map(|t| t.resolved.as_mut().ok()) {
+    match Begun::of(quarantines, admitted, now).take(target) {
+        Ok(false) => Ok(()),
+        Ok(true) => {
+            admitted.insert(quarantine_name(&target.resource), (target.account.name_any(), now));
+            Ok(())
+        }
+        Err(why) => Err(Refusal::new(TAKEN, why)),
+    }
+}
+
+fn is_limited(target: &Resolved) -> bool {
+    target.account.spec.limits.max_new_per_hour.is_some()
+}
+
+impl Begun {
+    fn of<Q: Borrow<Quarantine>>(quarantines: &[Q], admitted: &mut Admitted, now: Timestamp) -> Self {
+        admitted.retain(|_, (_, at)| *at + HOUR > now);
+        let mut known: HashSet<String> = quarantines.iter().map(|q| q.borrow().name_any()).collect();
+        let mut count = begun(quarantines, now);
+        for (_, (account, _)) in admitted.iter().filter(|(name, _)| !known.contains(*name)) {
+            *count.entry(account.clone()).or_default() += 1;
+        }
+        known.extend(admitted.keys().cloned());
+        Self { known, count }
+    }
+
+    /// Whether it takes a place: what is known has one. Else why there is none.
+    fn take(&mut self, target: &Resolved) -> Result<bool, String> {
         let (account, name) = (target.account.name_any(), quarantine_name(&target.resource));
-        let Some(max) = target.account.spec.limits.max_new_per_hour else { continue };
-        if !held.insert(name.clone()) {
-            continue;
+        let Some(max) = target.account.spec.limits.max_new_per_hour else { return Ok(false) };
+        if !self.known.insert(name) {
+            return Ok(false);
         }
-        let begun = begun.entry(account.clone()).or_default();
+        let begun = self.count.entry(account.clone()).or_default();
         if *begun >= usize::try_from(max).unwrap_or_default() {
-            target.causes.push(Cause::too_many(format!(
-                "AwsAccount {account} lets {max} new containments an hour go (spec.limits.maxNewPerHour)"
-            )));
-        } else {
-            *begun += 1;
-            admitted.insert(name, (account, now));
+            return Err(format!("AwsAccount {account} lets {max} new containments an hour go (spec.limits.maxNewPerHour)"));
         }
+        *begun += 1;
+        Ok(true)
     }
 }
 
@@ -77,24 +134,39 @@ mod tests {
         quarantine
     }
 
-    /// Users `a`, `b`, ... of an account with that limit: which of them wait.
-    fn waiting(max: Option<i32>, held: &[Quarantine], users: &[&str]) -> Vec<bool> {
-        waiting_with(max, held, &mut Admitted::new(), users)
-    }
-
-    fn waiting_with(max: Option<i32>, held: &[Quarantine], admitted: &mut Admitted, users: &[&str]) -> Vec<bool> {
-        let mut targets: Vec<Target> =
-            users.iter().map(|_| target(Vec::<ContainAction>::from([deny_all()]), None)).collect();
-        for (target, user) in targets.iter_mut().zip(users) {
+    /// Users `a`, `b`, ... of an account with that limit.
+    fn targets(max: Option<i32>, users: &[&str]) -> Vec<Target> {
+        let of = |user: &&str| {
+            let mut target = target(Vec::<ContainAction>::from([deny_all()]), None);
             let resolved = target.resolved.as_mut().unwrap();
             resolved.resource = firebreak_crds::Resource { id: (*user).into(), ..example::user() };
             let mut account = (*resolved.account).clone();
             account.metadata.name = Some(resolved.resource.account_ref.name.clone());
             account.spec.limits.max_new_per_hour = max;
             resolved.account = account.into();
-        }
-        note(held, admitted, &mut targets, NOW.parse().unwrap());
+            target
+        };
+        users.iter().map(of).collect()
+    }
+
+    fn now() -> Timestamp {
+        NOW.parse().unwrap()
+    }
+
+    /// Which of them wait.
+    fn waiting(max: Option<i32>, held: &[Quarantine], users: &[&str]) -> Vec<bool> {
+        noted(targets(max, users), held, &mut Admitted::new(), &vec![true; users.len()])
+    }
+
+    fn noted(mut targets: Vec<Target>, held: &[Quarantine], admitted: &mut Admitted, begin: &[bool]) -> Vec<bool> {
+        note(held, admitted, &mut targets, begin, now());
         targets.iter().map(|t| !t.resolved.as_ref().unwrap().causes.is_empty()).collect()
+    }
+
+    /// Which of them are let go.
+    fn claims(max: i32, held: &[Quarantine], admitted: &mut Admitted, users: &[&str]) -> Vec<bool> {
+        let all = targets(Some(max), users);
+        all.iter().map(|t| claim(held, admitted, t.resolved.as_ref().unwrap(), now()).is_ok()).collect()
     }
 
     #[test]
@@ -110,15 +182,30 @@ mod tests {
     #[test]
     fn what_was_let_go_counts_before_its_quarantine_is_known() {
         let mut admitted = Admitted::new();
-        assert_eq!(waiting_with(Some(2), &[], &mut admitted, &["a"]), [false]);
-        assert_eq!(
-            waiting_with(Some(2), &[], &mut admitted, &["b", "c"]),
-            [false, true],
-            "another Incident, at the same moment"
-        );
-        assert_eq!(waiting_with(Some(2), &[], &mut admitted, &["a", "b"]), [false, false], "they are let go");
+        assert_eq!(claims(2, &[], &mut admitted, &["a"]), [true]);
+        assert_eq!(claims(2, &[], &mut admitted, &["b", "c"]), [true, false], "another Incident, at the same moment");
+        assert_eq!(claims(2, &[], &mut admitted, &["a", "b"]), [true, true], "they are let go");
+        let all = targets(Some(2), &["b", "c"]);
+        assert_eq!(noted(all, &[], &mut admitted, &[true, true]), [false, true], "and the next is told so");
         admitted.values_mut().for_each(|(_, at)| *at -= HOUR);
-        assert_eq!(waiting_with(Some(2), &[], &mut admitted, &["d", "e"]), [false, false], "an hour later");
+        assert_eq!(claims(2, &[], &mut admitted, &["d", "e"]), [true, true], "an hour later");
+    }
+
+    #[test]
+    fn what_only_waits_takes_no_place() {
+        let mut admitted = Admitted::new();
+        let three = || targets(Some(1), &["a", "b", "c"]);
+        assert_eq!(noted(three(), &[], &mut admitted, &[false, true, true]), [false, false, true]);
+        assert!(admitted.is_empty(), "who only says so takes none, either");
+        assert_eq!(noted(three(), &[], &mut admitted, &[true, true, false]), [false, true, false]);
+    }
+
+    #[test]
+    fn what_was_approved_beyond_the_limit_goes() {
+        let mut beyond = targets(Some(0), &["a"]);
+        note::<Quarantine>(&[], &mut Admitted::new(), &mut beyond, &[true], now());
+        let approved = beyond[0].resolved.as_ref().unwrap();
+        assert_eq!((approved.causes.len(), claim::<Quarantine>(&[], &mut Admitted::new(), approved, now())), (1, Ok(())));
     }
 
     #[test]
