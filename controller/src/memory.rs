@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use firebreak_crds::{KeyUser, QuarantineStatus};
+use firebreak_crds::QuarantineStatus;
 use k8s_openapi::jiff::Timestamp;
 
 /// Looks after a change: AWS enforces IAM late, and an attacker undoes things within seconds.
@@ -48,7 +48,6 @@ pub struct Untold {
 pub struct Memory {
     memos: Mutex<HashMap<String, Memo>>,
     said: Mutex<HashMap<String, (Instant, String)>>,
-    keys: Mutex<HashMap<String, KeyUser>>,
     cut_off: Mutex<HashMap<String, (Instant, Vec<String>)>>,
     told: Mutex<HashMap<String, Option<QuarantineStatus>>>,
     admitted: Mutex<HashMap<String, (String, Timestamp)>>,
@@ -109,17 +108,6 @@ impl Memory {
     pub fn said(&self, quarantine: &str) -> Option<String> {
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         said.get(quarantine).filter(|(at, _)| at.elapsed() < SAID).map(|(_, message)| message.clone())
-    }
-
-    /// Remembers whose an access key is. It never becomes another's.
-    pub fn learn(&self, key: &str, user: KeyUser) {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned(), user);
-    }
-
-    /// Whose an access key is.
-    #[must_use]
-    pub fn learnt(&self, key: &str) -> Option<KeyUser> {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
     }
 
     /// Remembers who would be cut off with the resource of that Quarantine. Whether that is news.

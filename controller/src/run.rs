@@ -56,6 +56,7 @@ pub async fn run(args: RunArgs) -> Result<(), Fatal> {
         metrics: metrics.clone(),
         memory: Memory::default(),
         looks: incident::Looks::default(),
+        keys: incident::KeyAnswers::default(),
         own_instance: of_imds.or(of_node),
         drift_interval: args.drift_interval,
         mac_key_file: args.mac_key_file.clone(),

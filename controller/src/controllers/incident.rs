@@ -27,6 +27,7 @@ use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use tokio::sync::Semaphore;
 
+pub use self::access_key::Answers as KeyAnswers;
 use self::resolve::{Refusal, Resolved, Target};
 use self::selector::Chosen;
 pub use self::selector::Looks;
@@ -55,11 +56,14 @@ pub async fn reconcile(incident: Arc<Incident>, ctx: Arc<Ctx>) -> Result<Action,
         return Ok(Action::await_change());
     }
     let mut known = Chosen::known(&incident, &ctx.stores.quarantines.state(), clock::now());
-    let plans = incident.spec.mode == Mode::Plan && !known.holds;
+    let (plans, keys) = (incident.spec.mode == Mode::Plan && !known.holds, access_key::open(&ctx, &incident));
+    let mut pending = false;
     if plans {
-        known = selector::look(&ctx, &incident, &known).await; // nothing else is to be done
+        let selected = selector::look(&ctx, &incident, &known).boxed();
+        let (chosen, asked) = futures::join!(selected, access_key::look(&ctx, &keys).boxed()); // nothing else is to be done
+        (known, pending) = (chosen, asked.pending);
     }
-    let (mut targets, mut notes) = (resolve::all(&ctx, &incident, &known).await, Notes::default());
+    let (mut targets, mut notes) = (resolve::all(&ctx, &incident, &known), Notes::default());
     notes.again = targets.iter().any(|t| t.resolved.as_ref().is_err_and(|r| r.reason == protection::UNKNOWN));
     let due = if incident.spec.mode == Mode::Release { Vec::new() } else { blast_radius::due(&ctx, &targets) };
     let contains = incident.spec.mode == Mode::Contain && !incident.spec.suspend;
@@ -75,8 +79,13 @@ pub async fn reconcile(incident: Arc<Incident>, ctx: Arc<Ctx>) -> Result<Action,
     let (acted, chosen, news) = if plans {
         (acting.boxed().await, known.clone(), false)
     } else {
-        futures::join!(acting.boxed(), selector::look(&ctx, &incident, &known).boxed(), looking.boxed())
+        let selected = selector::look(&ctx, &incident, &known).boxed();
+        let keys = access_key::look(&ctx, &keys).boxed();
+        let (acted, chosen, news, asked) = futures::join!(acting.boxed(), selected, looking.boxed(), keys);
+        pending = asked.pending;
+        (acted, chosen, news || asked.news)
     };
+    notes.again |= pending;
     if !plans {
         notes.selectors = chosen.records(&given(&incident, &targets, &notes));
     }

@@ -45,6 +45,8 @@ pub struct Ctx {
     pub memory: Memory,
     /// When AWS was asked who matches the selectors.
     pub looks: incident::Looks,
+    /// What AWS said of access keys.
+    pub keys: incident::KeyAnswers,
     /// The EC2 instance on which this process runs, where that is known.
     pub own_instance: Option<String>,
     /// How often everything that is contained is looked at.

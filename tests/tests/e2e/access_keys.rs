@@ -113,6 +113,28 @@ async fn one_key_is_off_and_old_sessions_are_denied_and_the_rest_of_the_user_is_
 }
 
 #[tokio::test]
+async fn a_key_of_which_aws_does_not_say_whose_it_is_holds_no_other_target_back() {
+    let (world, _guard) = world().await;
+    let mut spec = firebreak_tests::world::standard_policy();
+    spec["accessKey"] = off_and_revoked();
+    world.plane.apply(&world.policy("all", spec).to_string()).await.unwrap();
+    world.proxy.hang("GetAccessKeyLastUsed");
+    declare(&world, "inc", "all", json!([world.key_target(0), world.instance_target(0)])).await;
+    let interfaces = &world.scene.instances[0].interfaces;
+    world.until_aws("the instance is isolated", async || sight::isolated(&world.aws, interfaces).await).await;
+    let log = world.proxy.log();
+    let before = log.iter().take_while(|c| c.action != "ModifyNetworkInterfaceAttribute");
+    let attempts = before.filter(|c| c.action == "GetAccessKeyLastUsed").count();
+    assert!(attempts <= 1, "it waited for attempts, which come five seconds after each other: {attempts}");
+    world
+        .until_target("inc", 0, |t| t.contained == "False" && ["Resolving", "AccountNotReached"].contains(&&*t.reason))
+        .await;
+    world.proxy.recover("GetAccessKeyLastUsed");
+    world.until("inc", "Contained", "True").await;
+    assert_eq!(keys(&world).await.unwrap(), ["Inactive", "Active"]);
+}
+
+#[tokio::test]
 async fn a_key_stays_off_after_its_release_unless_the_policy_says_otherwise() {
     let (world, _guard) = key_world(json!({ "contain": [{ "deactivateAccessKeys": {} }] }), false).await;
     declare(&world, "inc", "keys", json!([world.key_target(1)])).await;

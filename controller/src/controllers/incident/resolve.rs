@@ -8,7 +8,6 @@ use firebreak_crds::{
     ApprovalPolicy, ArnTarget, AwsAccount, ContainAction, EvidenceAction, Incident, Mode, NameRef, Named, ReleasePolicy,
     Resource, ResourceKind, get_condition,
 };
-use futures::future::join_all;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
 use kube::core::{Selector, SelectorExt};
@@ -72,12 +71,12 @@ impl Refusal {
 }
 
 /// Every target, in the order of the spec; in the place of a selector the instances that it stands for. Nothing twice.
-pub async fn all(ctx: &Ctx, incident: &Incident, chosen: &Chosen) -> Vec<Target> {
-    let each = incident.spec.targets.iter().map(async |target| match &target.ec2_selector {
-        None => vec![one(ctx, incident, target).await],
+pub fn all(ctx: &Ctx, incident: &Incident, chosen: &Chosen) -> Vec<Target> {
+    let each = incident.spec.targets.iter().map(|target| match &target.ec2_selector {
+        None => vec![one(ctx, incident, target)],
         Some(selector) => chosen.of(selector).into_iter().flat_map(|s| instances(ctx, incident, s)).collect(),
     });
-    let mut targets: Vec<Target> = join_all(each).await.into_iter().flatten().collect();
+    let mut targets: Vec<Target> = each.flatten().collect();
     if incident.spec.mode == Mode::Release {
         let gone = chosen.all.iter().filter(|s| s.selector.is_none());
         targets.extend(gone.flat_map(|s| instances(ctx, incident, s)));
@@ -123,16 +122,16 @@ pub fn reach(ctx: &Ctx, incident: &Incident, account_ref: &NameRef, region: &str
     Ok(account)
 }
 
-async fn one(ctx: &Ctx, incident: &Incident, target: &firebreak_crds::Target) -> Target {
-    let found = async {
+fn one(ctx: &Ctx, incident: &Incident, target: &firebreak_crds::Target) -> Target {
+    let found = || {
         let (resource, account) = located(target, &ctx.stores)?;
         if resource.kind != ResourceKind::AccessKey {
             return Ok((resource, account));
         }
         reachable(ctx, incident, &resource, &account)?;
-        Ok((access_key::resolve(ctx, incident, resource, &account).await?, account))
+        Ok((access_key::resolve(ctx, incident, resource)?, account))
     };
-    match found.await {
+    match found() {
         Err(refusal) => Target { resource: None, resolved: Err(refusal) },
         Ok((resource, account)) => {
             let resolved = resolve(ctx, incident, &resource, &account);
@@ -208,7 +207,7 @@ fn resolve(ctx: &Ctx, incident: &Incident, resource: &Resource, account: &Arc<Aw
 }
 
 /// Whether the account may be used for it at all.
-fn reachable(ctx: &Ctx, incident: &Incident, resource: &Resource, account: &AwsAccount) -> Result<(), Refusal> {
+pub fn reachable(ctx: &Ctx, incident: &Incident, resource: &Resource, account: &AwsAccount) -> Result<(), Refusal> {
     usable(account)?;
     allowed(ctx, incident, account)?;
     is_listed(resource.region.as_deref(), account)
