@@ -5,6 +5,9 @@
 //! - [`emulator`]: moto's server, and clients of an AWS account in it
 //! - [`proxy`]: what the controller takes for AWS
 //! - [`scene`]: an account with something to contain
+//! - [`cases`]: every action by itself, on each kind of target
+//! - [`in_force`], [`tampering`]: whether an action is in force in AWS, and undoing it there
+//! - [`approving`]: a second person
 //! - [`controller_process`]: the controller's binary
 //! - [`credentials`]: what the user has besides access keys
 //! - [`enforcing`]: an emulator that enforces IAM
@@ -24,7 +27,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc, clippy::missing_errors_doc)]
 #![allow(clippy::must_use_candidate)]
 
+pub mod approving;
 pub mod audit;
+pub mod cases;
 pub mod controller_process;
 pub mod credentials;
 pub mod emulator;
@@ -32,6 +37,7 @@ pub mod enforcing;
 pub mod eventually;
 pub mod everything;
 pub mod imds;
+pub mod in_force;
 pub mod judge;
 pub mod kept;
 pub mod milestones;
@@ -41,6 +47,7 @@ pub mod scene;
 pub mod served;
 pub mod shared;
 pub mod sight;
+pub mod tampering;
 pub mod tools;
 pub mod watching;
 pub mod world;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
 use firebreak_crds::{
-    ABANDON, AwsAccount, Evidence, Incident, Quarantine, RECONCILE_REQUESTED, TargetStatus, get_condition,
+    ABANDON, Approval, AwsAccount, Evidence, Incident, Quarantine, RECONCILE_REQUESTED, TargetStatus, get_condition,
 };
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
@@ -92,6 +92,12 @@ impl World<'_> {
             Ok(incident)
         })
         .await
+    }
+
+    /// The Approvals of this test's namespace.
+    pub async fn approvals(&self) -> Vec<Approval> {
+        let api = Api::<Approval>::namespaced(self.kube.clone(), &self.namespace);
+        api.list(&ListParams::default()).await.unwrap().items
     }
 
     /// Waits until nothing of this account is held.

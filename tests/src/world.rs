@@ -22,6 +22,8 @@ use crate::shared;
 pub const NAMESPACE: &str = "firebreak-system";
 /// The user that the API server's audit log names for the controller.
 pub const CONTROLLER_USER: &str = "system:serviceaccount:firebreak-system:firebreak";
+/// The user that `kubectl` and the tests are for the API server, who declares the Incidents.
+pub const ADMIN: &str = "admin";
 /// Longer than anything takes, but for snapshots and what AWS itself delays.
 pub const SOON: Duration = Duration::from_secs(40);
 

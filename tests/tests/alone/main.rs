@@ -12,6 +12,7 @@ mod kills;
 mod lease;
 mod many;
 mod picture;
+mod places;
 mod quiet;
 mod rolled_back;
 mod scenario;

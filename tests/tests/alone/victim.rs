@@ -5,54 +5,28 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use firebreak_crds::{ActionState, ConversionState, RequestOutcome, is_true};
+use firebreak_tests::approving::{APPROVERS, approve, blank, let_approve};
 use firebreak_tests::eventually::eventually;
+use firebreak_tests::everything::{Everything, differences, everything};
 use firebreak_tests::judge::Judge;
 use firebreak_tests::plane::Plane;
-use firebreak_tests::proxy::{Call, HeldCall, When};
+use firebreak_tests::proxy::{Call, HeldCall};
 use firebreak_tests::scene::USER;
 use firebreak_tests::sight;
-use firebreak_tests::world::{SOON, World};
+use firebreak_tests::world::World;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::picture::Picture;
-use crate::scenario::{self, Scenario};
+use crate::places::{Place, Seen};
+use crate::scenario::Scenario;
 
 /// So long is waited for the others once the first is held.
 const PATIENCE: Duration = Duration::from_millis(3500);
 /// A lost `CreateSnapshots` is repeated after 60 s.
 const LOST: Duration = Duration::from_secs(100);
-
-/// Where to kill: at the n-th changing call of a containment, and again at the n-th of its release.
-#[derive(Debug, Clone, Copy)]
-pub struct Place {
-    /// From 1
-    pub nth: usize,
-    /// Of this action, or of any
-    pub action: Option<&'static str>,
-    /// Before or after AWS has it
-    pub when: When,
-    /// How often it came too late
-    pub tries: usize,
-}
-
-/// What came of one place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Seen {
-    /// Killed while this was held
-    Held(String),
-    /// There are fewer calls
-    Fewer,
-    /// Not held at the moment of the kill
-    Late,
-}
-
-impl Seen {
-    /// What was held.
-    pub fn action(self) -> Option<String> {
-        if let Self::Held(action) = self { Some(action) } else { None }
-    }
-}
+/// A release of a role waits until old credentials are told from new ones, and a kill may come in that time.
+const LONG: Duration = Duration::from_mins(4);
 
 /// What the world is on the way to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,13 +40,11 @@ pub enum Goal {
 /// A world in which one call is held.
 pub struct Victim<'p> {
     world: World<'p>,
-    /// Of all its calls
-    pub judge: Judge,
+    judge: Judge,
     place: Place,
     scenario: Scenario,
-    before: Picture,
-    /// What only some scenarios have
-    more: Vec<String>,
+    before: Everything,
+    picture: Picture,
 }
 
 impl<'p> Victim<'p> {
@@ -81,27 +53,24 @@ impl<'p> Victim<'p> {
         let world = World::unannounced(on, 1).await;
         scenario.dress(&world).await.unwrap();
         let judge = Judge::of(&world).await;
-        let before = Picture::of(&world).await;
-        let more = scenario::more(&world, scenario).await.unwrap();
-        let account = world.account(json!({ "prepare": { "isolationGroups": scenario.isolation_groups() } }));
-        on.apply(&account.to_string()).await.unwrap();
-        on.apply(&world.policy("standard", scenario.policy()).to_string()).await.unwrap();
+        let before = everything(&world.aws, &world.scene).await.unwrap();
+        let picture = Picture::of(&world).await;
+        on.apply(&world.account(scenario.account()).to_string()).await.unwrap();
+        on.apply(&scenario.policy(&world).to_string()).await.unwrap();
+        let_approve(&world).await;
         world.account_ready().await;
-        Self { world, judge, place, scenario, before, more }
+        Self { world, judge, place, scenario, before, picture }
     }
 
     /// Begins, and gives the call once it is held.
     pub async fn go(&self, goal: Goal, first: &watch::Sender<Option<Instant>>) -> Result<(Call, HeldCall), Seen> {
-        let Place { nth, when, .. } = self.place;
-        let proxy = &self.world.proxy;
-        let mut held = match self.place.action {
-            Some(action) => proxy.hold_action(action, nth, when),
+        let (nth, when, proxy) = (self.place.nth, self.place.when, &self.world.proxy);
+        let mut held = match &self.place.operation {
+            Some(operation) => proxy.hold_action(operation, nth, when),
             None => proxy.hold_changing(nth, when),
         };
         match goal {
-            Goal::Contained => {
-                self.world.declare("inc", "Contain", json!({ "targets": self.scenario.targets(&self.world) })).await;
-            }
+            Goal::Contained => self.world.declare("inc", "Contain", self.scenario.spec(&self.world)).await,
             Goal::Released => self.world.change("inc", json!({ "mode": "Release" })).await,
         }
         let call = tokio::select! {
@@ -113,10 +82,19 @@ impl<'p> Victim<'p> {
         Ok((call, held))
     }
 
+    /// Somebody undoes, while nobody watches, what is done by now. Whether there was something to undo.
+    pub async fn attack(&self) -> bool {
+        let done = self.scenario.attack(&self.world).await;
+        if let Err(nothing) = &done {
+            println!("{:?}: nothing to undo yet: {nothing}", self.place);
+        }
+        done.is_ok()
+    }
+
     /// Waits until it is all that it must be.
     pub async fn ends_as(&self, goal: Goal) {
         let what = format!("{goal:?} after a kill at {:?}", self.place);
-        eventually(&what, SOON, async || match goal {
+        eventually(&what, LONG, async || match goal {
             Goal::Contained => self.is_contained().await,
             Goal::Released => self.is_released().await,
         })
@@ -124,39 +102,46 @@ impl<'p> Victim<'p> {
     }
 
     async fn is_contained(&self) -> anyhow::Result<()> {
+        self.approve_if_asked().await;
         let world = &self.world;
         let incident = world.incidents().get("inc").await?.status.unwrap_or_default();
         ensure!(is_true(&incident.conditions, "Contained"), "{incident:#?}");
         for quarantine in world.quarantines().await {
             let actions = quarantine.status.clone().unwrap_or_default().actions;
             ensure!(actions.iter().all(|a| a.state == ActionState::InForce), "{actions:#?}");
-            ensure!(actions.iter().any(|a| a.name == "tagResource"), "not marked yet: {actions:#?}");
+            let marked = actions.iter().any(|a| a.name == "tagResource") || !quarantine.spec.resource.kind.has_tags();
+            ensure!(marked, "not marked yet: {actions:#?}");
         }
         let asked = world.evidence().await.iter().all(|e| e.status.as_ref().is_some_and(|s| s.request.is_some()));
         ensure!(asked, "the snapshots are not asked for yet");
-        scenario::is_isolated(world, self.scenario).await?;
-        sight::cut_off(&world.aws).await?;
-        self.is_recorded().await
+        self.scenario.in_force(world).await?;
+        if self.scenario.case().is_some() { Ok(()) } else { self.is_recorded().await }
     }
 
-    /// The originals are those of before, and every window is closed.
+    async fn approve_if_asked(&self) {
+        let waits = self.world.said("inc", "Approved").await.0 == "AwaitingApproval";
+        if waits && self.world.approvals().await.is_empty() {
+            approve(&self.world, "bob", &[APPROVERS], &blank(&self.world, "bob").await).await;
+        }
+    }
+
+    /// The originals of the usual policy are those of before, and every window is closed.
     async fn is_recorded(&self) -> anyhow::Result<()> {
         let [instance, user] = [self.world.scene.instances[0].id.as_str(), USER];
         let instance = self.world.quarantine_of(instance).await.expect("a Quarantine").spec;
         let windows: Vec<_> = instance.conversions.iter().map(|c| c.state).collect();
-        let expected = if self.scenario.has_windows() { 2 } else { 0 };
-        ensure!(windows == vec![ConversionState::Closed; expected], "{windows:?}");
+        ensure!(windows == vec![ConversionState::Closed; 2], "{windows:?}");
         let recorded = |spec: firebreak_crds::QuarantineSpec| {
             let original = spec.original.unwrap_or_default().into_iter();
             original.map(|(k, v)| (k, serde_json::from_str(&v.0).unwrap())).collect::<BTreeMap<String, Value>>()
         };
         let interfaces = recorded(instance);
-        for (interface, groups) in &self.before.groups {
+        for (interface, groups) in &self.picture.groups {
             let found = &interfaces[&format!("isolateNetwork/{interface}")]["groups"];
             ensure!(*found == json!(groups), "{interface}: {found}, not {groups:?}");
         }
         let user = recorded(self.world.quarantine_of(user).await.expect("a Quarantine").spec);
-        for key in self.before.keys.keys() {
+        for key in self.picture.keys.keys() {
             let found = &user[&format!("deactivateAccessKeys/{key}")]["active"];
             ensure!(*found == json!(true), "{key}: {found}");
         }
@@ -169,15 +154,39 @@ impl<'p> Victim<'p> {
         ensure!(is_true(&incident.conditions, "Released"), "{incident:#?}");
         let left = self.world.quarantines().await;
         ensure!(left.is_empty(), "{left:#?}");
+        let now = everything(&self.world.aws, &self.world.scene).await?;
+        let wrong = match self.scenario.case() {
+            Some(case) => case.wrong(&self.before, &now).0,
+            None => differences(&self.before, &now),
+        };
+        ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+        if self.scenario.case().is_some() {
+            return Ok(());
+        }
         let now = Picture::of(&self.world).await;
-        ensure!(now == Picture { residual: 1, ..self.before.clone() }, "{now:#?}, before: {:#?}", self.before);
-        let more = scenario::more(&self.world, self.scenario).await?;
-        ensure!(more == self.more, "{more:#?}, before: {:#?}", self.more);
+        ensure!(now == Picture { residual: 1, ..self.picture.clone() }, "{now:#?}, before: {:#?}", self.picture);
         Ok(())
     }
 
+    /// The operations that changed AWS.
+    pub fn operations(&self) -> BTreeSet<String> {
+        let done = self.world.proxy.changing().into_iter().filter(Call::succeeded);
+        done.map(|call| call.action).collect()
+    }
+
+    /// Takes away what it declared, so that the controller has nothing more to do here. No call of it all was wrong.
+    pub async fn leave(self) {
+        let usual = self.scenario.case().is_none();
+        if usual {
+            self.has_one_set_of_snapshots().await;
+        }
+        drop(self.world.sweeper());
+        let openings = self.judge.assert_no_call_was_wrong();
+        assert!(openings >= 6 || !usual, "two interfaces there and back, and a user: {openings}");
+    }
+
     /// Waits until they are complete; more than three are a failure at once.
-    pub async fn has_one_set_of_snapshots(&self) {
+    async fn has_one_set_of_snapshots(&self) {
         let what = format!("one set of snapshots after a kill at {:?}", self.place);
         eventually(&what, LOST, async || {
             let evidence = self.world.evidence().await;

@@ -2,21 +2,18 @@
 //! force meanwhile.
 
 use firebreak_crds::{Approval, ApprovalStatus, Incident};
+use firebreak_tests::approving::{APPROVERS, approve, blank, let_approve};
 use firebreak_tests::eventually::{eventually, gone};
 use firebreak_tests::sight;
-use firebreak_tests::world::{SOON, World, standard_policy, uid};
+use firebreak_tests::world::{ADMIN, SOON, World, standard_policy, uid};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams};
 use serde_json::{Value, json};
 
 use crate::ground_up::{Guard, world};
 
-/// The tests' own user, who declares the Incidents.
-pub const ADMIN: &str = "admin";
 /// The group whose approval the policy asks for.
 const LEADS: &str = "leads";
-/// Whoever is in it may approve, as far as RBAC is asked.
-pub const APPROVERS: &str = "approvers";
 
 /// A world whose policy lets nobody switch access keys off, or do `more`, alone; and people who may approve.
 async fn two_people(approvals: Value) -> (World<'static>, Guard) {
@@ -28,18 +25,6 @@ async fn two_people(approvals: Value) -> (World<'static>, Guard) {
     (world, guard)
 }
 
-/// Lets the group `APPROVERS` approve, as far as RBAC is asked.
-pub async fn let_approve(world: &World<'_>) {
-    let binding = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "RoleBinding",
-        "metadata": { "name": APPROVERS, "namespace": world.namespace },
-        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "firebreak-approver" },
-        "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": APPROVERS }],
-    });
-    world.plane.apply(&binding.to_string()).await.unwrap();
-}
-
 fn of_the_leads() -> Value {
     json!({ "actions": ["deactivateAccessKeys"], "group": LEADS })
 }
@@ -48,26 +33,9 @@ fn asked(incident: &Incident) -> ApprovalStatus {
     incident.status.clone().unwrap_or_default().approval.expect("something to approve")
 }
 
-/// The Approval that the Incident's condition asks for, in somebody's name.
-pub async fn blank(world: &World<'_>, by: &str) -> Value {
-    let (reason, message) = world.said("inc", "Approved").await;
-    assert_eq!(reason, "AwaitingApproval", "{message}");
-    let command = message.split_once(&format!("kubectl create -n {} -f - <<< '", world.namespace)).expect("a command").1;
-    let filled_in = command.trim_end_matches('\'').replace("YOUR-NAME", by);
-    let mut approval: Value = serde_json::from_str(&filled_in).unwrap();
-    approval["metadata"]["namespace"] = json!(world.namespace);
-    approval
-}
-
 async fn refused(world: &World<'_>, user: &str, groups: &[&str], approval: &Value) -> String {
     let created = world.plane.create_as(user, groups, &approval.to_string()).await;
     created.expect_err(&format!("accepted from {user}: {approval}")).to_string()
-}
-
-/// The admission policy's own copy of an Incident may be a moment late.
-pub async fn approve(world: &World<'_>, user: &str, groups: &[&str], approval: &Value) {
-    let created = async || world.plane.create_as(user, groups, &approval.to_string()).await;
-    eventually(&format!("{user} approves"), SOON, created).await;
 }
 
 fn approvals(world: &World<'_>) -> Api<Approval> {

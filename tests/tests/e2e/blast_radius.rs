@@ -3,14 +3,14 @@
 
 use anyhow::ensure;
 use firebreak_crds::{AwsAccount, TargetStatus};
+use firebreak_tests::approving::{APPROVERS, approve, blank, let_approve};
 use firebreak_tests::eventually::eventually;
 use firebreak_tests::scene::{self, SceneInstance, balance, join_scaling_group};
 use firebreak_tests::sight;
-use firebreak_tests::world::{SOON, World};
+use firebreak_tests::world::{ADMIN, SOON, World};
 use kube::Api;
 use serde_json::{Value, json};
 
-use crate::approvals::{ADMIN, APPROVERS, approve, blank, let_approve};
 use crate::ground_up::{Guard, worlds};
 
 /// The tag that accounts here protect, with the value `true`.

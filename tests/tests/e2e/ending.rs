@@ -3,16 +3,16 @@
 use anyhow::ensure;
 use aws_sdk_ec2::types::{AttributeBooleanValue, Instance};
 use firebreak_crds::{ActionState, HolderState, Quarantine};
+use firebreak_tests::approving::{APPROVERS, approve, blank, let_approve};
 use firebreak_tests::eventually::eventually;
 use firebreak_tests::judge::Judge;
 use firebreak_tests::scene::join_scaling_group;
 use firebreak_tests::sight;
-use firebreak_tests::world::{SOON, World};
+use firebreak_tests::world::{ADMIN, SOON, World};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
-use crate::approvals::{ADMIN, APPROVERS, approve, blank, let_approve};
 use crate::ground_up::world;
 
 const GROUP: &str = "web";

@@ -39,5 +39,4 @@ mod scaling;
 mod selectors;
 mod sessions;
 mod systems_manager;
-mod tampering;
 mod tracking;

@@ -5,16 +5,16 @@ use std::collections::BTreeMap;
 
 use anyhow::ensure;
 use firebreak_crds::{Incident, SelectorStatus};
+use firebreak_tests::approving::{APPROVERS, approve, blank, let_approve};
 use firebreak_tests::emulator::REGION;
 use firebreak_tests::eventually::eventually;
 use firebreak_tests::judge::Judge;
 use firebreak_tests::scene::{SceneInstance, elsewhere, join_scaling_group, tag};
 use firebreak_tests::sight;
-use firebreak_tests::world::{SOON, World};
+use firebreak_tests::world::{ADMIN, SOON, World};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::approvals::{ADMIN, APPROVERS, approve, blank, let_approve};
 use crate::ground_up::{world, worlds};
 
 #[allow(clippy::needless_pass_by_value)] // callers write the criteria in place
