@@ -87,6 +87,9 @@ pub fn main() -> ExitCode {
         Command::Import => once(async { backup::import(&run::client().await?, std::io::stdin(), std::io::stdout()).await }),
         Command::Inventory { account, mac_key_file } => once(async move {
             let keys = Keys::read(mac_key_file.as_deref()).await;
+            if let (Some(_), Some(problem)) = (&mac_key_file, keys.problem()) {
+                anyhow::bail!("{problem}");
+            }
             inventory::print(&run::client().await?, &account, &keys, std::io::stdout()).await
         }),
     }

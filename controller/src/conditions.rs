@@ -75,6 +75,12 @@ pub fn few(names: impl IntoIterator<Item = impl Into<String>>, most: usize) -> S
     }
 }
 
+/// `1 call`, `2 calls`.
+#[must_use]
+pub fn counted<N: Copy + std::fmt::Display + PartialEq + From<u8>>(count: N, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == N::from(1) { one } else { many })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -29,8 +29,8 @@ pub struct Found {
 /// # Errors
 /// When the AwsAccount does not exist, or AWS cannot be read: then nothing is printed, since a part would look like all.
 pub async fn print(client: &Client, account: &str, keys: &Keys, mut to: impl Write) -> anyhow::Result<()> {
-    let account =
-        Api::<AwsAccount>::all(client.clone()).get(account).await.with_context(|| format!("AwsAccount {account}"))?;
+    let found = Api::<AwsAccount>::all(client.clone()).get_opt(account).await.context("the cluster cannot be asked")?;
+    let account = found.with_context(|| format!("there is no AwsAccount {account}"))?;
     let session = Accounts::load(Arc::new(Metrics::new())).await.session(&account).await?;
     let look = Look { session: &session, keys, account: account.name_any() };
     let principals = session.marked_principals().await?;
@@ -85,11 +85,18 @@ impl Look<'_> {
         let (copy, marks): (Vec<_>, Vec<_>) = ours.partition(|(key, _)| is_of_copy(key));
         let mut lines: Vec<String> = marks.iter().map(|(key, value)| format!("tag {key}={value}")).collect();
         if !copy.is_empty() {
-            let read = SecondCopy::from_tags(tags, resource, unique, self.keys);
-            let what = read.map_or_else(|why| format!("NOT VALID: {why}"), |copy| valid(&copy));
+            let what = self.copy(tags, resource, unique);
             lines.push(format!("copy of the original in {} tags: {what}", copy.len()));
         }
         lines
+    }
+
+    fn copy(&self, tags: &BTreeMap<String, String>, resource: &Resource, unique: &str) -> String {
+        if self.keys.problem().is_some() {
+            return "not checked, without the controller's MAC keys (--mac-key-file)".to_owned();
+        }
+        let read = SecondCopy::from_tags(tags, resource, unique, self.keys);
+        read.map_or_else(|why| format!("NOT VALID: {why}"), |copy| valid(&copy))
     }
 }
 

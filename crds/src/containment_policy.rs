@@ -18,11 +18,8 @@ use crate::{ContainAction, DetachFromAutoScaling, Empty, EndInstance, EvidenceAc
     shortname = "cpol",
     category = "firebreak",
     doc = "A way of responding: which actions on each kind of target, which evidence, and what a release gives back.",
-    printcolumn(name = "EC2", type_ = "string", json_path = ".spec.ec2Instance.contain", priority = 1),
-    printcolumn(name = "USER", type_ = "string", json_path = ".spec.iamUser.contain", priority = 1),
-    printcolumn(name = "ROLE", type_ = "string", json_path = ".spec.iamRole.contain", priority = 1),
-    printcolumn(name = "KEY", type_ = "string", json_path = ".spec.accessKey.contain", priority = 1),
-    printcolumn(name = "SESSION", type_ = "string", json_path = ".spec.roleSession.contain", priority = 1),
+    printcolumn(name = "APPROVALS", type_ = "integer", json_path = ".spec.approvals.count"),
+    printcolumn(name = "BY-GROUP", type_ = "string", json_path = ".spec.approvals.group"),
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

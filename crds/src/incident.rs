@@ -28,6 +28,7 @@ use crate::{Ec2SelectorTarget, NameRef, Resource, SelectorStatus};
     printcolumn(name = "APPROVED", type_ = "string", json_path = r#".status.conditions[?(@.type=="Approved")].status"#),
     printcolumn(name = "SEVERITY", type_ = "string", json_path = ".spec.severity"),
     printcolumn(name = "READY", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "REASON", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
         name = "MESSAGE",

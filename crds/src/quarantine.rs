@@ -27,6 +27,7 @@ use crate::{ContainAction, ReleasePolicy, Resource};
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "RESOURCE", type_ = "string", json_path = ".spec.resource.id", priority = 1),
     printcolumn(name = "FIRST-HOLDER", type_ = "string", json_path = ".spec.holders[0].name", priority = 1),
+    printcolumn(name = "HOLD", type_ = "string", json_path = ".spec.holders[0].state", priority = 1),
     printcolumn(
         name = "MESSAGE",
         type_ = "string",

@@ -60,7 +60,7 @@ fn each_variant_of_the_chart_has_what_it_says() {
     assert_eq!(count(&template(&["rbac.aggregate=false"]), "ClusterRole"), 1);
     assert!(count(&all, "Secret") == 1 && all.contains("secretName: firebreak-mac-key"));
     let (ours, none) = (template(&["macKey.existingSecret=ours"]), template(&["macKey.generate=false"]));
-    assert!(count(&ours, "Secret") == 0 && ours.contains("secretName: ours") && ours.contains("--mac-key-file="));
+    assert!(count(&ours, "Secret") == 0 && ours.contains("secretName: ours") && ours.contains("FIREBREAK_MAC_KEY_FILE"));
     assert!(count(&none, "Secret") == 0 && !none.contains("mac-key"), "a controller without a key runs all the same");
     let account = ["serviceAccount.create=false", "serviceAccount.name=ours"];
     assert_eq!(count(&template(&account), "ServiceAccount"), 0);

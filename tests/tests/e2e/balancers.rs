@@ -60,7 +60,7 @@ async fn an_instance_leaves_its_load_balancers_by_id_and_by_address_and_comes_ba
     world
         .until_aws("an event says where it drains", async || {
             let events = world.events_of("inc").await;
-            let contained = events.iter().find(|e| e.starts_with("Contained"));
+            let contained = events.iter().find(|e| e.starts_with("InForce"));
             let words = ["Draining: ", "api until 2", "web until 2"];
             ensure!(contained.is_some_and(|e| words.iter().all(|word| e.contains(word))), "{events:#?}");
             Ok(())

@@ -1,6 +1,6 @@
 //! Evidence is asked for at the moment of the hold, and delays nothing.
 
-use firebreak_crds::conditions::READY;
+use firebreak_crds::conditions::{READY, STALLED};
 use firebreak_crds::{Evidence, EvidenceAction, EvidenceSpec, Incident, IncidentRef, evidence_name, get_condition};
 use kube::api::PostParams;
 use kube::{Api, ResourceExt};
@@ -25,6 +25,12 @@ pub fn is_due(ctx: &Ctx, incident: &Incident, target: &Resolved) -> bool {
 pub fn standing(name: &str, evidence: Option<&Evidence>) -> String {
     let ready = evidence.and_then(|e| e.status.as_ref()).and_then(|s| get_condition(&s.conditions, READY));
     format!("{name}: {}", ready.map_or("not started", |c| &c.message))
+}
+
+/// Why a piece of evidence will not be complete unless a person does something.
+pub fn problem(evidence: &Evidence) -> Option<&str> {
+    let conditions = &evidence.status.as_ref()?.conditions;
+    get_condition(conditions, STALLED).filter(|c| c.status == "True").map(|c| c.reason.as_str())
 }
 
 /// Makes what is not there. The name carries the Incident's uid, so nothing is taken twice. `places` are for those who write.

@@ -13,7 +13,7 @@ use kube::ResourceExt;
 use super::resolve::{Refusal, Target};
 use super::rows::{self, explained};
 use super::{Notes, approval, evidence, gate, names_of};
-use crate::conditions::Conditions;
+use crate::conditions::{self, Conditions, counted};
 use crate::controllers::evidence::is_complete;
 use crate::controllers::{Ctx, reconcile_requested};
 use crate::events::{self, Events};
@@ -102,7 +102,8 @@ fn conditions(incident: &Incident, notes: &Notes, world: &World, status: &Incide
     let previous = incident.status.as_ref().map(|s| s.conditions.clone()).unwrap_or_default();
     let mut c = Conditions::new(&previous, incident.metadata.generation, now);
     let holds = world.holds(&incident.uid().unwrap_or_default()).next().is_some();
-    let (contained, reason, message) = contained(incident, status, holds);
+    let (contained, reason, mut message) = contained(incident, status, holds);
+    message.extend(suspended(incident, world));
     c.set(CONTAINED, contained, &reason, &*message);
     if holds || incident.spec.mode == Mode::Contain || world.evidence.values().any(Option::is_some) {
         evidence_condition(&mut c, world);
@@ -139,6 +140,16 @@ fn contained(incident: &Incident, status: &IncidentStatus, holds: bool) -> (&'st
     }
 }
 
+/// What somebody keeps Firebreak's hands off stays contained only as long as nobody else touches it.
+fn suspended(incident: &Incident, world: &World) -> Option<String> {
+    let names: Vec<String> = world
+        .holds(&incident.uid().unwrap_or_default())
+        .filter(|q| q.spec.suspend)
+        .map(|q| q.spec.resource.to_string())
+        .collect();
+    (!names.is_empty()).then(|| format!(". Suspended, so nothing is repaired: {}", conditions::few(names, SHOWN)))
+}
+
 /// The targets that are not contained.
 fn open(status: &IncidentStatus) -> String {
     let open: Vec<&TargetStatus> = status.targets.iter().filter(|t| t.contained != "True").collect();
@@ -161,12 +172,14 @@ fn evidence_condition(c: &mut Conditions<'_>, world: &World) {
             let asked =
                 world.evidence.values().flatten().filter_map(|e| e.metadata.creation_timestamp.as_ref()).map(|t| t.0);
             let since = asked.min().map(|at| format!(", asked for at {at}")).unwrap_or_default();
-            let what = format!("{0} of {0} pieces of evidence complete{since}", world.evidence.len());
+            let what =
+                format!("{} complete{since}", counted(world.evidence.len(), "piece of evidence", "pieces of evidence"));
             c.set(EVIDENCE_PRESERVED, "True", "Complete", what);
         }
         _ => {
             let standing = few(&missing, |(name, e)| evidence::standing(name, e.as_deref()), " (Evidence)");
-            c.set(EVIDENCE_PRESERVED, "False", "InProgress", standing);
+            let problem = missing.iter().find_map(|(_, e)| evidence::problem(e.as_deref()?));
+            c.set(EVIDENCE_PRESERVED, "False", problem.unwrap_or("InProgress"), standing);
         }
     }
 }
@@ -209,7 +222,8 @@ fn plan(c: &mut Conditions<'_>, notes: &Notes, status: &IncidentStatus) {
             "True",
             "Planned",
             format!(
-                "{calls} AWS calls planned (status.plan){}; nothing is held. Set mode: Contain",
+                "{} planned (status.plan){}; nothing is held. Set mode: Contain",
+                counted(calls, "AWS call", "AWS calls"),
                 approval::note(notes.approval.as_ref())
             ),
         ),

@@ -330,7 +330,7 @@ fn a_target_that_was_taken_out_and_released_is_still_told() {
 #[test]
 fn nothing_is_called_given_back_that_was_never_held() {
     let status = look(&incident(Mode::Release), &[found(example::user())], &world(vec![]));
-    assert_eq!(status.targets[0].message, "nobody holds it: nothing is left to give back");
+    assert_eq!(status.targets[0].message, "this Incident holds nothing of it, and nobody else does");
     assert_eq!((&status.targets[0].quarantine, &status.targets[0].held_since), (&None, &None));
 }
 
@@ -340,7 +340,8 @@ fn a_change_of_anything_but_the_holds_makes_no_status_older() {
     (suspended.spec.suspend, suspended.metadata.generation) = (true, Some(2));
     let status = look(&incident(Mode::Contain), &[found(example::instance())], &world(vec![suspended]));
     assert_eq!(says(&status, CONTAINED), "True Enforced");
-    assert!(status.targets[0].message.contains("suspended: nothing is repaired"), "{status:#?}");
+    let said = &get_condition(&status.conditions, CONTAINED).unwrap().message;
+    assert!(said.contains("Suspended, so nothing is repaired: instance i-"), "{said}");
 }
 
 #[test]
@@ -355,7 +356,7 @@ fn a_residual_deny_is_told_after_the_release() {
     for (account, told) in [("prod", true), ("other", false)] {
         world.residual = vec![(account.into(), deny.clone())];
         let status = look(&incident(Mode::Release), &[found(example::user())], &world);
-        assert_eq!(status.targets[0].message.contains("stay blocked until"), told, "{account}");
+        assert_eq!(status.targets[0].message.contains("stay denied until"), told, "{account}");
     }
 }
 
@@ -477,7 +478,7 @@ fn a_target_of_which_everything_waits_is_not_contained() {
 #[test]
 fn what_a_selector_chose_and_nobody_said_was_held_is_let_go_all_the_same() {
     let mut target = found(example::instance());
-    for (awaits, told) in [(None, "let go"), (Some("it waits"), "nobody holds it")] {
+    for (awaits, told) in [(None, "let go"), (Some("it waits"), "this Incident holds nothing of it")] {
         target.resolved.as_mut().unwrap().chosen =
             Some(crate::controllers::incident::selector::Choice { selector: "k".into(), awaits });
         let status = look(&incident(Mode::Release), std::slice::from_ref(&target), &world(vec![]));

@@ -203,8 +203,7 @@ fn containment(incident: &Incident, quarantine: &Quarantine) -> (&'static str, S
         quarantine.spec.holders.iter().filter(|h| h.uid == uid).flat_map(|h| &h.actions).map(name_of).collect();
     let in_force = |name: &&str| status.actions.iter().any(|a| a.name == *name && a.state == ActionState::InForce);
     let current = status.observed_holds.as_ref() == Some(&holds_digest(&quarantine.spec.holders));
-    let suspended = if quarantine.spec.suspend { "; its Quarantine is suspended: nothing is repaired" } else { "" };
-    let (reason, message) = (condition.reason.clone(), format!("{}{suspended}", condition.message));
+    let (reason, message) = (condition.reason.clone(), condition.message.clone());
     match () {
         () if asked.is_empty() => {
             ("False", "NothingToDo".into(), "the policy has no containment action for this kind of target".into())
@@ -260,11 +259,11 @@ fn gone(resource: Option<Resource>, held: bool, world: &World) -> TargetStatus {
         Some(said) if said.is_empty() => "given back".to_owned(),
         Some(said) => format!("given back; {said}"),
         None if held => "let go, and its Quarantine is gone".to_owned(),
-        None => "nobody holds it: nothing is left to give back".to_owned(),
+        None => "this Incident holds nothing of it, and nobody else does".to_owned(),
     };
     let message = deny.filter(|_| !what.contains("stay denied until")).map_or_else(
         || what.clone(),
-        |(_, d)| format!("{what}; sessions issued before the release stay blocked until {}", d.until.0),
+        |(_, d)| format!("{what}; sessions issued before the release stay denied until {}", d.until.0),
     );
     target(resource, "False", "Released", message)
 }
@@ -280,5 +279,6 @@ fn releasing(resource: Option<Resource>, quarantine: &Arc<Quarantine>) -> Target
     let condition = quarantine.status.as_ref().and_then(|s| get_condition(&s.conditions, READY));
     let (reason, message) = condition.map_or(("", String::new()), |c| (c.reason.as_str(), c.message.clone()));
     let reason = if reason == "ReleaseConflict" { reason } else { "Releasing" };
+    let message = if message.is_empty() { "is being given back".to_owned() } else { message };
     target(resource, "False", reason, format!("Quarantine {name}: {message}"))
 }

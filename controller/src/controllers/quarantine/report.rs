@@ -263,9 +263,21 @@ fn said(quarantine: &Quarantine, seen: &Seen, actions: &[ActionStatus]) -> Strin
     }));
     lines.extend(Adopted::of(quarantine).map(|adopted| adopted.to_string()));
     if lines.is_empty() && counted(actions).next().is_none() {
-        return "no holder's policy has an action for this kind of resource".into();
+        lines.push("no holder's policy has an action for this kind of resource".into());
     }
+    lines.extend(retained(quarantine));
+    lines.extend(quarantine.spec.suspend.then(|| SUSPENDED.to_owned()));
     lines.join("; ")
+}
+
+/// What is held by nobody who is still there.
+fn retained(quarantine: &Quarantine) -> Option<String> {
+    let holders = &quarantine.spec.holders;
+    let first = holders.first().filter(|_| holders.iter().all(|h| h.state == HolderState::Retained))?;
+    Some(format!(
+        "retained: Incident {}/{} was deleted, and it stays contained until one of that name says mode: Release, or this Quarantine is deleted",
+        first.namespace, first.name
+    ))
 }
 
 /// `names: message`, once for those that say the same.
@@ -295,15 +307,11 @@ fn ready(c: &mut Conditions<'_>, quarantine: &Quarantine, seen: &Seen, contained
             let message = [given.join("; "), message].into_iter().filter(|m| !m.is_empty()).collect::<Vec<_>>();
             stalled(c, "InvalidOriginal", &message.join("; "));
         }
-        None if quarantine.spec.suspend && contained != "True" => {
-            stalled(c, "Suspended", &format!("{message}; {SUSPENDED}"));
-        }
+        None if quarantine.spec.suspend && contained != "True" => stalled(c, "Suspended", &message),
         Some(problem) if reported(seen).any(needs_a_person) => stalled(c, problem, &message),
         None if [CONTESTED, NAME_TAKEN].contains(&reason) => stalled(c, reason, &message),
         None if contained == "True" => {
-            let suspended = quarantine.spec.suspend;
-            let note = if suspended { format!("{said}; {SUSPENDED}") } else { said.to_owned() };
-            c.set(READY, "True", if suspended { "Suspended" } else { reason }, note);
+            c.set(READY, "True", if quarantine.spec.suspend { "Suspended" } else { reason }, said);
         }
         problem => {
             let reason = problem.unwrap_or(reason);
@@ -377,7 +385,7 @@ pub async fn publish(events: &Events, before: &Quarantine, now: &Quarantine, see
     let put_back = seen.drifted(before).all(|r| r.wrote);
     for object in &on {
         if is(now, CONTAINED) && !is(before, CONTAINED) {
-            events.normal(object, "Contained", format!("{resource}: {}", message(CONTAINED))).await;
+            events.normal(object, "InForce", format!("{resource}: {}", message(CONTAINED))).await;
         }
         if !drift.is_empty() {
             let what = if put_back { "put back" } else { "not put back" };

@@ -307,10 +307,21 @@ fn suspended_is_said_and_hides_nothing() {
     quarantine.spec.suspend = true;
     let next = after(&quarantine, &Seen { suspended: true, ..in_force() }, at(0));
     assert_eq!((says(&next, READY), says(&next, CONTAINED)), ("True Suspended".into(), "True Enforcing".into()));
+    assert!(condition(&next, CONTAINED).unwrap().message.ends_with(SUSPENDED));
     let open = Seen { suspended: true, ..seen(vec![report("denyAll", ActionState::InProgress)]) };
     let next = after(&quarantine, &open, at(0));
     assert_eq!((says(&next, READY), says(&next, CONTAINED)), ("False Suspended".into(), "False Suspended".into()));
     assert_eq!(says(&next, STALLED), "True Suspended", "only a person ends it");
+}
+
+#[test]
+fn what_only_a_deleted_incident_holds_is_said_to_be_retained() {
+    let mut quarantine = held();
+    let said = |q: &Quarantine| condition(&after(q, &in_force(), at(0)), CONTAINED).unwrap().message.clone();
+    quarantine.spec.holders.iter_mut().for_each(|h| h.state = HolderState::Retained);
+    assert!(said(&quarantine).contains("retained: Incident security/inc-1 was deleted"), "{}", said(&quarantine));
+    quarantine.spec.holders[0].state = HolderState::Holding;
+    assert!(!said(&quarantine).contains("retained"), "{}", said(&quarantine));
 }
 
 #[test]

@@ -7,9 +7,11 @@ mod picture;
 mod stage;
 mod story;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use anyhow::Context;
 use firebreak_tests::controller_process::ControllerProcess;
 
 use crate::narrator::Narrator;
@@ -41,15 +43,21 @@ async fn demo() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Where `firebreak-controller` is: beside this one.
+fn binaries() -> anyhow::Result<PathBuf> {
+    Ok(std::env::current_exe()?.parent().context("a folder")?.to_owned())
+}
+
 /// Everything goes with this process, so it stays.
 async fn keep(narrator: &Narrator, stage: &Stage, controller: &ControllerProcess) -> anyhow::Result<()> {
     println!("\nEverything is left up, until you press Ctrl-C here. In another terminal:\n");
     println!("    export KUBECONFIG={}", stage.plane.kubeconfig().display());
-    println!("    export PATH={}:$PATH", firebreak_tests::tools::control_plane().display());
+    println!("    export PATH={}:{}:$PATH", firebreak_tests::tools::control_plane().display(), binaries()?.display());
     println!("    cd {}", narrator.folder.display());
     println!("    sed -i 's/^  mode: .*/  mode: Contain/' examples/30-incident.yaml && kubectl apply -f examples/");
     println!("    kubectl get incidents,quarantines,evidence -A");
-    println!("    tail -f {}\n", controller.log_path().display());
+    println!("    tail -f {}", controller.log_path().display());
+    println!("    firebreak-controller export > backup.json   # and, with the variables below, inventory --account prod\n");
     println!("AWS, with any tool that knows these variables (the same endpoint that the controller uses):\n");
     println!("    export AWS_ENDPOINT_URL={} AWS_DEFAULT_REGION={}", stage.proxy.url(), firebreak_tests::emulator::REGION);
     for (name, value) in stage.aws.environment() {

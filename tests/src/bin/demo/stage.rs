@@ -1,5 +1,5 @@
 //! What the demo runs on: a control plane, an AWS account in an emulator with something to contain, and the manifests of
-//! `examples/` with this account's endpoint and instance filled in.
+//! `examples/` with this account's endpoint, instance and access key filled in.
 
 use std::fs;
 use std::path::Path;
@@ -13,6 +13,8 @@ use firebreak_tests::scene::{self, Scene};
 const ACCOUNT: &str = "111122223333";
 /// The instance of the examples.
 const INSTANCE: &str = "i-0123456789abcdef0";
+/// The access key of the examples.
+const KEY: &str = "AKIAIOSFODNN7EXAMPLE";
 const ENDPOINT: &str = "# endpointUrl: http://127.0.0.1:5000";
 
 /// The ground, without Firebreak. Drops in this order.
@@ -35,6 +37,7 @@ impl Stage {
         let scene = Scene::seed(&aws).await?;
         scene::role(&aws).await?;
         scene.open_to_internet(&aws).await?;
+        scene::tag(&aws, &scene.instances[0].id, "service", "web").await?; // what an example selects by
         let proxy = Proxy::start(&emulator.url())?;
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let stage = Self { proxy, aws, scene, plane, _emulator: emulator };
@@ -50,7 +53,8 @@ impl Stage {
             let entry = entry?;
             let text = fs::read_to_string(entry.path())?;
             let endpoint = format!("endpointUrl: {}", self.proxy.url());
-            let text = text.replace(INSTANCE, &self.scene.instances[0].id).replace(ENDPOINT, &endpoint);
+            let text = text.replace(INSTANCE, &self.scene.instances[0].id).replace(KEY, &self.scene.access_keys[0]);
+            let text = text.replace(ENDPOINT, &endpoint);
             fs::write(to.join(entry.file_name()), text)?;
         }
         Ok(())
