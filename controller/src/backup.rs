@@ -1,18 +1,22 @@
 //! `export` and `import`: carries Quarantines and Evidence across a lost or dying set of CRDs. What was there before a
-//! containment is in these objects; without them nobody could give it back.
+//! containment is in these objects; without them nobody could give it back. And what of an AwsAccount is on no other record: the denies
+//! that outlive a release, which nobody would end, and since when a protected tag was seen.
 
 use std::fmt::{Debug, Display, Formatter};
 use std::io::{Read, Write};
 
 use anyhow::Context;
-use firebreak_crds::{CONTAINED_SINCE, Evidence, FINALIZER, Quarantine};
-use kube::api::{ListParams, ObjectMeta, PostParams};
+use firebreak_crds::{
+    AwsAccount, AwsAccountStatus, CONTAINED_SINCE, Evidence, FINALIZER, ProtectedByTag, Quarantine, ResidualDeny,
+};
+use kube::api::{ObjectMeta, PostParams};
 use kube::core::object::HasSpec;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::containment::contained_since;
+use crate::controllers::list;
 
 /// What is written, and read again.
 #[derive(Debug, Serialize, Deserialize)]
@@ -21,16 +25,51 @@ pub struct Backup {
     api_version: String,
     quarantines: Vec<Quarantine>,
     evidence: Vec<Evidence>,
+    #[serde(default)]
+    accounts: Vec<AccountRecord>,
 }
 
-/// Writes every Quarantine and all Evidence as JSON.
+/// What is carried over of an AwsAccount. The object itself is its owners'.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AccountRecord {
+    name: String,
+    account_id: String,
+    residual_denies: Vec<ResidualDeny>,
+    protected_by_tag: Vec<ProtectedByTag>,
+}
+
+impl AccountRecord {
+    fn of(account: &AwsAccount) -> Self {
+        let AwsAccountStatus { residual_denies, protected_by_tag, .. } = account.status.clone().unwrap_or_default();
+        Self { name: account.name_any(), account_id: account.spec.account_id.clone(), residual_denies, protected_by_tag }
+    }
+
+    /// The status with all that is on record. What was seen earlier counts: an attacker writes tags late.
+    fn added_to(&self, mut status: AwsAccountStatus) -> AwsAccountStatus {
+        let new = self.residual_denies.iter().filter(|d| !status.residual_denies.contains(d)).cloned().collect::<Vec<_>>();
+        status.residual_denies.extend(new);
+        for tag in &self.protected_by_tag {
+            let same = |t: &&mut ProtectedByTag| (t.kind, &t.region, &t.id) == (tag.kind, &tag.region, &tag.id);
+            match status.protected_by_tag.iter_mut().find(same) {
+                Some(known) if known.since.0 <= tag.since.0 => {}
+                Some(known) => *known = tag.clone(),
+                None => status.protected_by_tag.push(tag.clone()),
+            }
+        }
+        status
+    }
+}
+
+/// Writes every Quarantine, all Evidence and what is carried over of AwsAccounts as JSON.
 ///
 /// # Errors
 /// When the API server cannot be read, or nobody takes the output.
 pub async fn export(client: &Client, mut to: impl Write) -> anyhow::Result<()> {
-    let quarantines = all::<Quarantine>(client).await?.into_iter().map(|q| portable(dated(q))).collect();
-    let evidence = all::<Evidence>(client).await?.into_iter().map(portable).collect();
-    let backup = Backup { api_version: version(), quarantines, evidence };
+    let quarantines = list::<Quarantine>(client).await?.into_iter().map(|q| portable(dated(q))).collect();
+    let evidence = list::<Evidence>(client).await?.into_iter().map(portable).collect();
+    let accounts = list::<AwsAccount>(client).await?.iter().map(AccountRecord::of).collect();
+    let backup = Backup { api_version: version(), quarantines, evidence, accounts };
     serde_json::to_writer_pretty(&mut to, &backup)?;
     writeln!(to)?;
     Ok(())
@@ -39,15 +78,6 @@ pub async fn export(client: &Client, mut to: impl Write) -> anyhow::Result<()> {
 /// `firebreak.dev/v1alpha1`.
 fn version() -> String {
     Quarantine::api_version(&()).into_owned()
-}
-
-async fn all<K>(client: &Client) -> anyhow::Result<Vec<K>>
-where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
-{
-    let doing = || format!("list {}", K::plural(&()));
-    let list = Api::<K>::all(client.clone()).list(&ListParams::default()).await.with_context(doing)?;
-    Ok(list.items)
 }
 
 /// With the time since when its resource is contained, which the next cluster could not know: it tells the owner's credentials from
@@ -77,6 +107,8 @@ enum Came {
     There,
     /// What the backup has of it is not in the cluster.
     LeftAlone,
+    /// It is not there, and not made by an import.
+    Absent,
 }
 
 impl Display for Came {
@@ -86,6 +118,7 @@ impl Display for Came {
             Self::Completed => "completed: it was there without its record",
             Self::There => "there already",
             Self::LeftAlone => "LEFT ALONE: another one of that name is there",
+            Self::Absent => "LEFT ALONE: it is not there; make it, and import again",
         })
     }
 }
@@ -108,7 +141,7 @@ pub async fn import(client: &Client, mut from: impl Read, told: impl Write) -> a
         quarantine.status = None;
         quarantine.finalizers_mut().push(FINALIZER.into());
         let (_, came) = make(client, &quarantine).await?;
-        report.tell(&quarantine, came)?;
+        report.tell::<Quarantine>(&quarantine.name_any(), came)?;
     }
     for evidence in backup.evidence {
         let (there, came) = make(client, &evidence).await?;
@@ -116,7 +149,10 @@ pub async fn import(client: &Client, mut from: impl Read, told: impl Write) -> a
         if matches!(came, Came::Made | Came::Completed) {
             keep_status(client, there, &evidence).await?;
         }
-        report.tell(&evidence, came)?;
+        report.tell::<Evidence>(&evidence.name_any(), came)?;
+    }
+    for record in backup.accounts.iter().filter(|r| !r.residual_denies.is_empty() || !r.protected_by_tag.is_empty()) {
+        report.tell::<AwsAccount>(&record.name, add(client, record).await?)?;
     }
     report.end()
 }
@@ -128,9 +164,9 @@ struct Report<W> {
 }
 
 impl<W: Write> Report<W> {
-    fn tell<K: Resource<DynamicType = ()>>(&mut self, object: &K, came: Came) -> anyhow::Result<()> {
-        self.left_alone += usize::from(came == Came::LeftAlone);
-        writeln!(self.told, "{} {}: {came}", K::kind(&()), object.name_any())?;
+    fn tell<K: Resource<DynamicType = ()>>(&mut self, name: &str, came: Came) -> anyhow::Result<()> {
+        self.left_alone += usize::from(matches!(came, Came::LeftAlone | Came::Absent));
+        writeln!(self.told, "{} {name}: {came}", K::kind(&()))?;
         Ok(())
     }
 
@@ -184,6 +220,25 @@ async fn keep_status(client: &Client, there: Evidence, evidence: &Evidence) -> a
     Ok(())
 }
 
+/// Adds what is on record to the status of the AwsAccount of that name.
+async fn add(client: &Client, record: &AccountRecord) -> anyhow::Result<Came> {
+    let (api, name) = (Api::<AwsAccount>::all(client.clone()), &record.name);
+    let Some(there) = api.get_opt(name).await.with_context(|| format!("read AwsAccount {name}"))? else {
+        return Ok(Came::Absent);
+    };
+    if there.spec.account_id != record.account_id {
+        return Ok(Came::LeftAlone);
+    }
+    let before = there.status.clone().unwrap_or_default();
+    let status = record.added_to(before.clone());
+    if status == before {
+        return Ok(Came::There);
+    }
+    let next = AwsAccount { status: Some(status), ..there };
+    api.replace_status(name, &PostParams::default(), &next).await.with_context(|| format!("status of AwsAccount {name}"))?;
+    Ok(Came::Completed)
+}
+
 #[cfg(test)]
 mod tests {
     use firebreak_crds::{EvidenceSpec, IncidentRef};
@@ -204,6 +259,25 @@ mod tests {
         let volumes: Vec<Value> =
             ids.iter().map(|id| json!({ "volumeId": "vol-1", "snapshotId": id, "state": "completed" })).collect();
         json!({ "request": { "at": "2026-03-01T12:00:00Z", "outcome": "Accepted" }, "volumes": volumes })
+    }
+
+    #[test]
+    fn an_account_keeps_what_it_has_and_gets_what_is_on_record_and_of_a_tag_the_earlier_time() {
+        let deny = |name: &str| json!({ "userName": name, "policyName": "p", "until": "2026-03-02T12:00:00Z" });
+        let tag = |id: &str, hour: i32| json!({ "kind": "IamUser", "id": id, "key": "tier", "since": format!("2026-03-01T{hour}:00:00Z") });
+        let record: AccountRecord = serde_json::from_value(json!({
+            "name": "prod", "accountId": "111122223333",
+            "residualDenies": [deny("a"), deny("b")], "protectedByTag": [tag("a", 10), tag("b", 12), tag("c", 10)],
+        }))
+        .unwrap();
+        let status = json!({ "residualDenies": [deny("b"), deny("c")], "protectedByTag": [tag("b", 11), tag("c", 11)] });
+        let added = record.added_to(serde_json::from_value(status).unwrap());
+        let denies: Vec<_> = added.residual_denies.iter().map(|d| d.user_name.clone().unwrap()).collect();
+        assert_eq!(denies, ["b", "c", "a"]);
+        let hour = |t: &ProtectedByTag| t.since.0.to_string()[11..13].to_owned();
+        let tags: Vec<_> = added.protected_by_tag.iter().map(|t| (t.id.clone(), hour(t))).collect();
+        assert_eq!(tags, [("b", "11"), ("c", "10"), ("a", "10")].map(|(id, hour)| (id.to_owned(), hour.to_owned())));
+        assert_eq!(record.added_to(added.clone()), added, "once");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 
 use anyhow::ensure;
-use firebreak_crds::{Evidence, Quarantine};
+use firebreak_crds::{AwsAccount, Evidence, Quarantine};
 use firebreak_tests::eventually::{eventually, gone};
 use firebreak_tests::plane::{ControllerManager, Plane};
 use firebreak_tests::scene::{self, ROLE, USER};
@@ -168,6 +168,47 @@ async fn what_was_exported_and_lost_is_imported_and_given_back() {
     let (keys, old) = (sight::keys(&world.aws).await.unwrap(), &world.scene.access_keys[0]);
     assert_eq!((keys[old].as_str(), keys[&new].as_str()), ("Active", "Inactive"), "it was made during the containment");
     judge.assert_no_call_was_wrong();
+}
+
+#[tokio::test]
+async fn what_outlives_a_release_is_carried_over_and_ended_by_the_next_cluster() {
+    let Apart { plane, mut controller, place: _place } = apart(ControllerManager::Absent, "1s").await;
+    let world = World::new(&plane).await;
+    world.declare("inc", "Contain", json!({ "targets": [world.user_target()] })).await;
+    world.until("inc", "Contained", "True").await;
+    world.change("inc", json!({ "mode": "Release" })).await;
+    world.until("inc", "Released", "True").await;
+    let backup = command(&plane, &["export"], "").await;
+    controller.stop().unwrap();
+    let (accounts, name) = (Api::<AwsAccount>::all(world.kube.clone()), world.account_name());
+    let denies = async || accounts.get(&name).await.unwrap().status.unwrap_or_default().residual_denies;
+    let before = denies().await;
+    assert_eq!(before.len(), 1);
+    lose(&accounts, vec![name.clone()]).await;
+
+    let told = run(&plane, &["import"], &backup).await;
+    let text = String::from_utf8_lossy(&told.stdout);
+    assert!(!told.status.success() && text.contains(&format!("AwsAccount {name}: LEFT ALONE: it is not there")), "{text}");
+    plane.apply(&world.account(json!({})).to_string()).await.unwrap();
+    for expected in ["completed", "there already"] {
+        let told = command(&plane, &["import"], &backup).await;
+        assert!(told.contains(&format!("AwsAccount {name}: {expected}")), "{told}");
+    }
+    controller.start().unwrap();
+    world.account_ready().await;
+    assert_eq!(denies().await, before);
+
+    let mut over = before;
+    over[0].until.0 = "2026-01-01T00:00:00Z".parse().unwrap();
+    let patch = Patch::Merge(json!({ "status": { "residualDenies": over } }));
+    accounts.patch_status(&name, &PatchParams::default(), &patch).await.unwrap();
+    world.look_now().await;
+    eventually("only the user's own policy is left", SOON, async || {
+        let policies = sight::inline_policies(&world.aws).await?;
+        ensure!(policies == ["own"], "{policies:?}");
+        Ok(())
+    })
+    .await;
 }
 
 /// The policy `standard`, with what leaves marks that are no tags.
