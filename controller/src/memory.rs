@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use firebreak_crds::QuarantineStatus;
+use firebreak_crds::{BlastRadiusCause, QuarantineStatus};
 use k8s_openapi::jiff::Timestamp;
 
 /// Looks after a change: AWS enforces IAM late, and an attacker undoes things within seconds.
@@ -43,12 +43,15 @@ pub struct Untold {
     pub open: bool,
 }
 
+/// How others depend on a resource, and in words whom it would cut off.
+pub type CutOff = (BlastRadiusCause, String);
+
 /// What is remembered, by uid.
 #[derive(Default)]
 pub struct Memory {
     memos: Mutex<HashMap<String, Memo>>,
     said: Mutex<HashMap<String, (Instant, String)>>,
-    cut_off: Mutex<HashMap<String, (Instant, Vec<String>)>>,
+    cut_off: Mutex<HashMap<String, (Instant, Vec<CutOff>)>>,
     told: Mutex<HashMap<String, Option<QuarantineStatus>>>,
     admitted: Mutex<HashMap<String, (String, Timestamp)>>,
     claimed: Mutex<HashMap<String, (String, Timestamp)>>,
@@ -111,7 +114,7 @@ impl Memory {
     }
 
     /// Remembers who would be cut off with the resource of that Quarantine. Whether that is news.
-    pub fn learn_cut_off(&self, quarantine: &str, who: &[String]) -> bool {
+    pub fn learn_cut_off(&self, quarantine: &str, who: &[CutOff]) -> bool {
         let mut known = self.cut_off.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|_, (at, _)| at.elapsed() < KNOWN);
         let before = known.insert(quarantine.to_owned(), (Instant::now(), who.to_vec()));
@@ -120,7 +123,7 @@ impl Memory {
 
     /// Who would be cut off with the resource of that Quarantine, and how long ago AWS said so.
     #[must_use]
-    pub fn cut_off(&self, quarantine: &str) -> Option<(Duration, Vec<String>)> {
+    pub fn cut_off(&self, quarantine: &str) -> Option<(Duration, Vec<CutOff>)> {
         let known = self.cut_off.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(quarantine).map(|(at, who)| (at.elapsed(), who.clone())).filter(|(age, _)| *age < KNOWN)
     }

@@ -151,6 +151,10 @@ pub struct AccountApprovals {
     /// Whether what would cut many others off waits.
     #[serde(default)]
     pub wide_blast_radius: WideBlastRadius,
+    /// How others may depend on a target without anything waiting for it: docs/approvals.md says what each name stands for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub ignored_causes: Vec<BlastRadiusCause>,
     /// How many people.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 5))]
@@ -163,7 +167,7 @@ pub struct AccountApprovals {
 
 impl Default for AccountApprovals {
     fn default() -> Self {
-        Self { wide_blast_radius: WideBlastRadius::default(), count: one(), group: None }
+        Self { wide_blast_radius: WideBlastRadius::default(), ignored_causes: Vec::new(), count: one(), group: None }
     }
 }
 
@@ -179,6 +183,31 @@ pub enum WideBlastRadius {
     Required,
     /// It goes at once, and nothing is read to find out.
     NotRequired,
+}
+
+/// How others can depend on a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum BlastRadiusCause {
+    /// A route leads to the instance.
+    RouteTarget,
+    /// `SourceDestCheck` is off: the instance passes on what is not its own.
+    Forwards,
+    /// Firebreak reaches AWS or Kubernetes through the instance.
+    FirebreaksPath,
+    /// No other target of a target group is healthy.
+    LastHealthyTarget,
+    /// No other instance is behind a classic load balancer.
+    OnlyBehindLoadBalancer,
+    /// No other instance of its Auto Scaling group is in service.
+    AloneInAutoScaling,
+    /// Its Auto Scaling group would not replace the instance.
+    NotReplaced,
+    /// Running instances have the role by their profile.
+    RunningInstances,
+    /// The role's trust policy lets a service, an identity provider or another account assume it.
+    TrustedFromOutside,
+    /// The role was used within the last 7 days.
+    UsedRecently,
 }
 
 /// Limits against mistakes.

@@ -29,8 +29,9 @@ pub use allow_list::{AllowList, AllowedFlow, AllowedProtocol};
 pub use approval::{Approval, ApprovalSpec, ApprovedIncident};
 pub use arn::Named;
 pub use aws_account::{
-    AccountApprovals, AssumeRole, AwsAccount, AwsAccountSpec, AwsAccountStatus, DenyProfile, IsolationGroup,
-    IsolationGroups, Limits, Prepare, Protected, ProtectedByTag, ProtectedTag, ResidualDeny, WideBlastRadius,
+    AccountApprovals, AssumeRole, AwsAccount, AwsAccountSpec, AwsAccountStatus, BlastRadiusCause, DenyProfile,
+    IsolationGroup, IsolationGroups, Limits, Prepare, Protected, ProtectedByTag, ProtectedTag, ResidualDeny,
+    WideBlastRadius,
 };
 pub use condition::{conditions, get as get_condition, is_true};
 pub use containment_policy::{

@@ -332,6 +332,16 @@ fn by_default_one_person_of_any_group_approves_what_no_policy_names() {
 }
 
 #[test]
+fn only_known_causes_can_be_left_out() {
+    let spec = |causes: Value| serde_json::from_value::<firebreak_crds::AwsAccountSpec>(account(&causes));
+    assert!(spec(json!({"approvals": {"ignoredCauses": ["UsedRecently", "RouteTarget"]}})).is_ok());
+    assert!(spec(json!({"approvals": {"ignoredCauses": ["Everything"]}})).is_err());
+    let shown = &spec_schema::<AwsAccount>()["properties"]["approvals"]["properties"]["ignoredCauses"];
+    let names = shown["items"]["enum"].as_array().unwrap();
+    assert!(names.len() == 10 && names.contains(&json!("TrustedFromOutside")), "what the API server takes: {shown}");
+}
+
+#[test]
 fn an_account_keeps_its_id_and_its_role_is_in_it() {
     let role = |arn: &str| account(&json!({"assumeRole": {"roleArn": arn}}));
     judge::<AwsAccount>(vec![

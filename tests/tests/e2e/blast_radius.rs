@@ -190,6 +190,21 @@ async fn a_role_that_instances_and_services_use_waits_until_approved() {
 }
 
 #[tokio::test]
+async fn what_the_account_does_not_count_holds_nothing_back() {
+    let ignored = |causes: Value| json!({ "approvals": { "ignoredCauses": causes } });
+    let (world, _guard) = careful_world(1, ignored(json!(["Forwards"]))).await;
+    forward(&world, true).await;
+    route_through(&world).await;
+    declare(&world, "Contain", world.instance_target(0)).await;
+    let waits = waits_since(&world, "a route of its VPC leads to it").await;
+    assert!(!waits.message.contains("SourceDestCheck"), "{}", waits.message);
+    sight::isolated(&world.aws, &first(&world).interfaces).await.unwrap_err();
+    world.plane.apply(&world.account(ignored(json!(["Forwards", "RouteTarget"]))).to_string()).await.unwrap();
+    world.until("inc", "Contained", "True").await;
+    sight::isolated(&world.aws, &first(&world).interfaces).await.unwrap();
+}
+
+#[tokio::test]
 async fn nobody_waits_for_what_nobody_would_miss_nor_where_the_account_says_so() {
     let (world, _guard) = careful_world(1, json!({})).await;
     declare(&world, "Contain", world.instance_target(0)).await;

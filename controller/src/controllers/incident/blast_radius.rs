@@ -22,6 +22,7 @@ use crate::aws::{AwsError, Class, Principal};
 use crate::containment::name_of;
 use crate::controllers::Ctx;
 use crate::events;
+use crate::memory::CutOff;
 
 /// What cuts off those whom an instance serves.
 const OF_AN_INSTANCE: [&str; 6] = [
@@ -75,7 +76,7 @@ pub type Due = (Resource, Arc<AwsAccount>);
 #[derive(Debug, Default)]
 pub struct Seen {
     /// Whom it would cut off.
-    facts: Vec<String>,
+    facts: Vec<CutOff>,
     /// What AWS did not say.
     unread: Vec<String>,
 }
@@ -90,7 +91,7 @@ impl Seen {
     }
 
     /// Whom it would cut off, as far as that is known: what was known before counts where not all could be read.
-    fn with(self, before: Option<Vec<String>>) -> Vec<String> {
+    fn with(self, before: Option<Vec<CutOff>>) -> Vec<CutOff> {
         let before = before.filter(|_| !self.unread.is_empty()).unwrap_or_default();
         let still = before.into_iter().filter(|b| !self.facts.contains(b)).collect::<Vec<_>>();
         self.facts.into_iter().chain(still).collect()
@@ -103,17 +104,37 @@ pub fn note(ctx: &Ctx, incident: &Incident, targets: &mut [Target]) {
         let quarantine = ctx.stores.quarantine_of(&target.resource);
         target.causes.extend(tagged(incident, target, quarantine.as_deref()));
         if let Some(actions) = asks(target, quarantine.as_deref()) {
-            match ctx.memory.cut_off(&quarantine_name(&target.resource)) {
-                Some((age, facts)) if facts.is_empty() && age < ctx.drift_interval => {}
-                Some((_, facts)) if !facts.is_empty() => {
-                    let asker = target.account.name_any();
-                    let why = format!("{} (AwsAccount {asker} asks for that: spec.approvals)", facts.join("; "));
-                    target.causes.push(Cause::of(Some(actions), why));
-                }
-                _ => target.causes.push(Cause::of(None, "it is looked at first")),
-            }
+            let known = ctx.memory.cut_off(&quarantine_name(&target.resource));
+            target.causes.extend(cuts_off(&target.account, actions, known, ctx.drift_interval));
         }
     }
+}
+
+/// Why these actions wait, or all where AWS was not asked lately; None where nothing counts against them.
+fn cuts_off(
+    account: &AwsAccount,
+    actions: &'static [&'static str],
+    known: Option<(Duration, Vec<CutOff>)>,
+    interval: Duration,
+) -> Option<Cause> {
+    let first = || Some(Cause::of(None, "it is looked at first"));
+    let Some((age, facts)) = known else { return first() };
+    let facts: Vec<&str> = counted(account, &facts).collect();
+    match facts.is_empty() {
+        true if age < interval => None,
+        true => first(),
+        false => {
+            let asker = account.name_any();
+            let why = format!("{} (AwsAccount {asker} asks for that: spec.approvals)", facts.join("; "));
+            Some(Cause::of(Some(actions), why))
+        }
+    }
+}
+
+/// Whom it would cut off, in words, but for what the account does not count.
+fn counted<'f>(account: &AwsAccount, facts: &'f [CutOff]) -> impl Iterator<Item = &'f str> {
+    let ignored = &account.spec.approvals.ignored_causes;
+    facts.iter().filter(|(cause, _)| !ignored.contains(cause)).map(|(_, who)| who.as_str())
 }
 
 /// The targets to ask AWS about: never asked about, or not for some time.
@@ -132,11 +153,11 @@ pub fn due(ctx: &Ctx, targets: &[Target]) -> Vec<Due> {
 pub async fn look(ctx: &Ctx, incident: &Incident, due: &[Due]) -> bool {
     let seen = join_all(due.iter().map(|(resource, account)| at(ctx, resource, account))).await;
     let (mut news, mut unread) = (false, Vec::new());
-    for ((resource, _), seen) in due.iter().zip(seen) {
+    for ((resource, account), seen) in due.iter().zip(seen) {
         let name = quarantine_name(resource);
         unread.extend(seen.unread.iter().map(|error| format!("{resource}: {error}")));
         let facts = seen.with(ctx.memory.cut_off(&name).map(|(_, before)| before));
-        news |= facts.is_empty(); // it goes, and waited for this look at most
+        news |= counted(account, &facts).next().is_none(); // it goes, and waited for this look at most
         news |= ctx.memory.learn_cut_off(&name, &facts);
     }
     if !unread.is_empty() {

@@ -1,4 +1,4 @@
-use firebreak_crds::{AccountApprovals, AwsAccountStatus, ProtectedByTag, SeverTrackedConnections};
+use firebreak_crds::{AccountApprovals, AwsAccountStatus, BlastRadiusCause, ProtectedByTag, SeverTrackedConnections};
 use k8s_openapi::jiff::Timestamp;
 
 use super::instance::Facts;
@@ -56,6 +56,11 @@ fn reached_through(host: &str) -> Facts {
     Facts { hosts: vec!["vpce.example".into(), host.into()], ..lonely() }
 }
 
+/// In words.
+fn said(facts: Vec<CutOff>) -> Vec<String> {
+    facts.into_iter().map(|(_, who)| who).collect()
+}
+
 #[test]
 fn whom_an_instance_serves_is_told() {
     let forwards = || {
@@ -104,7 +109,7 @@ fn whom_an_instance_serves_is_told() {
         ),
         ("another way", reached_through("10.0.0.8"), vec![]),
     ] {
-        assert_eq!(facts.judged(), told, "{what}");
+        assert_eq!(said(facts.judged()), told, "{what}");
     }
 }
 
@@ -137,30 +142,30 @@ fn who_uses_a_role_is_told() {
         (r#""*""#, Some("*")),
     ] {
         let expected: Vec<String> = told.map(|who| format!("{others}{who}")).into_iter().collect();
-        assert_eq!(role::judged(&role(principal, None), &[], ACCOUNT, now()), expected, "{principal}");
+        assert_eq!(said(role::judged(&role(principal, None), &[], ACCOUNT, now())), expected, "{principal}");
     }
     let sealed = Identity { trust: Some(crate::aws::SEALED_TRUST.into()), ..Identity::default() };
-    assert_eq!(role::judged(&sealed, &[], ACCOUNT, now()), Vec::<String>::new());
+    assert_eq!(said(role::judged(&sealed, &[], ACCOUNT, now())), Vec::<String>::new());
     let all_but = r#"{"Statement":{"Effect":"Allow","NotPrincipal":{"AWS":"111122223333"}}}"#;
     let all_but = Identity { trust: Some(all_but.into()), ..Identity::default() };
-    assert_eq!(role::judged(&all_but, &[], ACCOUNT, now()), [format!("{others}all but some (NotPrincipal)")]);
+    assert_eq!(said(role::judged(&all_but, &[], ACCOUNT, now())), [format!("{others}all but some (NotPrincipal)")]);
 }
 
 #[test]
 fn a_role_that_runs_or_ran_lately_is_used() {
     let own = r#"{"AWS":"111122223333"}"#;
     for (days, used) in [(None, false), (Some(0), true), (Some(6), true), (Some(8), false)] {
-        let told = role::judged(&role(own, days), &[], ACCOUNT, now());
+        let told = said(role::judged(&role(own, days), &[], ACCOUNT, now()));
         assert_eq!(told.len(), usize::from(used), "{days:?}: {told:?}");
     }
-    let told = role::judged(&role(own, Some(1)), &[], ACCOUNT, now());
+    let told = said(role::judged(&role(own, Some(1)), &[], ACCOUNT, now()));
     assert_eq!(told, ["it was used within the last 7 days, on 2026-02-28"]);
     let ids = ["i-1", "i-2", "i-3", "i-4", "i-5"].map(str::to_owned);
-    let told = role::judged(&role(own, None), &ids, ACCOUNT, now());
+    let told = said(role::judged(&role(own, None), &ids, ACCOUNT, now()));
     assert_eq!(told, ["running instances use it: i-1, i-2, i-3, 2 more"]);
     let managed =
         Identity { arn: "arn:aws:iam::1:role/aws-service-role/ecs.amazonaws.com/x".into(), ..role("\"*\"", Some(0)) };
-    assert_eq!(role::judged(&managed, &ids, ACCOUNT, now()), Vec::<String>::new(), "the hold refuses it");
+    assert_eq!(said(role::judged(&managed, &ids, ACCOUNT, now())), Vec::<String>::new(), "the hold refuses it");
 }
 
 fn resolved(resource: Resource, actions: Vec<firebreak_crds::ContainAction>) -> Resolved {
@@ -267,7 +272,10 @@ async fn a_read_that_hangs_delays_nothing_for_long() {
 
 #[test]
 fn what_was_known_counts_until_aws_says_something_else() {
-    let known = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<String>>();
+    let known = |list: &[&str]| {
+        let fact = |s: &&str| (BlastRadiusCause::Forwards, (*s).to_owned());
+        list.iter().map(fact).collect::<Vec<CutOff>>()
+    };
     for (what, facts, unread, before, expected) in [
         ("never asked before", &["a"][..], &[][..], None, &["a"][..]),
         ("not any more", &["a"], &[], Some(&["b"][..]), &["a"]),
@@ -276,7 +284,33 @@ fn what_was_known_counts_until_aws_says_something_else() {
         ("answered in part", &["a"], &["late"], Some(&["a", "b"]), &["a", "b"]),
         ("not answered, and never asked before", &[], &["late"], None, &[]),
     ] {
-        let seen = Seen { facts: known(facts), unread: known(unread) };
+        let seen = Seen { facts: known(facts), unread: said(known(unread)) };
         assert_eq!(seen.with(before.map(known)), known(expected), "{what}");
     }
+}
+
+#[test]
+fn what_the_account_does_not_count_holds_nothing_back() {
+    use BlastRadiusCause::{RunningInstances, TrustedFromOutside, UsedRecently};
+    let role = role(r#"{"Service":"ec2.amazonaws.com"}"#, Some(1));
+    let facts = role::judged(&role, &["i-1".to_owned()], ACCOUNT, now());
+    for (ignored, says) in [
+        (vec![], Some(["running instances", "trust policy", "within the last 7 days"].as_slice())),
+        (vec![UsedRecently], Some(&["running instances", "trust policy"])),
+        (vec![UsedRecently, TrustedFromOutside], Some(&["running instances"])),
+        (vec![UsedRecently, TrustedFromOutside, RunningInstances], None),
+    ] {
+        let mut account = (*resolved(example::role(), vec![]).account).clone();
+        account.spec.approvals.ignored_causes.clone_from(&ignored);
+        let interval = Duration::from_secs(30);
+        let waits = |age| cuts_off(&account, &OF_A_ROLE, Some((age, facts.clone())), interval);
+        let cause = waits(Duration::ZERO);
+        assert_eq!(cause.as_ref().map(|c| c.why.matches("; ").count() + 1), says.map(<[_]>::len), "{ignored:?}");
+        let all = says.iter().flat_map(|says| *says).all(|says| cause.as_ref().is_some_and(|c| c.why.contains(says)));
+        assert!(all, "{ignored:?} {cause:?}");
+        let later = waits(interval).unwrap();
+        assert_eq!(later.concerns("tagResource"), cause.is_none(), "it is asked about anew: {later:?}");
+    }
+    let account = AwsAccount::new("prod", firebreak_crds::AwsAccountSpec::default());
+    assert!(cuts_off(&account, &OF_A_ROLE, None, Duration::ZERO).unwrap().concerns("tagResource"), "never asked about");
 }

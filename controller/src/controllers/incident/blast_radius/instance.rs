@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use firebreak_crds::{AwsAccount, Resource};
+use firebreak_crds::{AwsAccount, BlastRadiusCause, Resource};
 use futures::future::try_join_all;
 use tokio::time::Instant;
 
@@ -12,6 +12,7 @@ use crate::aws::{
     AwsError, ClassicBalancer, Interface, Membership, RouteTable, ScalingGroup, Session, Target, TargetGroup,
     target_group_name,
 };
+use crate::memory::CutOff;
 
 /// The environment variables that name what is between this process and AWS, or the API server.
 const WAYS: [&str; 7] =
@@ -88,9 +89,17 @@ fn host(url: &str) -> Option<String> {
 
 impl Facts {
     /// Whom it serves, in words.
-    pub(super) fn judged(&self) -> Vec<String> {
-        let one = [self.routed(), self.forwards(), self.own_way()].into_iter().flatten();
-        one.chain(self.last_healthy()).chain(self.only_instance()).chain(self.scaled()).collect()
+    pub(super) fn judged(&self) -> Vec<CutOff> {
+        let all = [
+            (BlastRadiusCause::RouteTarget, self.routed().into_iter().collect()),
+            (BlastRadiusCause::Forwards, self.forwards().into_iter().collect()),
+            (BlastRadiusCause::FirebreaksPath, self.own_way().into_iter().collect()),
+            (BlastRadiusCause::LastHealthyTarget, self.last_healthy()),
+            (BlastRadiusCause::OnlyBehindLoadBalancer, self.only_instance()),
+            (BlastRadiusCause::AloneInAutoScaling, self.alone().into_iter().collect()),
+            (BlastRadiusCause::NotReplaced, self.not_replaced().into_iter().collect()),
+        ];
+        all.into_iter().flat_map(|(cause, who): (_, Vec<String>)| who.into_iter().map(move |who| (cause, who))).collect()
     }
 
     fn routed(&self) -> Option<String> {
@@ -132,18 +141,22 @@ impl Facts {
         only.map(|b| format!("it is the only instance of load balancer {}", b.name)).collect()
     }
 
-    /// In service in a group that has no other instance, or would not replace it.
-    fn scaled(&self) -> Vec<String> {
-        let Some((membership, group)) = &self.scaling else { return Vec::new() };
-        if membership.state != "InService" {
-            return Vec::new();
-        }
-        let name = &membership.group;
+    /// The Auto Scaling group in which it is in service.
+    fn scaled(&self) -> Option<(&str, &ScalingGroup)> {
+        let (membership, group) = self.scaling.as_ref()?;
+        (membership.state == "InService").then_some((membership.group.as_str(), group))
+    }
+
+    fn alone(&self) -> Option<String> {
+        let (name, group) = self.scaled()?;
         let alone = group.in_service.iter().all(|i| *i == self.id);
-        let alone = alone.then(|| format!("it is alone in Auto Scaling group {name}"));
-        let stopped = group.suspended.iter().find(|p| ["Launch", "ReplaceUnhealthy"].contains(&p.as_str()));
-        let stopped = stopped.map(|p| format!("Auto Scaling group {name} would not replace it ({p} is suspended)"));
-        alone.into_iter().chain(stopped).collect()
+        alone.then(|| format!("it is alone in Auto Scaling group {name}"))
+    }
+
+    fn not_replaced(&self) -> Option<String> {
+        let (name, group) = self.scaled()?;
+        let stopped = group.suspended.iter().find(|p| ["Launch", "ReplaceUnhealthy"].contains(&p.as_str()))?;
+        Some(format!("Auto Scaling group {name} would not replace it ({stopped} is suspended)"))
     }
 }
 

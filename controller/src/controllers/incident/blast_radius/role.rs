@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use firebreak_crds::Resource;
+use firebreak_crds::{BlastRadiusCause, Resource};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::{Seen, by};
 use crate::aws::{Identity, Principal, Session};
 use crate::clock;
+use crate::memory::CutOff;
 
 /// Whoever used it within this time uses it.
 const RECENTLY: Duration = Duration::from_hours(7 * 24);
@@ -30,20 +31,22 @@ pub(super) async fn look(session: &Session, resource: &Resource, deadline: Insta
 }
 
 /// Who uses it, in words. One that AWS manages is not to be contained at all: that is said when it is to be held.
-pub(super) fn judged(role: &Identity, running: &[String], account: &str, now: Timestamp) -> Vec<String> {
+pub(super) fn judged(role: &Identity, running: &[String], account: &str, now: Timestamp) -> Vec<CutOff> {
     if role.managed_by().is_some() {
         return Vec::new();
     }
     let outside = trusted_outside(role.trust.as_deref().unwrap_or_default(), account);
     let recently = role.last_used.filter(|at| clock::since(*at, now) < RECENTLY);
-    [
-        some(running, |list| format!("running instances use it: {list}")),
-        some(&outside, |list| format!("its trust policy lets others than this account's users and roles assume it: {list}")),
-        recently.map(|at| format!("it was used within the last 7 days, on {}", at.strftime("%F"))),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    let running = some(running, |list| format!("running instances use it: {list}"));
+    let outside =
+        some(&outside, |list| format!("its trust policy lets others than this account's users and roles assume it: {list}"));
+    let recently = recently.map(|at| format!("it was used within the last 7 days, on {}", at.strftime("%F")));
+    let all = [
+        (BlastRadiusCause::RunningInstances, running),
+        (BlastRadiusCause::TrustedFromOutside, outside),
+        (BlastRadiusCause::UsedRecently, recently),
+    ];
+    all.into_iter().filter_map(|(cause, who)| Some((cause, who?))).collect()
 }
 
 fn some(list: &[String], say: impl Fn(String) -> String) -> Option<String> {
