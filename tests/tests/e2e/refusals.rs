@@ -1,5 +1,7 @@
 //! What cannot be contained as asked: a reason, a message that says what to do, and the other targets go on.
 
+use std::time::Duration;
+
 use anyhow::ensure;
 use firebreak_crds::{TargetStatus, get_condition};
 use firebreak_tests::emulator::REGION;
@@ -271,14 +273,21 @@ async fn no_more_than_the_account_allows_are_held_in_the_order_of_the_spec() {
 
 #[tokio::test]
 async fn many_incidents_at_once_hold_no_more_than_the_account_allows() {
-    let (world, _guard) = worlds(3).await;
-    world.plane.apply(&world.account(json!({ "limits": { "maxQuarantines": 1 } })).to_string()).await.unwrap();
+    let (world, _guard) = world().await;
+    let protected = json!({ "arns": ["arn:aws:iam::*:user/break-glass*"] }); // so each is looked at before it is held
+    let account = world.account(json!({ "limits": { "maxQuarantines": 1 }, "protected": protected }));
+    world.plane.apply(&account.to_string()).await.unwrap();
     world.account_ready().await;
+    let names = ["eve", "oscar", "trudy"];
+    for name in names {
+        world.aws.iam.create_user().user_name(name).send().await.unwrap();
+    }
     let (api, params) = (world.incidents(), PostParams::default());
-    let incidents = [0, 1, 2].map(|n| {
-        let spec = json!({ "targets": [world.instance_target(n)] });
-        serde_json::from_value(world.incident(&format!("inc-{n}"), "Contain", spec)).unwrap()
+    let incidents = names.map(|name| {
+        let user = json!({ "iamUser": { "accountRef": { "name": world.account_name() }, "userName": name } });
+        serde_json::from_value(world.incident(name, "Contain", json!({ "targets": [user] }))).unwrap()
     });
+    world.proxy.delay(Duration::from_secs(1));
     let made = join_all(incidents.iter().map(|incident| api.create(&params, incident))).await;
     made.into_iter().for_each(|made| drop(made.unwrap()));
     let what = "one is contained, and the others say why they are not";
@@ -290,7 +299,7 @@ async fn many_incidents_at_once_hold_no_more_than_the_account_allows() {
         Ok(())
     })
     .await;
-    assert_eq!((world.quarantines().await.len(), world.evidence().await.len()), (1, 1));
+    assert_eq!(world.quarantines().await.len(), 1);
 }
 
 #[tokio::test]
