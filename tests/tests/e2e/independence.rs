@@ -177,3 +177,21 @@ async fn while_a_key_cannot_be_switched_the_deny_is_told_and_put_back() {
     world.until("inc", "Contained", "True").await;
     sight::cut_off(&world.aws).await.unwrap();
 }
+
+#[tokio::test]
+async fn while_the_marks_cannot_be_put_what_is_contained_is_told() {
+    let (world, _guard) = world().await;
+    world.proxy.hang("TagUser");
+    world.declare("inc", "Contain", json!({ "targets": [world.user_target()] })).await;
+    world
+        .until_quarantine("mallory", "contained, and the marks under way", |q| {
+            let waits = action(q, "tagResource").is_some_and(|a| a.message.contains("no answer to iam:TagUser"));
+            contained(q) && waits && is(q, "tagResource", ActionState::InProgress)
+        })
+        .await;
+    world.until("inc", "Contained", "True").await;
+    world.proxy.recover("TagUser");
+    world.look_now().await;
+    world.until_quarantine("mallory", "marked", |q| is(q, "tagResource", ActionState::InForce)).await;
+    assert!(sight::user_tags(&world.aws).await.unwrap().contains_key("firebreak.dev/incident"));
+}
