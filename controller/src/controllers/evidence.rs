@@ -10,7 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 
-use super::{Ctx, Error, reconcile_requested, write_status};
+use super::{Ctx, Error, account_of, reconcile_requested, write_status};
 use crate::aws::{AwsError, Class, Guard, Outcome, Priority, Session, Snapshot};
 use crate::clock;
 use crate::conditions::{Conditions, bounded};
@@ -100,15 +100,9 @@ impl Turn<'_> {
     }
 
     async fn session(&self, evidence: &Evidence) -> Result<Arc<Session>, AwsError> {
-        match Stores::named(&self.ctx.stores.accounts, &evidence.spec.resource.account_ref.name) {
-            Some(account) => self.ctx.accounts.session(&account).await,
-            None => Err(AwsError {
-                class: Class::Terminal,
-                operation: "AwsAccount".into(),
-                code: "AccountNotFound".into(),
-                message: format!("AwsAccount {} does not exist: create it again", evidence.spec.resource.account_ref.name),
-            }),
-        }
+        let resource = &evidence.spec.resource;
+        let account = Stores::named(&self.ctx.stores.accounts, &resource.account_ref.name);
+        self.ctx.accounts.session(account_of(resource, account.as_deref())?).await
     }
 
     /// The next step; the evidence with what is known now, and what AWS said.

@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use firebreak_crds::{ABANDON, FINALIZER, HolderState, Quarantine, RECONCILE_REQUESTED};
+use firebreak_crds::{
+    ABANDON, AwsAccount, FINALIZER, HolderState, Quarantine, RECONCILE_REQUESTED, Resource as AwsResource,
+};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{ListParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -17,7 +19,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 
-use crate::aws::{Accounts, Actor};
+use crate::aws::{Accounts, Actor, AwsError, Class};
 use crate::conditions::bounded;
 use crate::events::Events;
 use crate::memory::Memory;
@@ -158,6 +160,29 @@ pub fn to_be_released(quarantine: &Quarantine) -> bool {
     !holding && (quarantine.spec.holders.is_empty() || quarantine.meta().deletion_timestamp.is_some())
 }
 
+/// The account of a resource, where it still is the one that the resource is of. An AwsAccount is found by its name, and one that was
+/// made again under that name may be of another account, which has users and roles of the same names.
+///
+/// # Errors
+/// Where it is not there, or is another: nothing is done there, neither to contain nor to give back.
+pub fn account_of<'a>(resource: &AwsResource, named: Option<&'a AwsAccount>) -> Result<&'a AwsAccount, AwsError> {
+    let name = &resource.account_ref.name;
+    let refused = |code: &str, message| {
+        Err(AwsError { class: Class::Terminal, operation: "AwsAccount".into(), code: code.into(), message })
+    };
+    match named {
+        None => refused("AccountNotFound", format!("AwsAccount {name} does not exist: create it again")),
+        Some(account) if account.spec.account_id != resource.account_id => {
+            let (ours, theirs) = (&resource.account_id, &account.spec.account_id);
+            let what = format!(
+                "AwsAccount {name} is account {theirs}, and {resource} is of account {ours}: nothing is done there. Give that AwsAccount another name, and create {name} for account {ours}"
+            );
+            refused("WrongAccount", what)
+        }
+        Some(account) => Ok(account),
+    }
+}
+
 /// Writes the status of an object as it was read.
 ///
 /// # Errors
@@ -216,4 +241,24 @@ pub async fn terminating_crds(client: &Client) -> Result<Vec<String>, Error> {
         }
     }
     Ok(terminating)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::containment::example;
+
+    #[test]
+    fn an_account_of_the_same_name_is_used_only_while_it_is_the_same_account() {
+        let user = example::user();
+        let with = |account_id: &str| {
+            let spec = firebreak_crds::AwsAccountSpec { account_id: account_id.into(), ..Default::default() };
+            AwsAccount::new(&user.account_ref.name, spec)
+        };
+        assert!(account_of(&user, Some(&with(&user.account_id))).is_ok());
+        let another = account_of(&user, Some(&with("222233334444"))).unwrap_err();
+        assert_eq!((another.class, another.code.as_str()), (Class::Terminal, "WrongAccount"));
+        assert!([&user.account_id, "222233334444"].iter().all(|id| another.message.contains(*id)), "{another}");
+        assert_eq!(account_of(&user, None).unwrap_err().code, "AccountNotFound");
+    }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use firebreak_crds::conditions::RELEASED;
-use firebreak_crds::{ActionState, AwsAccount, FINALIZER, Quarantine, QuarantineStatus, get_condition};
+use firebreak_crds::{ActionState, AwsAccount, FINALIZER, Quarantine, QuarantineStatus, Resource, get_condition};
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use tracing::warn;
@@ -20,7 +20,8 @@ pub use self::report::NAME_TAKEN;
 use self::report::{CopySeen, Seen};
 use self::telling::Meanwhile;
 use super::{
-    Ctx, Error, is_abandoned, kube, reconcile_requested, set_finalizer, terminating_crds, to_be_released, write_status,
+    Ctx, Error, account_of, is_abandoned, kube, reconcile_requested, set_finalizer, terminating_crds, to_be_released,
+    write_status,
 };
 use crate::aws::{AwsError, Class, Guard, Session};
 use crate::clock;
@@ -144,7 +145,7 @@ impl Turn<'_> {
     async fn carry_out(&self, quarantine: Quarantine, meanwhile: &Meanwhile) -> Carried {
         let releasing = meanwhile.seen.releasing;
         let wanted = wanted_of(&quarantine);
-        let session = match self.session().await {
+        let session = match self.session(&quarantine.spec.resource).await {
             Ok(session) => session,
             Err(error) => return Carried::blind(&wanted, &error, quarantine),
         };
@@ -186,16 +187,8 @@ impl Turn<'_> {
         Carried { reports, quarantine: ledger.latest().await, copy, adopted: adoption.done().cloned(), renamed, impostor }
     }
 
-    async fn session(&self) -> Result<Arc<Session>, AwsError> {
-        match &self.account {
-            Some(account) => self.ctx.accounts.session(account).await,
-            None => Err(AwsError {
-                class: Class::Terminal,
-                operation: "AwsAccount".into(),
-                code: "AccountNotFound".into(),
-                message: "the AwsAccount that spec.resource names does not exist: create it again".into(),
-            }),
-        }
+    async fn session(&self, resource: &Resource) -> Result<Arc<Session>, AwsError> {
+        self.ctx.accounts.session(account_of(resource, self.account.as_deref())?).await
     }
 
     fn remember(&self, quarantine: &Quarantine, reports: &[Report], before: Memo) -> Memo {

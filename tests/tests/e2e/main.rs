@@ -7,6 +7,7 @@ mod addresses;
 mod admission;
 mod adoption;
 mod allow_lists;
+mod another_account;
 mod answers;
 mod approvals;
 mod arns;
