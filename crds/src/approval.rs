@@ -26,8 +26,8 @@ use serde::{Deserialize, Serialize};
 pub struct ApprovalSpec {
     /// The Incident, in the namespace of this object.
     pub incident_ref: ApprovedIncident,
-    /// The plan: `status.approval.digest` of the Incident. It counts for that plan only; a target more, or another
-    /// parameter, makes another plan.
+    /// The plan: `status.approval.digest` of the Incident. It counts for that plan only; a target more, another parameter, or evidence
+    /// less makes another plan.
     #[schemars(length(max = 64), regex(pattern = r"^[0-9a-f]{64}$"))]
     pub plan_digest: String,
     /// Who approves: the user name of whoever creates this object, as `kubectl auth whoami` shows it.

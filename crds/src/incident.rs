@@ -279,7 +279,8 @@ pub struct IncidentStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ApprovalStatus {
-    /// The plan as it stands now: `planDigest` of an Approval. SHA-256 of the sorted (ARN, action, parameters).
+    /// The plan as it stands now: `planDigest` of an Approval. SHA-256 of all that is asked for: each target that the spec names, with
+    /// the policy's actions and evidence for it, and the policy's `approvals`.
     #[schemars(length(max = 64))]
     pub digest: String,
     /// How many approvals are needed.
@@ -328,8 +329,8 @@ pub struct TargetStatus {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Plan {
-    /// SHA-256 of what is asked for: the sorted (ARN, action, parameters). Nothing observed goes in, so that the attacker
-    /// cannot change it.
+    /// SHA-256 of all that is asked for: each target that the spec names, with the policy's actions and evidence for it, and the
+    /// policy's `approvals`. Nothing observed goes in, so that the attacker cannot change it.
     #[schemars(length(max = 64))]
     pub digest: String,
     /// How many targets would be contained.

@@ -51,7 +51,7 @@ pub use plan::Verdict;
 pub use progress::{PATIENCE, Progress};
 pub use residual::{Residual, all as residuals, session_of};
 pub use second_copy::{Keys, SecondCopy, is_of_copy};
-pub use wanted::{DESTRUCTIVE, Wanted, asked_of, digest, grow, holds_digest, name_of, wanted};
+pub use wanted::{DESTRUCTIVE, Planned, Wanted, asked_of, digest, grow, holds_digest, name_of, wanted};
 pub use whereabouts::Whereabouts;
 
 pub use isolate_network::prepare_group;

@@ -1,6 +1,8 @@
 //! What is wanted of a resource: the actions of all its holders, merged; and how a hold may change.
 
-use firebreak_crds::{ContainAction, Holder, Resource};
+use std::collections::BTreeSet;
+
+use firebreak_crds::{ApprovalPolicy, ContainAction, EvidenceAction, Holder, Resource};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -215,18 +217,37 @@ pub fn grow(held: &[ContainAction], policy: &[ContainAction]) -> (Vec<ContainAct
     (grown, stays)
 }
 
-/// SHA-256 of the canonical JSON of the sorted (ARN, action, parameters). Nothing observed goes in, so that the attacker
-/// cannot change it.
+/// What a plan asks for of one resource.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    /// The resource, as the spec names it.
+    pub resource: Resource,
+    /// The policy's actions.
+    pub actions: Vec<ContainAction>,
+    /// The policy's evidence, without which nothing destructive goes.
+    pub evidence: Vec<EvidenceAction>,
+}
+
+/// SHA-256 of the canonical JSON of the sorted (ARN, action, parameters), (ARN, evidence) and what the policy says of approvals.
+/// Nothing observed goes in, so that the attacker cannot change it.
 #[must_use]
-pub fn digest(targets: &[(Resource, Vec<ContainAction>)]) -> String {
-    let mut rows: Vec<String> = targets
-        .iter()
-        .flat_map(|(resource, actions)| actions.iter().map(|a| json!([resource.arn(), name_of(a), a]).to_string()))
-        .collect();
+pub fn digest(plan: &[Planned], approvals: Option<&ApprovalPolicy>) -> String {
+    let mut rows: Vec<String> = plan.iter().flat_map(planned).collect();
+    rows.extend(approvals.map(|ApprovalPolicy { count, actions, group }| {
+        let actions: BTreeSet<&String> = actions.iter().collect();
+        json!(["approvals", count, group, actions]).to_string()
+    }));
     rows.sort();
     rows.dedup();
     let text = format!("[{}]", rows.join(","));
     hex::encode(Sha256::digest(text))
+}
+
+fn planned(target: &Planned) -> impl Iterator<Item = String> {
+    let arn = target.resource.arn();
+    let actions = target.actions.iter().map(|a| json!([arn, name_of(a), a]).to_string());
+    let evidence = target.evidence.iter().map(|e| json!([arn, "evidence", e]).to_string());
+    actions.chain(evidence).collect::<Vec<_>>().into_iter()
 }
 
 /// SHA-256 of who asks for what. A status that carries it speaks of the holds as they are, whatever else the spec says.

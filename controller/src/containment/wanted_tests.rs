@@ -119,27 +119,56 @@ fn every_action_has_the_name_that_the_policy_gives_it() {
     assert_eq!(name_of(&ContainAction::default()), "none");
 }
 
+fn planned(resource: firebreak_crds::Resource, actions: Vec<ContainAction>) -> Planned {
+    Planned { resource, actions, evidence: vec![] }
+}
+
 #[test]
 fn a_digest_is_of_what_is_asked_for_in_any_order() {
-    let (a, b) = ((example::instance(), vec![isolate(Auto)]), (example::user(), vec![deny_all(), keys_off()]));
-    let swapped = (example::user(), vec![keys_off(), deny_all()]);
-    assert_eq!(digest(&[a.clone(), b.clone()]), digest(&[swapped, a.clone()]));
-    assert_eq!(digest(&[a.clone(), a.clone()]), digest(std::slice::from_ref(&a)), "twice is once");
+    let (a, b) = (planned(example::instance(), vec![isolate(Auto)]), planned(example::user(), vec![deny_all(), keys_off()]));
+    let swapped = planned(example::user(), vec![keys_off(), deny_all()]);
+    assert_eq!(digest(&[a.clone(), b.clone()], None), digest(&[swapped, a.clone()], None));
+    assert_eq!(digest(&[a.clone(), a.clone()], None), digest(std::slice::from_ref(&a), None), "twice is once");
     let others = [
-        digest(&[]),
-        digest(std::slice::from_ref(&a)),
-        digest(std::slice::from_ref(&b)),
-        digest(&[(example::instance(), vec![isolate(Always)])]),
-        digest(&[a.clone(), b]),
+        digest(&[], None),
+        digest(std::slice::from_ref(&a), None),
+        digest(std::slice::from_ref(&b), None),
+        digest(&[planned(example::instance(), vec![isolate(Always)])], None),
+        digest(&[a.clone(), b], None),
     ];
-    let distinct: std::collections::BTreeSet<_> = others.iter().collect();
+    let distinct: BTreeSet<_> = others.iter().collect();
     assert_eq!(distinct.len(), others.len());
     assert!(others.iter().all(|d| d.len() == 64));
+}
+
+/// Whoever approves the snapshots and then the end has not approved the end alone, nor that fewer people say so.
+#[test]
+fn a_plan_without_the_evidence_or_with_another_bar_is_another() {
+    let plan = planned(example::instance(), vec![end("terminateInstance")]);
+    let snapshots = firebreak_crds::EvidenceAction { ebs_snapshots: Some(firebreak_crds::Empty {}) };
+    let with_snapshots = Planned { evidence: vec![snapshots], ..plan.clone() };
+    let bar = |count, group: Option<&str>, actions: &[&str]| {
+        let actions = actions.iter().map(|a| (*a).to_owned()).collect();
+        Some(ApprovalPolicy { count, actions, group: group.map(str::to_owned) })
+    };
+    let (one, two) = (["terminateInstance"], ["isolateNetwork", "terminateInstance"]);
+    let digests = [
+        digest(std::slice::from_ref(&plan), None),
+        digest(&[with_snapshots], None),
+        digest(std::slice::from_ref(&plan), bar(1, None, &one).as_ref()),
+        digest(std::slice::from_ref(&plan), bar(2, None, &one).as_ref()),
+        digest(std::slice::from_ref(&plan), bar(1, Some("leads"), &one).as_ref()),
+        digest(std::slice::from_ref(&plan), bar(1, None, &two).as_ref()),
+    ];
+    let distinct: BTreeSet<_> = digests.iter().collect();
+    assert_eq!(distinct.len(), digests.len());
+    let backwards = bar(1, None, &["terminateInstance", "isolateNetwork"]);
+    assert_eq!(digest(&[plan], backwards.as_ref()), digests[5], "in any order");
 }
 
 /// An approval names it: a version that computes another makes every approval void.
 #[test]
 fn digests_never_change_between_versions() {
-    let asked = [(example::user(), vec![deny_all()])];
-    assert_eq!(digest(&asked), "dbc7d9bd513506a835160aafaac9dd367b1fe74ffb8f23a4c2744ab4748ee215");
+    let asked = [planned(example::user(), vec![deny_all()])];
+    assert_eq!(digest(&asked, None), "dbc7d9bd513506a835160aafaac9dd367b1fe74ffb8f23a4c2744ab4748ee215");
 }

@@ -10,6 +10,7 @@ mod gate;
 mod holds;
 mod limit;
 mod pace;
+mod plan_digest;
 mod protection;
 mod report;
 mod resolve;
@@ -72,7 +73,7 @@ pub async fn reconcile(incident: Arc<Incident>, ctx: Arc<Ctx>) -> Result<Action,
     }
     let looking = async { contains && blast_radius::look(&ctx, &incident, &due).await };
     let acting = async {
-        gate::apply(&ctx, &incident, &mut targets, &mut notes).await;
+        gate::apply(&ctx, &incident, &known, &mut targets, &mut notes).await;
         act(&ctx, &api, (*incident).clone(), &targets, &mut notes).await
     };
     // what is known is held meanwhile; what is found out is written first, and held then
@@ -110,6 +111,8 @@ fn given(incident: &Incident, targets: &[Target], notes: &Notes) -> HashSet<(Str
 pub struct Notes {
     /// Why a target was not held, or is held otherwise than the policy now says: by Quarantine name.
     pub per_target: Vec<(String, Refusal)>,
+    /// The digest of all that is asked for, as an approval names it.
+    pub digest: String,
     /// What `Contain` would do.
     pub plan: Option<firebreak_crds::Plan>,
     /// A hold was let go just now.
@@ -141,7 +144,7 @@ async fn act(
             return Ok(incident);
         }
         Mode::Plan if held(ctx, &incident).next().is_some() => notes.frozen = true,
-        Mode::Plan => notes.plan = Some(dry_run::plan(ctx, &incident, targets).await),
+        Mode::Plan => notes.plan = Some(dry_run::plan(ctx, &incident, targets, &notes.digest).await),
         Mode::Release => let_go(ctx, &incident, notes).await?,
     }
     Ok(incident)

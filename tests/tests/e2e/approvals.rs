@@ -213,3 +213,32 @@ async fn without_a_name_on_the_incident_nothing_can_be_approved() {
     approvals(&world).delete("early", &DeleteParams::default()).await.unwrap();
     gone(&approvals(&world), "early", SOON).await;
 }
+
+/// The attacker deletes a key of theirs that waits with the rest.
+#[tokio::test]
+async fn what_is_deleted_in_aws_voids_no_approval() {
+    let (world, _guard) = world().await;
+    let policy = json!({
+        "accessKey": { "contain": [{ "deactivateAccessKeys": {} }] },
+        "iamUser": { "contain": [{ "denyAll": {} }, { "deactivateAccessKeys": {} }] },
+        "approvals": { "actions": ["deactivateAccessKeys"] },
+    });
+    world.plane.apply(&world.policy("standard", policy).to_string()).await.unwrap();
+    let_approve(&world).await;
+    world.aws.iam.create_user().user_name("eve").send().await.unwrap();
+    let made = world.aws.iam.create_access_key().user_name("eve").send().await.unwrap();
+    let key = made.access_key.unwrap().access_key_id;
+    let targets = json!([world.target_key(&key), world.user_target()]);
+    world.declare("inc", "Contain", json!({ "requestedBy": ADMIN, "targets": targets })).await;
+    world.until_target("inc", 0, |t| t.reason == "AwaitingApproval").await;
+    let before = asked(&world.until("inc", "Approved", "False").await).digest;
+
+    world.aws.iam.delete_access_key().user_name("eve").access_key_id(&key).send().await.unwrap();
+    world.look_now().await;
+    world.until_target("inc", 0, |t| t.reason == "KeyNotFound").await;
+    let after = asked(&world.incidents().get("inc").await.unwrap()).digest;
+    assert_eq!(after, before, "the plan is what the spec says, whatever AWS shows");
+    approve(&world, "bob", &[APPROVERS], &blank(&world, "bob").await).await;
+    world.until("inc", "Approved", "True").await;
+    world.until_aws("the keys are off", async || sight::cut_off(&world.aws).await).await;
+}

@@ -173,6 +173,29 @@ async fn an_instance_is_terminated_only_after_approval_and_evidence_and_nothing_
     judge.assert_no_call_was_wrong();
 }
 
+/// Approved were the snapshots, and then the end: the policy without the snapshots has another plan.
+#[tokio::test]
+async fn an_approval_does_not_outlive_a_change_to_a_policy_without_the_evidence() {
+    let (world, _guard) = world().await;
+    let_approve(&world).await;
+    let contain = json!([{ "isolateNetwork": {} }, { "terminateInstance": {} }]);
+    declare(&world, "inc", "Plan", with_snapshots(&contain)).await;
+    world.until("inc", "Approved", "False").await;
+    approve(&world, "bob", &[APPROVERS], &blank(&world, "bob").await).await;
+    world.until("inc", "Approved", "True").await;
+
+    world.plane.apply(&world.policy("bare", json!({ "ec2Instance": { "contain": contain } })).to_string()).await.unwrap();
+    world.change("inc", json!({ "mode": "Contain", "policyRef": { "name": world.policy_name("bare") } })).await;
+    world.until("inc", "Contained", "True").await;
+    world.until("inc", "Approved", "False").await;
+    runs_isolated(&world).await;
+
+    world.change("inc", json!({ "policyRef": { "name": world.policy_name("inc") } })).await;
+    world.until("inc", "Approved", "True").await;
+    until_state(&world, "terminated").await;
+    assert_eq!(sight::snapshots(&world.aws).await.unwrap().len(), 3, "what was approved was done");
+}
+
 #[tokio::test]
 async fn an_incident_declared_again_ends_nothing_that_was_approved_for_its_predecessor() {
     let (world, _guard) = world().await;

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::resolve::{Refusal, Resolved, Target};
 use crate::conditions::Conditions;
-use crate::containment::{DESTRUCTIVE, digest, grow, name_of};
+use crate::containment::{DESTRUCTIVE, grow, name_of};
 
 /// What nobody does alone, whatever the policy says: nothing brings a terminated instance back.
 const ALWAYS: [&str; 1] = ["terminateInstance"];
@@ -102,7 +102,7 @@ fn bars(target: &Resolved, name: &str) -> Vec<Bar> {
     }
 }
 
-/// What there is to approve in the plan as it stands now, and who did. None: nothing. `held` has the actions that this
+/// What there is to approve in the plan of this digest, and who did. None: nothing. `held` has the actions that this
 /// Incident holds already, for each target.
 pub fn asked<A: Borrow<Approval>>(
     incident: &Incident,
@@ -110,9 +110,9 @@ pub fn asked<A: Borrow<Approval>>(
     held: &[Vec<ContainAction>],
     approvals: &[A],
 ) -> Option<Asked> {
+    digest: &str,
     let resolved: Vec<(&Resolved, &Vec<ContainAction>)> =
         targets.iter().zip(held).filter_map(|(t, held)| t.resolved.as_ref().ok().map(|r| (r, held))).collect();
-    let digest = digest(&resolved.iter().map(|(r, _)| (r.resource.clone(), r.actions.clone())).collect::<Vec<_>>());
     let (mut actions, mut all, mut new) = (BTreeSet::new(), Vec::new(), Vec::new());
     for (target, held) in &resolved {
         for (name, bars) in target.actions.iter().map(name_of).map(|n| (n, bars(target, n))).filter(|(_, b)| !b.is_empty()) {
@@ -122,15 +122,15 @@ pub fn asked<A: Borrow<Approval>>(
         let waits = hold_back(&target.actions, held, |n| !bars(target, n).is_empty()).1;
         new.extend(waits.into_iter().map(|n| (n, bars(target, n))));
     }
-    let by = |bar: &Bar| who(incident, &digest, bar.group.as_deref(), approvals);
+    let by = |bar: &Bar| who(incident, digest, bar.group.as_deref(), approvals);
     let open: Vec<Bar> = all.iter().filter(|bar| !bar.is_cleared_by(&by(bar))).cloned().collect();
-    let Some(shown) = open.first().or(all.first()) else { return given_before(incident, &digest, approvals) };
+    let Some(shown) = open.first().or(all.first()) else { return given_before(incident, digest, approvals) };
     let everybody = || all.iter().flat_map(by).collect::<BTreeSet<_>>().into_iter().collect();
     let mut approved_by: Vec<String> = if open.is_empty() { everybody() } else { by(shown) };
     approved_by.truncate(SHOWN);
     let actions = actions.into_iter().map(str::to_owned).collect();
     let (required, group) = (shown.count, shown.group.clone());
-    let status = ApprovalStatus { digest: digest.clone(), required, group, actions, approved_by };
+    let status = ApprovalStatus { digest: digest.to_owned(), required, group, actions, approved_by };
     let instances = resolved.iter().filter(|(r, _)| of_a_selector(r).is_some()).count();
     Some(Asked { instances, ..Asked::of(status, open, &new) })
 }

@@ -10,6 +10,7 @@ use serde_json::from_value;
 use super::super::selector::Choice;
 use super::*;
 use crate::containment::example::{self, deny_all, isolate, keys_off};
+use crate::containment::{Planned, digest};
 use crate::controllers::incident::blast_radius::Cause;
 
 /// An Incident that alice asked for.
@@ -58,12 +59,17 @@ fn approval(by: &str, digest: &str) -> Approval {
     approval
 }
 
+/// As `plan_digest` has it of an Incident with these targets.
 fn digest_of(targets: &[Target]) -> String {
-    ask(&incident(), targets, &[]).status.digest
+    let planned = |t: &Target| match &t.resolved {
+        Ok(r) => Some(Planned { resource: r.resource.clone(), actions: r.actions.clone(), evidence: vec![] }),
+        Err(_) => t.resource.clone().map(|resource| Planned { resource, actions: vec![], evidence: vec![] }),
+    };
+    digest(&targets.iter().filter_map(planned).collect::<Vec<_>>(), None)
 }
 
 fn ask(incident: &Incident, targets: &[Target], approvals: &[Approval]) -> Asked {
-    asked(incident, targets, &vec![vec![]; targets.len()], approvals).unwrap()
+    asked(incident, &digest_of(targets), targets, &vec![vec![]; targets.len()], approvals).unwrap()
 }
 
 #[test]
@@ -132,10 +138,10 @@ fn nothing_is_asked_where_nothing_needs_it() {
     let not_this = policy(1, "isolateNetwork", None);
     for approvals in [None, Some(not_this)] {
         let targets = [target(vec![deny_all(), keys_off()], approvals)];
-        assert_eq!(asked::<Approval>(&incident(), &targets, &[vec![]], &[]), None);
+        assert_eq!(asked::<Approval>(&incident(), &digest_of(&targets), &targets, &[vec![]], &[]), None);
     }
     let refused = Target { resource: None, resolved: Err(Refusal::new("Protected", "why")) };
-    assert_eq!(asked::<Approval>(&incident(), &[refused], &[vec![]], &[]), None);
+    assert_eq!(asked::<Approval>(&incident(), "", &[refused], &[vec![]], &[]), None);
 }
 
 #[test]
@@ -218,14 +224,18 @@ fn that_it_was_approved_stays_said_when_nothing_waits_any_more() {
     let given = [approval("bob", &before.digest)];
     incident.status = Some(firebreak_crds::IncidentStatus { approval: Some(before), ..Default::default() });
     let plain = [target(vec![deny_all(), keys_off()], None)];
-    let said = asked(&incident, &plain, &[vec![]], &given).unwrap();
+    let said = asked(&incident, &digest_of(&plain), &plain, &[vec![]], &given).unwrap();
     assert_eq!(
         (said.enough(), said.goes, said.waiting(), &said.status.approved_by[..]),
         (true, false, &[][..], &["bob".to_owned()][..])
     );
-    assert_eq!(asked::<Approval>(&incident, &plain, &[vec![]], &[]), None, "it goes by itself now: nobody approved it");
+    assert_eq!(
+        asked::<Approval>(&incident, &digest_of(&plain), &plain, &[vec![]], &[]),
+        None,
+        "it goes by itself now: nobody approved it"
+    );
     let other = [target(vec![deny_all()], None)];
-    assert_eq!(asked(&incident, &other, &[vec![]], &given), None, "another plan");
+    assert_eq!(asked(&incident, &digest_of(&other), &other, &[vec![]], &given), None, "another plan");
 }
 
 #[test]
@@ -283,7 +293,7 @@ fn what_only_destroys_or_grows_stricter_leaves_nothing_open_meanwhile() {
     ] {
         let mut targets = [target(asks, isolation())];
         let held = [held];
-        let asked = asked::<Approval>(&incident(), &targets, &held, &[]);
+        let asked = asked::<Approval>(&incident(), &digest_of(&targets), &targets, &held, &[]);
         take_out(&mut targets, &held, asked.as_ref());
         let [Target { resolved: Ok(waits), .. }] = &targets else { panic!("resolved") };
         assert_eq!((waits.waiting.len(), waits.open), (1, open), "{what}");
@@ -294,7 +304,7 @@ fn what_only_destroys_or_grows_stricter_leaves_nothing_open_meanwhile() {
 fn a_deleted_approval_takes_nothing_away() {
     let mut targets = of_the_leads();
     let held = [vec![keys_off(), deny_all()]];
-    let asked = asked::<Approval>(&incident(), &targets, &held, &[]).unwrap();
+    let asked = asked::<Approval>(&incident(), &digest_of(&targets), &targets, &held, &[]).unwrap();
     assert!(!asked.enough() && asked.waiting().is_empty());
     take_out(&mut targets, &held, Some(&asked));
     let [Target { resolved: Ok(stays), .. }] = &targets else { panic!("resolved") };
@@ -350,7 +360,7 @@ fn beyond(id: &str) -> Target {
 fn all_that_is_to_be_done_to_an_instance_beyond_the_limit_waits_and_its_evidence_too() {
     let mut targets = [beyond("i-2"), target(vec![deny_all()], None)];
     let held = vec![vec![]; 2];
-    let asked = asked(&incident(), &targets, &held, &[] as &[Approval]).unwrap();
+    let asked = asked(&incident(), &digest_of(&targets), &targets, &held, &[] as &[Approval]).unwrap();
     assert_eq!((asked.instances, asked.new.as_slice(), asked.status.required), (1, ["isolateNetwork"].as_slice(), 1));
     assert!(how(&incident(), &asked).starts_with("isolateNetwork, all of it for 1 instances that a selector may not take"));
     assert!(given(&targets, Some(&asked)).is_empty());
@@ -369,7 +379,7 @@ fn an_approval_of_the_plan_lets_the_instances_in_it_go_and_no_other() {
     let asked = ask(&incident(), &targets, &approvals);
     assert!(asked.enough());
     let expected = HashSet::from([("k".to_owned(), "i-2".to_owned())]);
-    assert_eq!(given(&targets, Some(&asked)), expected, "what is not in the plan was not approved");
+    assert_eq!(given(&targets, Some(&asked)), expected, "what is refused goes nowhere");
     take_out(&mut targets, &[vec![], vec![]], Some(&asked));
     let goes = targets[0].resolved.as_ref().unwrap();
     assert_eq!((goes.actions.len(), goes.evidence.len(), goes.waiting.len()), (1, 1, 0));

@@ -3,7 +3,7 @@
 use super::resolve::{Resolved, Target};
 use super::{evidence, holds};
 use crate::conditions::bounded;
-use crate::containment::{Case, DryRun, Keys, Wanted, beside, digest, wanted};
+use crate::containment::{Case, DryRun, Keys, Wanted, beside, wanted};
 use crate::controllers::Ctx;
 use crate::stores::Stores;
 use firebreak_crds::{Incident, Plan, PlanTarget, Quarantine, quarantine_name};
@@ -18,14 +18,13 @@ const LOOKED_AT: usize = 100;
 const LOOKS: usize = 16;
 
 /// What `Contain` would do.
-pub async fn plan(ctx: &Ctx, incident: &Incident, targets: &[Target]) -> Plan {
+pub async fn plan(ctx: &Ctx, incident: &Incident, targets: &[Target], digest: &str) -> Plan {
     let resolved: Vec<&Resolved> = targets.iter().filter_map(|t| t.resolved.as_ref().ok()).collect();
     let runs: Vec<_> = resolved.iter().take(LOOKED_AT).map(|r| target(ctx, incident, r).boxed()).collect();
     let rows: Vec<(usize, PlanTarget)> = stream::iter(runs).buffered(LOOKS).collect().await;
-    let asked: Vec<_> = resolved.iter().map(|r| (r.resource.clone(), r.actions.clone())).collect();
     let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
     Plan {
-        digest: digest(&asked),
+        digest: digest.to_owned(),
         target_count: count(resolved.len()),
         call_count: count(rows.iter().map(|(calls, _)| calls).sum()),
         targets: rows.into_iter().map(|(_, row)| row).take(TARGETS).collect(),

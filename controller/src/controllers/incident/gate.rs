@@ -14,7 +14,8 @@ use kube::{Api, ResourceExt};
 
 use super::approval::{self, Asked};
 use super::resolve::{Refusal, Resolved, Target};
-use super::{Notes, blast_radius, evidence, holds, pace};
+use super::selector::Chosen;
+use super::{Notes, blast_radius, evidence, holds, pace, plan_digest};
 use crate::clock;
 use crate::containment::{DESTRUCTIVE, contained_since};
 use crate::controllers::evidence::is_complete;
@@ -27,14 +28,15 @@ const ASKED_WITHIN: SignedDuration = SignedDuration::from_mins(1);
 pub const AWAITING_EVIDENCE: &str = "AwaitingEvidence";
 
 /// Takes out of each target what must wait, and notes it. A plan shows everything, and says what will wait.
-pub async fn apply(ctx: &Ctx, incident: &Incident, targets: &mut [Target], notes: &mut Notes) {
+pub async fn apply(ctx: &Ctx, incident: &Incident, chosen: &Chosen, targets: &mut [Target], notes: &mut Notes) {
     if incident.spec.mode == Mode::Release {
         return;
     }
+    notes.digest = plan_digest::of(&ctx.stores, incident, chosen);
     blast_radius::note(ctx, incident, targets);
     let held: Vec<Vec<ContainAction>> = targets.iter().map(|t| held(ctx, incident, t)).collect();
     if incident.spec.mode == Mode::Contain && !incident.spec.suspend && pace::concerns(targets) {
-        let begin = begin(ctx, incident, targets, &held);
+        let begin = begin(ctx, incident, &notes.digest, targets, &held);
         pace::note(&ctx.stores.quarantines.state(), &mut ctx.memory.admitted(), targets, &begin, clock::now());
     }
     notes.approval = asked(ctx, incident, targets, &held, notes).await;
@@ -55,10 +57,10 @@ fn held(ctx: &Ctx, incident: &Incident, target: &Target) -> Vec<ContainAction> {
 }
 
 /// Of which targets anything would begin now: an action that waits for nobody, or its evidence.
-fn begin(ctx: &Ctx, incident: &Incident, targets: &[Target], held: &[Vec<ContainAction>]) -> Vec<bool> {
+fn begin(ctx: &Ctx, incident: &Incident, digest: &str, targets: &[Target], held: &[Vec<ContainAction>]) -> Vec<bool> {
     let namespace = incident.namespace();
     let known = ctx.stores.approvals.state_filter(|a| a.namespace() == namespace);
-    let asked = approval::asked(incident, targets, held, &known);
+    let asked = approval::asked(incident, digest, targets, held, &known);
     let begins = |r: &Resolved, held| approval::goes(r, held, asked.as_ref()) || evidence::is_due(ctx, incident, r);
     targets.iter().zip(held).map(|(t, held)| t.resolved.as_ref().is_ok_and(|r| begins(r, held))).collect()
 }
@@ -72,17 +74,17 @@ async fn asked(
 ) -> Option<Asked> {
     let namespace = incident.namespace();
     let known = ctx.stores.approvals.state_filter(|a| a.namespace() == namespace);
-    let asked = approval::asked(incident, targets, held, &known)?;
+    let asked = approval::asked(incident, &notes.digest, targets, held, &known)?;
     if incident.spec.mode != Mode::Contain || !asked.goes {
         return Some(asked);
     }
     let api = Api::<Approval>::namespaced(ctx.client.clone(), &namespace.unwrap_or_default());
     match kube("list Approvals", api.list(&ListParams::default())).await {
-        Ok(live) => approval::asked(incident, targets, held, &live.items),
+        Ok(live) => approval::asked(incident, &notes.digest, targets, held, &live.items),
         Err(error) => {
             tracing::warn!(incident = %incident.name_any(), %error, "nothing is approved until that is known");
             notes.again = true;
-            approval::asked::<Approval>(incident, targets, held, &[])
+            approval::asked::<Approval>(incident, &notes.digest, targets, held, &[])
         }
     }
 }

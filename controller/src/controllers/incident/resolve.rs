@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use firebreak_crds::conditions::STALLED;
 use firebreak_crds::{
-    ApprovalPolicy, ArnTarget, AwsAccount, ContainAction, EvidenceAction, Incident, Mode, NameRef, Named, ReleasePolicy,
-    Resource, ResourceKind, get_condition,
+    ApprovalPolicy, ArnTarget, AwsAccount, ContainAction, ContainmentPolicySpec, EvidenceAction, Incident, Mode, NameRef,
+    Named, ReleasePolicy, Resource, ResourceKind, get_condition,
 };
 use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
@@ -174,7 +174,8 @@ fn by_arn(target: &ArnTarget, stores: &Stores) -> Result<(Resource, Arc<AwsAccou
     Ok((Resource { kind, account_ref: account_ref.clone(), account_id, region, id, user: None }, account))
 }
 
-fn account(account_ref: &NameRef, stores: &Stores) -> Result<Arc<AwsAccount>, Refusal> {
+/// The account of that name.
+pub fn account(account_ref: &NameRef, stores: &Stores) -> Result<Arc<AwsAccount>, Refusal> {
     Stores::named(&stores.accounts, &account_ref.name).ok_or_else(|| {
         let what = format!("AwsAccount {} does not exist: create it, or mend accountRef", account_ref.name);
         Refusal::new("AccountNotFound", what)
@@ -268,21 +269,7 @@ fn policy(ctx: &Ctx, incident: &Incident, resource: &Resource, account: &Arc<Aws
         ));
     };
     let spec = &policy.spec;
-    let (actions, evidence): (Vec<ContainAction>, Vec<EvidenceAction>) = match resource.kind {
-        ResourceKind::Ec2Instance => spec
-            .ec2_instance
-            .as_ref()
-            .map(|p| (p.contain.iter().map(Into::into).collect(), p.evidence.iter().map(Into::into).collect())),
-        ResourceKind::IamUser => spec.iam_user.as_ref().map(|p| (p.contain.iter().map(Into::into).collect(), Vec::new())),
-        ResourceKind::IamRole => spec.iam_role.as_ref().map(|p| (p.contain.iter().map(Into::into).collect(), Vec::new())),
-        ResourceKind::AccessKey => {
-            spec.access_key.as_ref().map(|p| (p.contain.iter().map(Into::into).collect(), Vec::new()))
-        }
-        ResourceKind::RoleSession => {
-            spec.role_session.as_ref().map(|p| (p.contain.iter().map(Into::into).collect(), Vec::new()))
-        }
-    }
-    .unwrap_or_default();
+    let (actions, evidence) = of_policy(spec, resource.kind);
     if actions.is_empty() && evidence.is_empty() {
         let field = match resource.kind {
             ResourceKind::Ec2Instance => "spec.ec2Instance",
@@ -306,4 +293,19 @@ fn policy(ctx: &Ctx, incident: &Incident, resource: &Resource, account: &Arc<Aws
         open: false,
         chosen: None,
     })
+}
+
+/// The actions and the evidence that a policy has for this kind of resource.
+pub fn of_policy(spec: &ContainmentPolicySpec, kind: ResourceKind) -> (Vec<ContainAction>, Vec<EvidenceAction>) {
+    fn all<'a, A, C: From<&'a A>>(actions: &'a [A]) -> Vec<C> {
+        actions.iter().map(Into::into).collect()
+    }
+    let found = match kind {
+        ResourceKind::Ec2Instance => spec.ec2_instance.as_ref().map(|p| (all(&p.contain), all(&p.evidence))),
+        ResourceKind::IamUser => spec.iam_user.as_ref().map(|p| (all(&p.contain), Vec::new())),
+        ResourceKind::IamRole => spec.iam_role.as_ref().map(|p| (all(&p.contain), Vec::new())),
+        ResourceKind::AccessKey => spec.access_key.as_ref().map(|p| (all(&p.contain), Vec::new())),
+        ResourceKind::RoleSession => spec.role_session.as_ref().map(|p| (all(&p.contain), Vec::new())),
+    };
+    found.unwrap_or_default()
 }
