@@ -33,7 +33,8 @@ pub struct ApprovalSpec {
     /// Who approves: the user name of whoever creates this object, as `kubectl auth whoami` shows it.
     #[schemars(length(min = 1, max = 512))]
     pub approved_by: String,
-    /// On behalf of which groups: each one of the approver's own. Needed where the policy names one in `approvals.group`.
+    /// On behalf of which groups: each one of the approver's own. Needed where the policy names one in `approvals.group`, and wherever a
+    /// ServiceAccount approves, or asked for the Incident.
     #[serde(default)]
     #[schemars(length(max = 64), inner(length(min = 1, max = 512)))]
     pub groups: Vec<String>,

@@ -160,6 +160,7 @@ pub struct AccountApprovals {
     #[schemars(range(min = 1, max = 5))]
     pub count: i32,
     /// A Kubernetes group: only its members' approvals count, given on its behalf. Absent: anybody's but the requester's.
+    /// Without one no ServiceAccount counts, neither as who asks nor as who approves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub group: Option<String>,

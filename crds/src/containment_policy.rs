@@ -64,7 +64,8 @@ pub struct ApprovalPolicy {
     /// The names of the actions that wait, as they are written under `contain`.
     #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 64)))]
     pub actions: Vec<String>,
-    /// A Kubernetes group: only its members' approvals count, given on its behalf.
+    /// A Kubernetes group: only its members' approvals count, given on its behalf. Absent: anybody's but the requester's.
+    /// Without one no ServiceAccount counts, neither as who asks nor as who approves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub group: Option<String>,

@@ -62,7 +62,8 @@ pub struct IncidentSpec {
     #[serde(default)]
     pub suspend: bool,
     /// Who asks for this: the user name of whoever wrote this spec last, as `kubectl auth whoami` shows it. Needed where
-    /// actions need approval, which is given by other people.
+    /// actions need approval, which is given by other people; where it is a ServiceAccount, on behalf of a
+    /// group that the policy or the AwsAccount names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub requested_by: Option<String>,

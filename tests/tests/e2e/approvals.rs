@@ -214,6 +214,71 @@ async fn without_a_name_on_the_incident_nothing_can_be_approved() {
     gone(&approvals(&world), "early", SOON).await;
 }
 
+/// Whoever is admin of a namespace has its ServiceAccounts, too.
+#[tokio::test]
+async fn a_service_account_is_a_second_person_only_on_behalf_of_a_group_that_the_policy_names() {
+    let (world, _guard) = two_people(of_the_leads()).await;
+    let robot = format!("system:serviceaccount:{}:robot", world.namespace);
+    world.declare("inc", "Contain", json!({ "requestedBy": ADMIN })).await;
+    world.until("inc", "Approved", "False").await;
+    for groups in [json!([]), json!(["system:authenticated"]), json!(["system:serviceaccounts"])] {
+        let mut alone = blank(&world, &robot).await;
+        alone["spec"]["groups"] = groups;
+        let alone = refused(&world, &robot, &[APPROVERS, "system:serviceaccounts"], &alone).await;
+        assert!(alone.contains("a ServiceAccount is nobody in particular"), "{alone}");
+    }
+    let mut on_behalf_of_others = blank(&world, &robot).await;
+    on_behalf_of_others["spec"]["groups"] = json!([APPROVERS]);
+    approve(&world, &robot, &[APPROVERS], &on_behalf_of_others).await;
+    until_looked_at(&world).await;
+    assert_eq!((world.said("inc", "Approved").await.0.as_str(), active_keys(&world).await), ("AwaitingApproval", 2));
+
+    approve(&world, &robot, &[APPROVERS, LEADS], &blank(&world, &robot).await).await;
+    let approved = world.until("inc", "Approved", "True").await;
+    assert_eq!(asked(&approved).approved_by, [robot]);
+    world.until_aws("the keys are off", async || sight::cut_off(&world.aws).await).await;
+}
+
+#[tokio::test]
+async fn what_a_service_account_asks_for_is_approved_on_behalf_of_a_group_or_not_at_all() {
+    let (world, _guard) = two_people(json!({ "actions": ["deactivateAccessKeys"] })).await;
+    let robot = format!("system:serviceaccount:{}:robot", world.namespace);
+    let incident = world.incident("inc", "Contain", json!({ "requestedBy": robot }));
+    world.plane.create_as(&robot, &["system:masters"], &incident.to_string()).await.unwrap();
+    let incident = world.until("inc", "Approved", "False").await;
+    let (_, message) = world.said("inc", "Approved").await;
+    assert!(message.contains("approvals.group") && !message.contains("kubectl create"), "{message}");
+    let mut approval = json!({
+        "apiVersion": "firebreak.dev/v1alpha1",
+        "kind": "Approval",
+        "metadata": { "generateName": "inc-", "namespace": world.namespace },
+        "spec": {
+            "incidentRef": { "name": "inc", "uid": uid(&incident) },
+            "planDigest": asked(&incident).digest,
+            "approvedBy": "bob",
+        },
+    });
+    let alone = refused(&world, "bob", &[APPROVERS], &approval).await;
+    assert!(alone.contains("a ServiceAccount asked for this Incident"), "{alone}");
+    approval["spec"]["groups"] = json!([APPROVERS]);
+    approve(&world, "bob", &[APPROVERS], &approval).await;
+    until_looked_at(&world).await;
+    assert_eq!((world.said("inc", "Approved").await.0.as_str(), active_keys(&world).await), ("AwaitingApproval", 2));
+
+    let mut policy = standard_policy();
+    policy["approvals"] = of_the_leads();
+    world.plane.apply(&world.policy("standard", policy).to_string()).await.unwrap();
+    eventually("the members of the group are asked", SOON, async || {
+        let (_, message) = world.said("inc", "Approved").await;
+        anyhow::ensure!(message.contains("kubectl create"), "{message}");
+        Ok(())
+    })
+    .await;
+    approve(&world, "bob", &[APPROVERS, LEADS], &blank(&world, "bob").await).await;
+    world.until("inc", "Approved", "True").await;
+    world.until_aws("the keys are off", async || sight::cut_off(&world.aws).await).await;
+}
+
 /// The attacker deletes a key of theirs that waits with the rest.
 #[tokio::test]
 async fn what_is_deleted_in_aws_voids_no_approval() {

@@ -21,6 +21,10 @@ const ALWAYS: [&str; 1] = ["terminateInstance"];
 const ALL: &str = "";
 /// The reason of what waits for people.
 pub const AWAITING: &str = "AwaitingApproval";
+/// How the user name of a ServiceAccount begins. It is nobody in particular: whoever may write to its namespace can act as it.
+const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
+/// The groups that every ServiceAccount is in: who names one of them names nobody.
+const EVERYBODY: [&str; 2] = ["system:authenticated", "system:serviceaccounts"];
 /// As many approvers as the status has room for.
 const SHOWN: usize = 64;
 
@@ -106,11 +110,11 @@ fn bars(target: &Resolved, name: &str) -> Vec<Bar> {
 /// Incident holds already, for each target.
 pub fn asked<A: Borrow<Approval>>(
     incident: &Incident,
+    digest: &str,
     targets: &[Target],
     held: &[Vec<ContainAction>],
     approvals: &[A],
 ) -> Option<Asked> {
-    digest: &str,
     let resolved: Vec<(&Resolved, &Vec<ContainAction>)> =
         targets.iter().zip(held).filter_map(|(t, held)| t.resolved.as_ref().ok().map(|r| (r, held))).collect();
     let (mut actions, mut all, mut new) = (BTreeSet::new(), Vec::new(), Vec::new());
@@ -156,7 +160,8 @@ fn given_before<A: Borrow<Approval>>(incident: &Incident, digest: &str, approval
 }
 
 /// Whose approvals count: of this very Incident and plan, on behalf of the policy's group, by others than its authors. An
-/// Incident that nobody put a name to has no other people.
+/// Incident that nobody put a name to has no other people. Where one of the two is a ServiceAccount, a group that is named vouches for
+/// the other being somebody else.
 fn who<A: Borrow<Approval>>(incident: &Incident, digest: &str, group: Option<&str>, approvals: &[A]) -> Vec<String> {
     let Some(author) = &incident.spec.requested_by else { return Vec::new() };
     let of_this = |a: &Approval| {
@@ -165,7 +170,11 @@ fn who<A: Borrow<Approval>>(incident: &Incident, digest: &str, group: Option<&st
             && named.name == incident.name_any()
             && Some(&named.uid) == incident.uid().as_ref()
     };
-    let another = |name: &String| name != author && !incident.spec.authors.contains(name);
+    let vouched = group.is_some_and(|group| !EVERYBODY.contains(&group));
+    let another = |name: &String| {
+        let is_person = !is_service_account(name) && !is_service_account(author);
+        name != author && !incident.spec.authors.contains(name) && (vouched || is_person)
+    };
     let counts = |a: &&Approval| {
         let spec = &a.spec;
         of_this(a)
@@ -177,6 +186,10 @@ fn who<A: Borrow<Approval>>(incident: &Incident, digest: &str, group: Option<&st
     let people: BTreeSet<String> =
         approvals.iter().map(Borrow::borrow).filter(counts).map(|a| a.spec.approved_by.clone()).collect();
     people.into_iter().collect()
+}
+
+fn is_service_account(name: &str) -> bool {
+    name.starts_with(SERVICE_ACCOUNT)
 }
 
 /// What may be held now, and the names of what waits. What is held already stays, as it is held: a stricter parameter waits
@@ -283,6 +296,10 @@ fn how(incident: &Incident, asked: &Asked) -> String {
     let Some(author) = &incident.spec.requested_by else {
         return waits + "None counts while spec.requestedBy is empty: set it to your own user name (kubectl auth whoami)";
     };
+    if group.is_none() && is_service_account(author) {
+        return waits
+            + "None counts while spec.requestedBy is a ServiceAccount and no group is named, since whoever approves may be who acts as it: name one in approvals.group of the policy, or of the AwsAccount for what waits though no policy says so; or put your own user name (kubectl auth whoami) into spec.requestedBy";
+    }
     let namespace = incident.namespace().unwrap_or_default();
     let command =
         format!("kubectl create -n {namespace} -f - <<< '{}'", blank(incident, asked).to_string().replace('\'', r"\u0027"));

@@ -113,6 +113,40 @@ fn a_person_counts_once() {
 }
 
 #[test]
+fn a_service_account_is_a_second_person_only_where_a_group_is_named() {
+    let robot = "system:serviceaccount:security:robot";
+    for (requested_by, by, group, counts) in [
+        ("alice", robot, None, false),
+        ("alice", robot, Some("leads"), true),
+        ("alice", robot, Some("system:serviceaccounts"), false),
+        ("alice", "bob", Some("system:authenticated"), true),
+        (robot, "bob", None, false),
+        (robot, "bob", Some("leads"), true),
+        (robot, "bob", Some("system:authenticated"), false),
+        (robot, robot, Some("leads"), false),
+    ] {
+        let targets = [target(vec![keys_off()], Some(policy(1, "deactivateAccessKeys", group)))];
+        let mut incident = incident();
+        incident.spec.requested_by = Some(requested_by.into());
+        let mut given = approval(by, &digest_of(&targets));
+        given.spec.groups.extend(["system:authenticated".into(), "system:serviceaccounts".into()]);
+        let asked = ask(&incident, &targets, &[given]);
+        assert_eq!(asked.enough(), counts, "{requested_by} {by} {group:?}");
+    }
+}
+
+#[test]
+fn where_a_service_account_asks_and_no_group_is_named_what_to_do_is_said() {
+    let mut incident = incident();
+    incident.spec.requested_by = Some("system:serviceaccount:flux-system:kustomize-controller".into());
+    let asked = ask(&incident, &[target(vec![keys_off()], Some(policy(1, "deactivateAccessKeys", None)))], &[]);
+    let said = said(&incident, &asked);
+    assert!(said.contains("approvals.group") && !said.contains("kubectl create"), "{said}");
+    let asked = ask(&incident, &of_the_leads(), &[]);
+    assert!(self::said(&incident, &asked).contains("kubectl create"), "its members may approve");
+}
+
+#[test]
 fn without_a_requester_nobody_is_somebody_else() {
     let (targets, mut anonymous) = (of_the_leads(), incident());
     anonymous.spec.requested_by = None;
