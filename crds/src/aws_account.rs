@@ -121,7 +121,7 @@ pub enum DenyProfile {
 /// What must never be touched.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Protected {
-    /// ARNs of targets that are refused; `*` stands for any characters. `*` alone refuses every target.
+    /// ARNs of targets that are refused; `*` stands for any characters, colons too. `*` alone refuses every target.
     #[serde(default)]
     #[schemars(length(max = 256), inner(length(min = 1, max = 2048), regex(pattern = r"^(arn:|\*)")))]
     pub arns: Vec<String>,

@@ -32,7 +32,7 @@ pub use model::{
 };
 pub use own_instance::own_instance;
 pub use permissions::iam_policy;
-pub use protected::{assumed_role, matches, own, unpartitioned};
+pub use protected::{assumed_role, own, protects, unpartitioned};
 pub use rate::Priority;
 pub use read::{DENY_POLICY, same_document};
 pub use session::{Accounts, Session};

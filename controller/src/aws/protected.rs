@@ -3,6 +3,9 @@
 use firebreak_crds::AwsAccount;
 use kube::ResourceExt;
 
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html>
+const PARTITIONS: [&str; 3] = ["aws", "aws-cn", "aws-us-gov"];
+
 /// What the AwsAccount protects, and who Firebreak itself is there.
 #[derive(Clone, Debug, Default)]
 pub struct Protected {
@@ -29,7 +32,7 @@ impl Protected {
         if self.own_roles.iter().any(|own| own == last(arn)) {
             return Some(format!("it is the role that Firebreak itself uses in AwsAccount {}", self.account));
         }
-        let glob = self.arns.iter().find(|glob| matches(unpartitioned(glob), unpartitioned(arn)))?;
+        let glob = self.arns.iter().find(|glob| protects(glob, arn))?;
         Some(format!("it is protected by AwsAccount {} ({glob})", self.account))
     }
 }
@@ -52,9 +55,17 @@ pub fn unpartitioned(arn: &str) -> &str {
     arn.splitn(3, ':').nth(2).unwrap_or(arn)
 }
 
-/// `*` stands for any characters.
+/// Whether one of an AwsAccount's globs is of that ARN, in whichever partition either of them is written. `*` stands for any
+/// characters, colons too: so the glob is compared as it is written, and cut only where it has fields to be cut.
 #[must_use]
-pub fn matches(glob: &str, text: &str) -> bool {
+pub fn protects(glob: &str, arn: &str) -> bool {
+    let rest = unpartitioned(arn);
+    matches(unpartitioned(glob), rest)
+        || PARTITIONS.iter().any(|partition| matches(glob, &format!("arn:{partition}:{rest}")))
+}
+
+/// `*` stands for any characters.
+fn matches(glob: &str, text: &str) -> bool {
     match glob.split_once('*') {
         None => glob == text,
         Some((head, rest)) => text
@@ -80,6 +91,32 @@ mod tests {
         for glob in ["iam::111122223333:user/break-glass*", "", "iam::111122223333:user/admins"] {
             assert!(!matches(glob, arn), "{glob}");
         }
+    }
+
+    #[test]
+    fn a_star_protects_whatever_it_stands_for() {
+        let arn = "arn:aws:iam::111122223333:user/break-glass-1";
+        for glob in [
+            "*",
+            "arn:*",
+            "arn:aws*",
+            "arn:aws-cn:*",
+            "arn:*:user/break-glass*",
+            "arn:*break-glass*",
+            "*break-glass*",
+            "*:user/*",
+            "arn:aws:*",
+            "arn:*:iam::*:user/break-glass-1",
+            "arn:aws-us-gov:iam::111122223333:user/break-glass-1",
+            "arn:a*1",
+        ] {
+            assert!(protects(glob, arn), "{glob}");
+        }
+        for glob in ["arn:*:role/break-glass*", "arn:*:user/break", "arn:aws:iam::111122223333:user/", "arn:*:ec2:*"] {
+            assert!(!protects(glob, arn), "{glob}");
+        }
+        let in_china = "arn:aws-cn:iam::111122223333:user/break-glass-1";
+        assert!(protects("arn:aws:iam::*:user/break-glass*", in_china) && protects("arn:*:user/break-glass*", in_china));
     }
 
     #[test]

@@ -243,6 +243,20 @@ async fn what_the_account_protects_is_not_touched() {
 }
 
 #[tokio::test]
+async fn a_star_of_the_accounts_list_stands_for_whole_fields_too() {
+    let (world, _guard) = world().await;
+    let protected = json!({ "protected": { "arns": ["arn:*:user/mall*"] } });
+    world.plane.apply(&world.account(protected).to_string()).await.unwrap();
+    world.account_ready().await;
+    world.declare("inc", "Contain", json!({ "targets": [world.user_target(), world.instance_target(0)] })).await;
+    let target = world.until_target("inc", 0, |t| t.reason == "Protected").await;
+    says(&target, &["mallory", "arn:*:user/mall*"]);
+    world.until_target("inc", 1, |t| t.contained == "True").await;
+    sight::cut_off(&world.aws).await.unwrap_err();
+    assert!(world.quarantine_of("mallory").await.is_none());
+}
+
+#[tokio::test]
 async fn the_instance_on_which_the_controller_runs_is_not_touched() {
     let (world, _guard) = world().await;
     let target = refused(&world, instance(&world.account_name(), REGION, OWN_INSTANCE), "Protected").await;

@@ -5,7 +5,7 @@ use firebreak_crds::{AwsAccount, Resource, ResourceKind};
 use kube::ResourceExt;
 
 use super::resolve::{Refusal, Resolved};
-use crate::aws::{AwsError, Identity, Principal, assumed_role, matches, own, unpartitioned};
+use crate::aws::{AwsError, Identity, Principal, assumed_role, own, protects, unpartitioned};
 use crate::controllers::Ctx;
 
 /// The reason where AWS did not say who the target is: asked again soon.
@@ -81,12 +81,12 @@ fn changeable(identity: &Identity, resource: &Resource) -> Result<(), Refusal> {
 }
 
 fn check(arn: &str, callers: &[&str], resource: &Resource, account: &AwsAccount) -> Result<(), Refusal> {
-    let (arn, name) = (unpartitioned(arn), account.name_any());
-    if callers.iter().any(|caller| unpartitioned(caller) == arn) || is_own_role(resource, callers, account) {
+    let name = account.name_any();
+    if callers.iter().any(|caller| unpartitioned(caller) == unpartitioned(arn)) || is_own_role(resource, callers, account) {
         let what = format!("{resource} is the identity that Firebreak itself uses in AwsAccount {name}");
         return Err(Refusal::new("Protected", what));
     }
-    match account.spec.protected.arns.iter().find(|glob| matches(unpartitioned(glob), arn)) {
+    match account.spec.protected.arns.iter().find(|glob| protects(glob, arn)) {
         Some(glob) => Err(Refusal::new("Protected", format!("{resource} is protected by AwsAccount {name} ({glob})"))),
         None => Ok(()),
     }
