@@ -257,6 +257,25 @@ async fn a_star_of_the_accounts_list_stands_for_whole_fields_too() {
 }
 
 #[tokio::test]
+async fn a_permission_that_is_missing_before_anything_is_held_is_named_and_looked_for_again() {
+    let (world, _guard) = world().await;
+    let protected = json!({ "protected": { "arns": ["arn:aws:iam::*:user/break-glass*"] } });
+    world.plane.apply(&world.account(protected).to_string()).await.unwrap();
+    world.account_ready().await;
+    world.proxy.fail("GetUser", 403, "AccessDenied", "not authorized");
+    world.declare("inc", "Contain", json!({ "targets": [world.user_target(), world.instance_target(0)] })).await;
+    let target = world.until_target("inc", 0, |t| t.reason == "AccessDenied").await;
+    says(&target, &["iam:GetUser", "grant it to the role", "whether user mallory is protected"]);
+    world.until_target("inc", 1, |t| t.contained == "True").await;
+    world.until_reason("inc", "Stalled", "AccessDenied").await;
+    assert!(world.quarantine_of("mallory").await.is_none(), "it may be protected");
+
+    world.proxy.recover("GetUser");
+    world.until("inc", "Contained", "True").await;
+    sight::cut_off(&world.aws).await.unwrap();
+}
+
+#[tokio::test]
 async fn the_instance_on_which_the_controller_runs_is_not_touched() {
     let (world, _guard) = world().await;
     let target = refused(&world, instance(&world.account_name(), REGION, OWN_INSTANCE), "Protected").await;

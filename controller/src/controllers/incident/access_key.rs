@@ -245,8 +245,8 @@ fn of_no_user(key: &Resource) -> Refusal {
 }
 
 fn unanswered(key: &Resource, account: &AwsAccount, error: &AwsError) -> Refusal {
-    let what = format!("whose {key} is was not found out in AwsAccount {}: {error}", account.name_any());
-    Refusal::new(if error.class == Class::Transient { protection::UNKNOWN } else { error.class.reason() }, what)
+    let what = format!("whose {key} is was not found out in AwsAccount {}", account.name_any());
+    protection::unanswered(&what, error)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use firebreak_crds::{AwsAccount, Resource, ResourceKind};
 use kube::ResourceExt;
 
 use super::resolve::{Refusal, Resolved};
-use crate::aws::{AwsError, Identity, Principal, assumed_role, own, protects, unpartitioned};
+use crate::aws::{AwsError, Class, Identity, Principal, assumed_role, own, protects, unpartitioned};
 use crate::controllers::Ctx;
 
 /// The reason where AWS did not say who the target is: asked again soon.
@@ -57,14 +57,19 @@ pub async fn by_arn(ctx: &Ctx, target: &Resolved) -> Result<(), Refusal> {
             changeable(&identity, resource)
         }
         Err(error) => {
-            let error: AwsError = error;
             let what = format!(
-                "AwsAccount {} was not reached, so whether {resource} is protected is not known: {error}",
+                "AwsAccount {} was not reached, so whether {resource} is protected is not known",
                 account.name_any()
             );
-            Err(Refusal::new(UNKNOWN, what))
+            Err(unanswered(&what, &error))
         }
     }
+}
+
+/// What was not found out, and why. Only what time will mend is asked again soon: a missing permission, with the next sweep.
+pub fn unanswered(what: &str, error: &AwsError) -> Refusal {
+    let reason = if error.class == Class::Transient { UNKNOWN } else { error.class.reason() };
+    Refusal::new(reason, format!("{what}: {error}"))
 }
 
 fn is_own_role(resource: &Resource, callers: &[&str], account: &AwsAccount) -> bool {
@@ -137,6 +142,18 @@ mod tests {
         }
         account.spec.protected.arns = vec!["arn:aws:sts::*:assumed-role/deploy/ci-*".into()];
         assert!(by_name(&of_another, &account, None).is_err(), "a session by its own ARN");
+    }
+
+    #[test]
+    fn only_what_time_will_mend_is_asked_again_soon() {
+        for (class, reason) in
+            [(Class::Transient, UNKNOWN), (Class::Denied, "AccessDenied"), (Class::Terminal, "AwsRefused")]
+        {
+            let error = AwsError { class, operation: "iam:GetUser".into(), code: "C".into(), message: "no".into() };
+            let refusal = unanswered("whether it is protected is not known", &error);
+            assert_eq!(refusal.reason, reason, "{class:?}");
+            assert!(refusal.message.contains("iam:GetUser"), "{}", refusal.message);
+        }
     }
 
     #[test]
