@@ -10,7 +10,7 @@ use firebreak_tests::sight;
 use firebreak_tests::world::{World, standard_policy};
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::ground_up::world;
@@ -79,6 +79,50 @@ async fn restore_original_puts_back_what_was_recorded() {
     world.until("inc", "Released", "True").await;
     world.until_nothing_is_held().await;
     assert_eq!(sight::groups(&world.aws, &world.scene.instances[0].interfaces).await.unwrap(), before);
+}
+
+/// The attacker is back while the release of a deleted Incident is in conflict.
+#[tokio::test]
+async fn what_is_in_conflict_while_its_quarantine_is_deleted_can_be_contained_again_and_comes_back_as_it_was() {
+    let (world, _guard) = world().await;
+    let (id, interfaces) = (&world.scene.instances[0].id, &world.scene.instances[0].interfaces);
+    let judge = Judge::of(&world).await;
+    let before = sight::groups(&world.aws, interfaces).await.unwrap();
+    let made = world.aws.ec2.create_security_group().vpc_id(&world.scene.vpc).group_name("theirs").description("theirs");
+    let theirs = made.send().await.unwrap().group_id.unwrap();
+    world.declare("inc", "Contain", json!({ "targets": [world.instance_target(0)] })).await;
+    world.until("inc", "Contained", "True").await;
+    world.delete_incident("inc").await;
+    world.steer(id, json!({ "suspend": true })).await;
+    let call = world.aws.ec2.modify_network_interface_attribute().network_interface_id(&interfaces[0]).groups(&theirs);
+    call.send().await.unwrap();
+    let held = world.quarantine_of(id).await.unwrap();
+    world.all_quarantines().delete(&held.metadata.name.clone().unwrap(), &DeleteParams::default()).await.unwrap();
+    world.steer(id, json!({ "suspend": false })).await;
+    world.until_quarantine_says(id, "Stalled", "ReleaseConflict").await;
+    world
+        .until_aws("the other interface is given back", async || {
+            let now = sight::groups(&world.aws, interfaces).await?;
+            ensure!(now[&interfaces[1]] == before[&interfaces[1]], "{now:?}");
+            Ok(())
+        })
+        .await;
+
+    world.declare("again", "Contain", json!({ "targets": [world.instance_target(0)] })).await;
+    world.until("again", "Contained", "True").await;
+    world.until("again", "Ready", "True").await;
+    sight::isolated(&world.aws, interfaces).await.unwrap();
+    let again = world.quarantine_of(id).await.unwrap();
+    assert_eq!(
+        (again.metadata.uid, again.spec.original),
+        (held.metadata.uid, held.spec.original),
+        "the record is the true one"
+    );
+    world.until_quarantine_says(id, "Stalled", "DeletionBlocked").await;
+    world.release("again").await;
+    world.until_nothing_is_held().await;
+    assert_eq!(sight::groups(&world.aws, interfaces).await.unwrap(), before);
+    judge.assert_no_call_was_wrong();
 }
 
 #[tokio::test]
@@ -340,7 +384,7 @@ async fn an_account_that_is_deleted_stays_until_its_denies_have_expired_and_says
     world.change("inc", json!({ "mode": "Release" })).await;
     world.until("inc", "Released", "True").await;
     let (accounts, name) = (Api::<AwsAccount>::all(world.kube.clone()), world.account_name());
-    accounts.delete(&name, &kube::api::DeleteParams::default()).await.unwrap();
+    accounts.delete(&name, &DeleteParams::default()).await.unwrap();
     let account =
         firebreak_tests::eventually::condition(&accounts, &name, "Ready", "False", firebreak_tests::world::SOON).await;
     let ready = account.status.as_ref().and_then(|s| firebreak_crds::get_condition(&s.conditions, "Ready")).unwrap();

@@ -1,8 +1,10 @@
 //! Holds: the entries of Incidents in `Quarantine.spec.holders`. Only by `create`, and `replace` with the resourceVersion just
 //! read: everything else can drop a hold or bring a deleted object back.
 
+use firebreak_crds::conditions::RELEASED;
 use firebreak_crds::{
-    ContainAction, FINALIZER, Holder, HolderState, Incident, Mode, Quarantine, QuarantineSpec, Resource, quarantine_name,
+    ContainAction, FINALIZER, Holder, HolderState, Incident, Mode, Quarantine, QuarantineSpec, Resource, is_true,
+    quarantine_name,
 };
 use futures::{FutureExt, StreamExt, stream};
 use kube::api::PostParams;
@@ -13,7 +15,7 @@ use super::resolve::{Refusal, Resolved};
 use super::{evidence, pace, protection};
 use crate::clock;
 use crate::containment::{DESTRUCTIVE, grow, merge_release, name_of};
-use crate::controllers::{Ctx, Error, kube, list};
+use crate::controllers::{Ctx, Error, is_abandoned, kube, list};
 use crate::stores::Stores;
 
 /// What `spec.holders` has room for.
@@ -76,13 +78,20 @@ pub async fn hold(ctx: &Ctx, incident: &Incident, target: &Resolved, places: &Se
             format!("{HOLDERS} Incidents hold Quarantine {name} already: it stays contained; release those that are over");
         return Ok(Some(Refusal::new("TooManyHolders", what)));
     }
-    if found.metadata.deletion_timestamp.is_some() {
-        return Ok(Some(Refusal::new("Releasing", "its Quarantine is being deleted; a new one is made when it is gone")));
+    if is_going(&found) {
+        return Ok(Some(Refusal::new("Releasing", "it was given back, and its Quarantine goes; a new one is made then")));
     }
     let mut next = (*found).clone();
     put(&mut next.spec.holders, holder);
     kube("hold a resource", api.replace(&name, &PostParams::default(), &next)).await?;
     Ok(note)
+}
+
+/// Whether it will be gone in a moment. One that is being deleted and is not given back yet may stay for long, in a conflict that a
+/// person must decide: that one is held again, since what was given back of it is open meanwhile, and its record is the true one.
+fn is_going(quarantine: &Quarantine) -> bool {
+    let released = quarantine.status.as_ref().is_some_and(|s| is_true(&s.conditions, RELEASED));
+    quarantine.metadata.deletion_timestamp.is_some() && (released || is_abandoned(quarantine))
 }
 
 /// Why there is nothing to hold.

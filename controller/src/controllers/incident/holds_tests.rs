@@ -164,3 +164,30 @@ fn a_hold_says_which_selector_chose_it() {
     let (named_too, _) = holder(&incident("1", "a"), &target(vec![deny_all()]), &[first]);
     assert_eq!(named_too.selector, None, "the spec names it itself now");
 }
+
+#[test]
+fn one_that_is_being_deleted_is_held_again_unless_it_goes_in_a_moment() {
+    let deleted = |status: Option<&str>| {
+        let mut quarantine = example::quarantine(example::user(), vec![]);
+        let at: k8s_openapi::jiff::Timestamp = example::SINCE.parse().unwrap();
+        quarantine.metadata.deletion_timestamp = Some(crate::clock::time(at));
+        quarantine.metadata.uid = Some("u-1".into());
+        let mut c = crate::conditions::Conditions::new(&[], None, at);
+        status.into_iter().for_each(|status| c.set(RELEASED, status, "R", ""));
+        quarantine.status = Some(firebreak_crds::QuarantineStatus { conditions: c.done(), ..Default::default() });
+        quarantine
+    };
+    let mut abandoned = deleted(Some("False"));
+    abandoned.metadata.annotations = Some([(firebreak_crds::ABANDON.to_owned(), "u-1".to_owned())].into());
+    let mut stays = deleted(Some("True"));
+    stays.metadata.deletion_timestamp = None;
+    for (what, quarantine, going) in [
+        ("not begun", deleted(None), false),
+        ("in conflict, or on its way", deleted(Some("False")), false),
+        ("given back", deleted(Some("True")), true),
+        ("abandoned", abandoned, true),
+        ("not deleted", stays, false),
+    ] {
+        assert_eq!(is_going(&quarantine), going, "{what}");
+    }
+}

@@ -21,6 +21,7 @@ use crate::clock;
 use crate::conditions::bounded;
 use crate::containment::{grow, holds_digest, name_of, session_of};
 use crate::controllers::quarantine::NAME_TAKEN;
+use crate::controllers::to_be_released;
 
 /// So many targets stand in the status; of more than that, those that need somebody first.
 const ROWS: usize = 100;
@@ -239,7 +240,7 @@ fn released(about: &About<'_>, resource: Option<Resource>, chosen: bool) -> Targ
         Some(quarantine) if quarantine.spec.holders.iter().any(|h| holds::is_mine(incident, h)) => {
             target(resource, "False", "Releasing", "the hold is being let go")
         }
-        Some(quarantine) if !quarantine.spec.holders.is_empty() => let_go(resource, quarantine, held),
+        Some(quarantine) if !to_be_released(quarantine) => let_go(resource, quarantine, held),
         Some(quarantine) => releasing(resource, quarantine),
         None => gone(resource, held, world),
     }
