@@ -51,6 +51,10 @@ pub struct QuarantineSpec {
     /// What those who have let go give back beyond the default: only what every one of them said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub let_go: Option<ReleasePolicy>,
+    /// The uids of the Incidents that have let go, at most the last 64: each says in its status how the release goes on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 64)))]
+    pub let_go_by: Vec<String>,
     /// What was there before Firebreak changed anything: per action and sub-resource, as JSON. Written once per key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxProperties" = 256))]

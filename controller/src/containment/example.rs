@@ -86,8 +86,16 @@ pub fn holder(uid: &str, name: &str, actions: Vec<ContainAction>) -> Holder {
 }
 
 pub fn quarantine(resource: Resource, holders: Vec<Holder>) -> Quarantine {
-    let (original, conversions) = (None, Vec::new());
-    let spec = QuarantineSpec { resource, holders, let_go: None, original, conversions, release: None, suspend: false };
+    let spec = QuarantineSpec {
+        resource,
+        holders,
+        let_go: None,
+        let_go_by: Vec::new(),
+        original: None,
+        conversions: Vec::new(),
+        release: None,
+        suspend: false,
+    };
     let mut quarantine = Quarantine::new("q", spec);
     quarantine.metadata.generation = Some(1);
     quarantine

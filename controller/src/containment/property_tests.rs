@@ -117,6 +117,7 @@ impl<A: Simulated> Simulation<A> {
             resource,
             holders: vec![holder],
             let_go: None,
+            let_go_by: Vec::new(),
             original: None,
             conversions: Vec::new(),
             release: None,

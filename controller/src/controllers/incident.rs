@@ -213,6 +213,12 @@ async fn begin(
     futures::join!(holds::hold(ctx, incident, target, holds), evidence::request(ctx, incident, target, pieces))
 }
 
+/// The Quarantines that this Incident has let go of, as far as is known: what becomes of them it tells.
+fn let_go_of<'a>(ctx: &Ctx, incident: &'a Incident) -> impl Iterator<Item = Arc<Quarantine>> + 'a {
+    let uid = incident.uid().unwrap_or_default();
+    ctx.stores.quarantines.state().into_iter().filter(move |q| q.spec.let_go_by.contains(&uid))
+}
+
 /// The Quarantines that this Incident holds, as far as is known.
 fn held<'a>(ctx: &Ctx, incident: &'a Incident) -> impl Iterator<Item = Arc<Quarantine>> + 'a {
     let uid = incident.uid().unwrap_or_default();
@@ -236,7 +242,8 @@ fn named<'a>(incident: &'a Incident, stores: &'a Stores) -> impl Iterator<Item =
 /// Whether this Incident speaks of that Quarantine.
 pub fn concerns(incident: &Incident, quarantine: &Quarantine, stores: &Stores) -> bool {
     let (name, resource): (String, &Resource) = (quarantine.name_any(), &quarantine.spec.resource);
-    named(incident, stores).any(|n| n == name) || selector::is_chosen(incident, resource)
+    let let_go = incident.uid().is_some_and(|uid| quarantine.spec.let_go_by.contains(&uid));
+    let_go || named(incident, stores).any(|n| n == name) || selector::is_chosen(incident, resource)
 }
 
 async fn report(

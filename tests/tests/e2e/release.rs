@@ -125,6 +125,24 @@ async fn what_is_in_conflict_while_its_quarantine_is_deleted_can_be_contained_ag
     judge.assert_no_call_was_wrong();
 }
 
+/// As where a status of more than a hundred targets has no room for it.
+#[tokio::test]
+async fn a_conflict_is_told_also_of_what_neither_the_spec_nor_the_status_names() {
+    let (world, _guard) = world().await;
+    let id = &world.scene.instances[0].id;
+    in_conflict(&world).await;
+    world.change("inc", json!({ "targets": [world.user_target()] })).await;
+    let none = Patch::Merge(json!({ "status": { "targets": [] } }));
+    world.incidents().patch_status("inc", &PatchParams::default(), &none).await.unwrap();
+    let conflict = |t: &firebreak_crds::TargetStatus| t.reason == "ReleaseConflict" && t.message.contains("KeepTheirs");
+    let told = world.until_target("inc", 1, conflict).await;
+    assert_eq!(told.resource.unwrap().id, *id);
+    world.until_reason("inc", "Released", "ReleaseConflict").await;
+    world.steer(id, json!({ "release": { "onConflict": "RestoreOriginal" } })).await;
+    world.until("inc", "Released", "True").await;
+    world.until_nothing_is_held().await;
+}
+
 #[tokio::test]
 async fn groups_come_back_in_their_order() {
     let (world, _guard) = world().await;

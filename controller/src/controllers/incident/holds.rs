@@ -117,6 +117,7 @@ pub fn new(target: &Resolved, name: &str) -> Quarantine {
         resource: target.resource.clone(),
         holders: Vec::new(),
         let_go: None,
+        let_go_by: Vec::new(),
         original: None,
         conversions: Vec::new(),
         release: None,
@@ -194,7 +195,7 @@ pub async fn let_go_everywhere(ctx: &Ctx, incident: &Incident, end: End) -> Resu
             return Ok(any);
         }
         any = true;
-        let endings: Vec<_> = holding.into_iter().map(|q| finish(&api, q, mine, end).boxed()).collect();
+        let endings: Vec<_> = holding.into_iter().map(|q| finish(&api, q, incident, end).boxed()).collect();
         let ended: Vec<Result<(), Error>> = stream::iter(endings).buffer_unordered(SIDE_BY_SIDE).collect().await;
         ended.into_iter().collect::<Result<Vec<_>, _>>()?;
     }
@@ -214,22 +215,27 @@ fn ends(quarantine: &Quarantine, mine: impl Fn(&Holder) -> bool, end: End) -> bo
     entries.any(|h| end == End::LetGo || h.state == HolderState::Holding)
 }
 
-async fn finish(
-    api: &Api<Quarantine>,
-    mut quarantine: Quarantine,
-    mine: impl Fn(&Holder) -> bool,
-    end: End,
-) -> Result<(), Error> {
-    let QuarantineSpec { holders, let_go, .. } = &mut quarantine.spec;
+async fn finish(api: &Api<Quarantine>, mut quarantine: Quarantine, incident: &Incident, end: End) -> Result<(), Error> {
+    let_go(&mut quarantine.spec, incident, end);
+    let name = quarantine.name_any();
+    kube("end a hold", api.replace(&name, &PostParams::default(), &quarantine)).await.map(|_| ())
+}
+
+/// Ends the holds of an Incident. One that lets go is noted in the same write: it tells how the release goes on, however many there are.
+fn let_go(spec: &mut QuarantineSpec, incident: &Incident, end: End) {
+    let QuarantineSpec { holders, let_go, let_go_by, .. } = spec;
+    let mine = |h: &Holder| is_mine(incident, h);
     match end {
         End::LetGo => {
             *let_go = merge_release(let_go.iter().chain(holders.iter().filter(|h| mine(h)).map(|h| &h.release)));
             holders.retain(|h| !mine(h));
+            let uid = incident.uid().unwrap_or_default();
+            let_go_by.retain(|by| *by != uid);
+            let_go_by.push(uid);
+            let_go_by.drain(..let_go_by.len().saturating_sub(HOLDERS));
         }
         End::Retain => holders.iter_mut().filter(|h| mine(h)).for_each(|h| h.state = HolderState::Retained),
     }
-    let name = quarantine.name_any();
-    kube("end a hold", api.replace(&name, &PostParams::default(), &quarantine)).await.map(|_| ())
 }
 
 #[cfg(test)]

@@ -191,3 +191,26 @@ fn one_that_is_being_deleted_is_held_again_unless_it_goes_in_a_moment() {
         assert_eq!(is_going(&quarantine), going, "{what}");
     }
 }
+
+#[test]
+fn who_has_let_go_is_on_record_with_the_same_write_and_once() {
+    let held = |uids: &[&str]| {
+        let holders = uids.iter().map(|uid| example::holder(uid, uid, vec![])).collect();
+        example::quarantine(example::user(), holders).spec
+    };
+    let mut spec = held(&["1", "2"]);
+    let_go(&mut spec, &incident("1", "a"), End::LetGo);
+    assert_eq!((spec.holders.len(), &spec.let_go_by), (1, &vec!["1".to_owned()]));
+    spec.holders.push(example::holder("1", "a", vec![]));
+    let_go(&mut spec, &incident("2", "b"), End::LetGo);
+    let_go(&mut spec, &incident("1", "a"), End::LetGo);
+    assert_eq!((spec.holders.len(), &spec.let_go_by), (0, &vec!["2".to_owned(), "1".to_owned()]), "once, and last");
+
+    let mut retained = held(&["1"]);
+    let_go(&mut retained, &incident("1", "a"), End::Retain);
+    assert!(retained.let_go_by.is_empty() && retained.holders.len() == 1);
+    for n in 0..=HOLDERS {
+        let_go(&mut retained, &incident(&format!("u{n}"), "c"), End::LetGo);
+    }
+    assert_eq!((retained.let_go_by.len(), retained.let_go_by[0].as_str()), (HOLDERS, "u1"), "there is room for so many");
+}

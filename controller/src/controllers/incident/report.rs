@@ -50,8 +50,8 @@ pub struct World {
 impl World {
     /// What is known now.
     pub fn of(ctx: &Ctx, incident: &Incident, targets: &[Target]) -> Self {
-        let names: Vec<String> =
-            names_of(incident, &ctx.stores).chain(super::held(ctx, incident).map(|q| q.name_any())).collect();
+        let held = super::held(ctx, incident).chain(super::let_go_of(ctx, incident));
+        let names: Vec<String> = names_of(incident, &ctx.stores).chain(held.map(|q| q.name_any())).collect();
         let said = names.iter().filter_map(|n| Some((n.clone(), ctx.memory.said(n)?))).collect();
         let quarantines =
             names.into_iter().filter_map(|n| Stores::named(&ctx.stores.quarantines, &n).map(|q| (n, q))).collect();
@@ -73,6 +73,11 @@ impl World {
     /// The Quarantines that the Incident holds.
     pub fn holds(&self, uid: &str) -> impl Iterator<Item = &Arc<Quarantine>> {
         self.quarantines.values().filter(move |q| q.spec.holders.iter().any(|h| h.uid == uid))
+    }
+
+    /// The Quarantines that the Incident has let go of, and that are still there.
+    pub fn let_go(&self, uid: &str) -> impl Iterator<Item = &Arc<Quarantine>> {
+        self.quarantines.values().filter(move |q| q.spec.let_go_by.iter().any(|by| by == uid))
     }
 }
 

@@ -492,3 +492,35 @@ fn a_selector_that_cannot_be_watched_is_not_known_to_be_contained() {
     let status = look(&incident(Mode::Contain), &[found(example::instance()), unseen], &world(vec![contained_instance()]));
     assert_eq!((says(&status, CONTAINED), says(&status, STALLED)), ("Unknown NotObserved".into(), "absent".into()));
 }
+
+/// The user was no target any more when it was let go, and the status had no room for its row.
+#[test]
+fn a_release_is_not_over_while_anything_that_was_let_go_is_not_given_back() {
+    let let_go = |reason: &str| {
+        let mut user = quarantine(example::user(), vec![], ("False", reason), vec![]);
+        user.spec.let_go_by = vec!["1".into()];
+        let mut c = Conditions::new(&[], Some(1), now());
+        c.set(READY, "False", reason, "somebody changed it");
+        user.status.as_mut().unwrap().conditions = c.done();
+        user
+    };
+    let of = |incident: &Incident, quarantines| {
+        status(incident, &[found(example::instance())], &Notes::default(), &world(quarantines), now())
+    };
+    let incident = incident(Mode::Release);
+    let conflict = of(&incident, vec![let_go("ReleaseConflict")]);
+    assert_eq!(says(&conflict, RELEASED), "False ReleaseConflict");
+    assert_eq!(says(&conflict, STALLED), "True ReleaseConflict");
+    assert_eq!(says(&of(&incident, vec![let_go("Releasing")]), RELEASED), "False Releasing");
+
+    let mut of_others = let_go("Enforced");
+    of_others.spec.holders = vec![example::holder("2", "inc-2", vec![deny_all()])];
+    assert_eq!(says(&of(&incident, vec![of_others]), RELEASED), "True Released", "others hold it: that is theirs to tell");
+    let mut another = let_go("ReleaseConflict");
+    another.spec.let_go_by = vec!["2".into()];
+    assert_eq!(says(&of(&incident, vec![another]), RELEASED), "True Released", "another Incident's");
+
+    let mut over = incident.clone();
+    over.status = Some(of(&incident, vec![]));
+    assert_eq!(says(&of(&over, vec![let_go("Releasing")]), RELEASED), "True Released", "what was said stays said");
+}

@@ -56,7 +56,8 @@ impl<'a> About<'a> {
     }
 }
 
-/// Each target of the spec; then what is still held, or was until it was released, though the spec names it no more.
+/// Each target of the spec; then what is still held, or was until it was released, though the spec names it no more: by the status,
+/// and, since that has room for so many only, by the Quarantines.
 pub fn all(incident: &Incident, targets: &[Target], notes: &Notes, world: &World, now: Timestamp) -> Vec<TargetStatus> {
     let about = About::new(incident, notes, world);
     let mut rows: Vec<TargetStatus> = targets.iter().map(|t| row(&about, t)).collect();
@@ -67,10 +68,17 @@ pub fn all(incident: &Incident, targets: &[Target], notes: &Notes, world: &World
         rows.push(target(Some(quarantine.spec.resource.clone()), contained, reason, message));
     }
     told.extend(world.holds(&about.uid).map(|q| &q.spec.resource));
-    for before in earlier(incident).filter(|b| b.held_since.is_some() && incident.spec.mode == Mode::Release) {
-        if before.resource.as_ref().is_none_or(|r| !told.contains(r)) {
-            rows.push(released(&about, before.resource.clone(), false));
+    if incident.spec.mode == Mode::Release {
+        for before in earlier(incident).filter(|b| b.held_since.is_some()) {
+            if before.resource.as_ref().is_none_or(|r| !told.contains(r)) {
+                rows.push(released(&about, before.resource.clone(), false));
+            }
         }
+        told.extend(earlier(incident).filter(|b| b.held_since.is_some()).filter_map(|b| b.resource.as_ref()));
+        // what the status had no room for; and nothing any more when it was said that the release has ended
+        let on_record =
+            world.let_go(&about.uid).map(|q| &q.spec.resource).filter(|r| !is_over(incident) && !told.contains(r));
+        rows.extend(on_record.map(|resource| released(&about, Some(resource.clone()), true)));
     }
     rows.iter_mut().for_each(|row| complete(row, &about, now));
     rows
@@ -221,17 +229,19 @@ fn containment(incident: &Incident, quarantine: &Quarantine) -> (&'static str, S
     }
 }
 
+/// Whether it was said that the release has ended.
+fn is_over(incident: &Incident) -> bool {
+    let status = incident.status.as_ref();
+    status.is_some_and(|s| is_true(&s.conditions, RELEASED) && s.observed_generation == incident.metadata.generation)
+}
+
 /// A target in mode Release that this Incident does not hold. `chosen`: a selector's list has it, so it was held if the status had
 /// no room to say so. What was said when the release had ended stays said: what
 /// others do to the resource later is no longer this Incident's.
 fn released(about: &About<'_>, resource: Option<Resource>, chosen: bool) -> TargetStatus {
     let About { incident, world, .. } = about;
     let before = about.earlier(resource.as_ref());
-    let over = incident
-        .status
-        .as_ref()
-        .is_some_and(|s| is_true(&s.conditions, RELEASED) && s.observed_generation == incident.metadata.generation);
-    if let (true, Some(before)) = (over, before) {
+    if let (true, Some(before)) = (is_over(incident), before) {
         return before.clone();
     }
     let quarantine = resource.as_ref().and_then(|r| world.quarantines.get(&quarantine_name(r)));
