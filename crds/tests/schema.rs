@@ -81,7 +81,7 @@ fn kinds_that_the_controller_only_reads_have_no_status() {
 fn columns_say_whether_it_is_contained() {
     for (kind, narrow) in [
         ("AwsAccount", "ACCOUNT READY REASON AGE"),
-        ("ContainmentPolicy", "AGE"),
+        ("ContainmentPolicy", "APPROVALS BY-GROUP AGE"),
         ("Incident", "MODE CONTAINED EVIDENCE APPROVED SEVERITY READY AGE"),
         ("Quarantine", "CONTAINED REASON REPAIRS AGE"),
         ("Evidence", "INCIDENT PROGRESS READY AGE"),
