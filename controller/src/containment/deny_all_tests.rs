@@ -281,6 +281,33 @@ fn a_release_that_was_interrupted_and_a_new_one_have_each_their_residual_deny() 
 }
 
 #[test]
+fn a_release_that_hung_denies_the_sessions_of_that_time_too_before_anything_goes() {
+    let (case, first) = releasing(false);
+    let changed = look_with(&first, Some(OTHER), &[AWS]);
+    assert_eq!(DenyAll::release(&case, &changed).verdict.state, ActionState::Conflict);
+    // An hour later a person decides. Meanwhile a key was on for a moment, and a session began.
+    let mut case = Case { decision: Some(OnConflict::KeepTheirs), ..case };
+    case.now += std::time::Duration::from_hours(1);
+    let issued = case.now;
+    let mut earlier = first;
+    for at_least in [30, 60, 120] {
+        let anew = DenyAll::release(&case, &look_with(&earlier, Some(OTHER), &[AWS]));
+        let [(key, value)] = anew.record.iter().collect::<Vec<_>>()[..] else { panic!("{anew:?}") };
+        assert!(anew.calls.is_empty(), "nothing goes before: {anew:?}");
+        let next: Residual = serde_json::from_value(value.clone()).unwrap();
+        assert!(next.cutoff > issued && next.cutoff > earlier.cutoff, "{next:?}");
+        assert!(next.cutoff.duration_since(case.now).as_secs() >= at_least, "what AWS refuses fills nothing: {next:?}");
+        case = example::recorded(case, key, value);
+        assert_eq!(names(&DenyAll::release(&case, &look_with(&earlier, Some(OTHER), &[AWS]))), ["iam:PutUserPolicy"]);
+        assert_eq!(names(&DenyAll::release(&case, &look_with(&next, Some(OTHER), &[AWS]))), ["iam:DetachUserPolicy"]);
+        case.now = next.cutoff; // AWS refused it all the time
+        earlier = next;
+    }
+    let done = DenyAll::release(&case, &look_with(&earlier, Some(OTHER), &[]));
+    assert!(done.is_done() && done.verdict.state == ActionState::Released, "what is gone is not denied longer: {done:?}");
+}
+
+#[test]
 fn a_role_is_denied_by_its_own_operations_and_its_sessions_live_no_longer_than_12_hours() {
     let role = example::case(example::role());
     let plan = DenyAll::contain(&role, &Empty {}, &look(None, &[]));

@@ -262,6 +262,7 @@ impl<A: Simulated> Simulation<A> {
             return verdict;
         }
         self.decide(decision);
+        self.now += 3600; // people take their time
         let mut verdict = self.release();
         if decision == Some(OnConflict::RestoreOriginal) && cannot_be_restored(&verdict.message) {
             self.decide(Some(OnConflict::KeepTheirs));

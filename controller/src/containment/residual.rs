@@ -12,7 +12,7 @@ use serde_json::json;
 use super::case::Case;
 use super::document;
 use super::plan::{Plan, Verdict};
-use crate::aws::{AwsError, LONGEST_ROLE_SESSION, Session};
+use crate::aws::{AwsError, Call, LONGEST_ROLE_SESSION, Session};
 
 /// Where it is recorded, beneath the action: one key per release, since a resource can be held again before its release is finished.
 const KEY: &str = "/residual-";
@@ -24,6 +24,10 @@ const UNTIL: &str = "firebreak-sessions-until-";
 const LIFE_OF_A_USERS: SignedDuration = SignedDuration::from_hours(36);
 /// Sessions issued within this time after the decision are denied too: clocks differ, and IAM lags.
 const MARGIN: SignedDuration = SignedDuration::from_secs(30);
+/// A standing deny goes so long before the cutoff at the latest: AWS enforces late that it is gone, and never early.
+const SPARE: SignedDuration = SignedDuration::from_secs(10);
+/// So often the cutoff of one release doubles its distance.
+const DOUBLED: u32 = 7;
 
 /// A residual deny, as recorded before it is put in place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,9 +66,20 @@ pub fn recorded(case: &Case, action: &str) -> Option<Residual> {
     last_held_again(case, action).is_none_or(|at| latest.decided_at() >= at).then_some(latest)
 }
 
-/// The residual deny of a release that begins now.
+/// The residual deny of a release that begins now. Where it was decided for this release before, and the standing deny did not go in
+/// time, it reaches farther: each decision is one more policy, and AWS may go on refusing.
 fn decide(case: &Case, action: &str) -> Residual {
-    Residual::decided(last_held_again(case, action).map_or(case.now, |at| case.now.max(at)), life(case))
+    let again = last_held_again(case, action);
+    let of_this = of::<Residual>(case, action, KEY).filter(|r| again.is_none_or(|at| r.decided_at() >= at));
+    let doubled = u32::try_from(of_this.count()).unwrap_or(DOUBLED).min(DOUBLED);
+    let now = again.map_or(case.now, |at| case.now.max(at));
+    Residual::decided(now + MARGIN * (2_i32.pow(doubled) - 1), life(case))
+}
+
+fn decision(case: &Case, action: &str, new: impl FnOnce(Residual) -> Residual) -> Plan {
+    let (mut plan, residual) = (Plan::default(), new(decide(case, action)));
+    plan.record(residual.key(action), &residual);
+    plan
 }
 
 /// What to record where the resource is contained although a release had begun: that release's residual deny is no longer it.
@@ -76,7 +91,8 @@ pub fn held_again(case: &Case, action: &str) -> Option<(String, Timestamp)> {
 }
 
 /// A release: first the deny for the sessions of before (as `new` makes of it what it is to be) is recorded, put in place and read
-/// back; then `lift` takes the standing one away.
+/// back; then `lift` takes the standing one away. Until then sessions can begin that only the standing one denies (a key is on for a
+/// moment, a role is assumed): where it did not go at once, be it for a conflict or since AWS refused, the cutoff is decided anew.
 pub fn before(
     case: &Case,
     action: &str,
@@ -84,15 +100,14 @@ pub fn before(
     new: impl FnOnce(Residual) -> Residual,
     lift: impl FnOnce(&mut Plan),
 ) -> Plan {
+    let Some(residual) = recorded(case, action) else { return decision(case, action, new) };
     let mut plan = Plan::default();
-    let Some(residual) = recorded(case, action) else {
-        let residual = new(decide(case, action));
-        plan.record(residual.key(action), &residual);
-        return plan;
-    };
     residual.put(&mut plan, case, shown);
     if plan.is_done() {
         lift(&mut plan);
+    }
+    if plan.calls.iter().any(Call::widens) && residual.is_late(case.now) {
+        return decision(case, action, new);
     }
     if plan.is_done() && plan.verdict.state != ActionState::Conflict {
         plan.verdict = Verdict::new(ActionState::Released, residual.stays());
@@ -137,7 +152,7 @@ impl Residual {
         }
     }
 
-    /// The deny for a release decided now. Later than the last key went off, so it denies no less than it must.
+    /// The deny for a release decided now.
     #[must_use]
     pub fn decided(now: Timestamp, life: SignedDuration) -> Self {
         let whole = Timestamp::from_second(now.as_second()).unwrap_or(now);
@@ -162,6 +177,12 @@ impl Residual {
 
     pub(super) fn decided_at(&self) -> Timestamp {
         self.cutoff - MARGIN
+    }
+
+    /// Whether a standing deny that goes now would let sessions in that were issued after the cutoff.
+    #[must_use]
+    pub fn is_late(&self, now: Timestamp) -> bool {
+        now > self.cutoff - SPARE
     }
 
     /// Its key in the record.

@@ -124,6 +124,7 @@ impl Simulated for DenyAll {
             if call.widens() {
                 let read_back = residual.as_ref().map(|r| (r.document(), true));
                 assert_eq!(look.residual, read_back, "the residual deny is read back before {call}");
+                assert!(residual.as_ref().is_some_and(|r| r.cutoff > case.now), "no session of before comes back: {call}");
                 assert_ne!(plan.verdict.state, ActionState::Conflict, "nothing is given back in a conflict: {call}");
             }
         }

@@ -72,6 +72,8 @@ impl Simulated for SessionDeny {
                 Call::DeletePolicy { policy, .. } => {
                     assert_eq!(*policy, policy_of(case));
                     assert_eq!(look.residual, residual_document(case).map(|t| (t, true)), "read back before {call}");
+                    let cutoff = residual::recorded(case, "denySession").map(|r| r.cutoff);
+                    assert!(cutoff > Some(case.now), "no session of before comes back: {call}");
                 }
                 other => panic!("not a call of this action: {other}"),
             }
