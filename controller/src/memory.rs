@@ -11,6 +11,8 @@ use k8s_openapi::jiff::Timestamp;
 const LOOKS: [u64; 7] = [1, 2, 5, 10, 30, 60, 120];
 /// After a write, reads that contradict it are AWS's own lag.
 const LAG: Duration = Duration::from_secs(10);
+/// While a release waits for AWS, a pass follows the other within a second: what waits for its stage is looked at so often.
+const KEPT: Duration = Duration::from_secs(5);
 /// So long it is remembered what a release said when it ended: Incidents that let go tell it, and their status keeps it.
 const SAID: Duration = Duration::from_mins(10);
 
@@ -55,6 +57,7 @@ pub struct Memory {
     told: Mutex<HashMap<String, Option<QuarantineStatus>>>,
     admitted: Mutex<HashMap<String, (String, Timestamp)>>,
     claimed: Mutex<HashMap<String, (String, Timestamp)>>,
+    kept: Mutex<HashMap<String, Instant>>,
 }
 
 impl Memory {
@@ -141,9 +144,20 @@ impl Memory {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
 
+    /// Whether what waits for its stage of a release is to be looked at now. Then not again for some seconds.
+    pub fn keeps(&self, uid: &str) -> bool {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = kept.get(uid).is_none_or(|at| at.elapsed() >= KEPT);
+        if due {
+            kept.insert(uid.to_owned(), Instant::now());
+        }
+        due
+    }
+
     /// Forgets an object that is gone.
     pub fn forget(&self, uid: &str) {
         self.end(uid);
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
         self.memos().remove(uid);
     }
 }
@@ -192,6 +206,14 @@ mod tests {
         assert_eq!(memory.begin("a", status(2)), status(1));
         memory.end("a");
         assert_eq!(memory.begin("a", status(3)), status(3));
+    }
+
+    #[test]
+    fn what_waits_for_its_stage_is_looked_at_at_once_and_not_with_every_pass() {
+        let memory = Memory::default();
+        assert!(memory.keeps("a") && memory.keeps("b") && !memory.keeps("a"));
+        memory.forget("a");
+        assert!(memory.keeps("a") && !memory.keeps("b"));
     }
 
     #[test]

@@ -187,6 +187,12 @@ impl Case {
         holding.flat_map(|h| &h.actions).any(|a| name_of(a) == action)
     }
 
+    /// Whether an Incident that is there holds it.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.holders.iter().any(|h| h.state == HolderState::Holding)
+    }
+
     /// Whether an action is to be in force: a holder asks for it, or it is on record from when one did.
     #[must_use]
     pub fn wants(&self, action: &str) -> bool {

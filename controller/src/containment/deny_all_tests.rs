@@ -268,6 +268,9 @@ fn an_unknown_original_is_released_by_hand() {
 #[test]
 fn a_release_that_was_interrupted_and_a_new_one_have_each_their_residual_deny() {
     let (case, first) = releasing(false);
+    let kept = DenyAll::contain(&case, &Empty {}, &look(None, &[]));
+    assert!(kept.record.is_empty() && kept.calls.len() == 3, "kept in force while its release waits: {kept:?}");
+    let case = Case { holders: vec![example::holder("1", "inc-1", vec![])], ..case };
     let held = DenyAll::contain(&case, &Empty {}, &look(Some(DOCUMENT), &[AWS]));
     let (key, value) = held.record.first_key_value().unwrap();
     assert!(key.starts_with("denyAll/again-"), "{key}");

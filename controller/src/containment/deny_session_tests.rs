@@ -93,6 +93,9 @@ fn sessions_of_before_stay_denied_by_name_and_time_before_the_deny_goes() {
     let done = SessionDeny::release(&case, &seen);
     assert!(done.verdict.state == ActionState::Released && done.verdict.message.contains("stay denied until"));
 
+    let kept = SessionDeny::contain(&case, &Empty {}, &seen);
+    assert!(kept.record.is_empty() && kept.calls.len() == 1, "kept in force while its release waits: {kept:?}");
+    let case = Case { holders: vec![example::holder("1", "inc-1", vec![])], ..case };
     let again = SessionDeny::contain(&case, &Empty {}, &seen);
     assert!(again.record.keys().any(|k| k.starts_with("denySession/again-")), "{again:?}");
     let case = noted(case, &again);

@@ -82,10 +82,11 @@ fn decision(case: &Case, action: &str, new: impl FnOnce(Residual) -> Residual) -
     plan
 }
 
-/// What to record where the resource is contained although a release had begun: that release's residual deny is no longer it.
+/// What to record where the resource is held again although a release had begun: that release's residual deny is no longer it. Not
+/// while that release waits, and keeps in force what it has not come to: an attacker who makes it wait must not fill the record.
 #[must_use]
 pub fn held_again(case: &Case, action: &str) -> Option<(String, Timestamp)> {
-    let begun = recorded(case, action)?;
+    let begun = recorded(case, action).filter(|_| case.is_held())?;
     let at = case.now.max(begun.decided_at() + SignedDuration::from_secs(1));
     Some((format!("{action}{AGAIN}{}", at.as_second()), at))
 }

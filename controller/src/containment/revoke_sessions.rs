@@ -178,16 +178,17 @@ fn later(case: &Case, all: &[Cutoff]) -> Option<Cutoff> {
     (next.deny.cutoff > latest.deny.cutoff).then_some(next)
 }
 
-/// Whether a release had begun since that cutoff: who holds it again means the sessions of now.
-fn release_began(case: &Case, latest: &Cutoff) -> bool {
-    case.original.contains_key(&latest.deny.key(Sessions::NAME))
+/// Whether it is held again after a release had begun since that cutoff: who holds it means the sessions of now. Kept in force while a
+/// release waits, nobody does.
+fn is_held_again(case: &Case, latest: &Cutoff) -> bool {
+    case.is_held() && case.original.contains_key(&latest.deny.key(Sessions::NAME))
 }
 
-/// Whether somebody asked, a release began, or the access key was found switched on, since the latest cutoff was decided.
+/// Whether somebody asked, or asked again, or the access key was found switched on, since the latest cutoff was decided.
 fn asks_for_more(case: &Case, latest: &Cutoff) -> bool {
     let all = cutoffs(case);
     let unheard = asking(case).iter().any(|uid| !all.iter().any(|c| c.holders.contains(uid)));
-    unheard || release_began(case, latest) || switched_on(case).any(|at| latest.deny.decided_at() < at)
+    unheard || is_held_again(case, latest) || switched_on(case).any(|at| latest.deny.decided_at() < at)
 }
 
 /// Whether a later cutoff is needed for which the record has no room.

@@ -109,7 +109,10 @@ fn the_deny_stays_under_another_name_before_its_own_goes() {
 fn who_holds_it_again_after_a_release_began_means_the_sessions_of_now() {
     let (case, document) = contained();
     let began = Sessions::release(&case, &look(Some(document.clone())));
+    let kept = Case { holders: vec![], ..later(case.clone(), &began, 10) };
     let case = later(case, &began, 3600);
+    let kept = Sessions::contain(&kept, &Empty {}, &look(None));
+    assert!(kept.record.is_empty() && kept.calls.len() == 1, "kept in force while its release waits: {kept:?}");
     let again = Sessions::contain(&case, &Empty {}, &look(Some(document)));
     let (key, cutoff) = again.record.first_key_value().expect("a cutoff of its own");
     let cutoff: Cutoff = serde_json::from_value(cutoff.clone()).unwrap();

@@ -169,7 +169,7 @@ impl Turn<'_> {
         let holding = pass(false, Guard::StillHeld { name: name.clone(), uid: uid.clone() });
         let releases = pass(true, Guard::StillToRelease { name, uid });
         let mut reports = if releasing {
-            order::give_back(&wanted, &releases, &holding).await
+            order::give_back(&wanted, &releases, &holding, || self.ctx.memory.keeps(&self.uid)).await
         } else {
             order::contain(&wanted, &holding, meanwhile).await
         };

@@ -438,3 +438,35 @@ async fn the_deny_goes_only_when_no_key_works() {
     assert_eq!(sight::keys(&world.aws).await.unwrap()[key], "Inactive");
     assert!(!sight::inline_policies(&world.aws).await.unwrap().contains(&"firebreak-deny-all".to_owned()));
 }
+
+#[tokio::test]
+async fn what_waits_for_its_stage_is_put_back_while_aws_is_busy() {
+    let (world, _guard) = world().await;
+    world.declare("inc", "Contain", json!({ "targets": [world.user_target()] })).await;
+    world.until("inc", "Contained", "True").await;
+    world.steer("mallory", json!({ "suspend": true })).await;
+    world.change("inc", json!({ "mode": "Release" })).await;
+    world.until_quarantine("mallory", "let go", |q| q.spec.holders.is_empty()).await;
+    let iam = &world.aws.iam;
+    iam.delete_user_policy().user_name("mallory").policy_name("firebreak-deny-all").send().await.unwrap();
+    iam.detach_user_policy().user_name("mallory").policy_arn("arn:aws:iam::aws:policy/AWSDenyAll").send().await.unwrap();
+    iam.delete_user_permissions_boundary().user_name("mallory").send().await.unwrap();
+
+    world.proxy.fail("ListAccessKeys", 400, "Throttling", "Rate exceeded");
+    world.steer("mallory", json!({ "suspend": false })).await;
+    world.until_aws("it is denied again", async || denied(&world).await).await;
+    world.proxy.recover("ListAccessKeys");
+    world.look_now().await;
+    world.until("inc", "Released", "True").await;
+    assert!(!sight::inline_policies(&world.aws).await.unwrap().contains(&"firebreak-deny-all".to_owned()));
+    assert_eq!(sight::boundary(&world.aws).await.unwrap(), None);
+}
+
+/// By all three denies.
+async fn denied(world: &World<'_>) -> anyhow::Result<()> {
+    let (inline, attached) = (sight::inline_policies(&world.aws).await?, sight::attached_policies(&world.aws).await?);
+    let boundary = sight::boundary(&world.aws).await?;
+    let all = inline.contains(&"firebreak-deny-all".to_owned()) && attached.contains(&"AWSDenyAll".to_owned());
+    ensure!(all && boundary.as_deref() == Some("AWSDenyAll"), "{inline:?} {attached:?} {boundary:?}");
+    Ok(())
+}

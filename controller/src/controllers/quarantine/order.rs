@@ -17,32 +17,34 @@ async fn side_by_side(wanted: impl IntoIterator<Item = &Wanted>, pass: &Pass<'_>
     join_all(wanted.into_iter().map(|action| action.run(pass))).await
 }
 
-/// Stage after stage, each when the one before it is given back. What waits for a person is kept in force meanwhile, as before the
-/// release; not what waits for the next pass, since a release may have begun with it.
-pub async fn give_back(wanted: &[Wanted], releases: &Pass<'_>, holding: &Pass<'_>) -> Vec<Report> {
+/// Stage after stage, each when the one before it is given back. What waits for its stage is kept in force meanwhile, as before the
+/// release. `due`: also while time alone will end what it waits for, since such passes follow each other quickly.
+pub async fn give_back(wanted: &[Wanted], releases: &Pass<'_>, holding: &Pass<'_>, due: impl Fn() -> bool) -> Vec<Report> {
     let mut reports: Vec<Report> = Vec::with_capacity(wanted.len());
+    let mut keeps = None;
     for stage in Stage::ALL {
         let of_it = wanted.iter().filter(|w| w.stage() == stage);
-        if reports.iter().all(Report::is_released) {
+        if keeps.is_none() && reports.iter().all(Report::is_released) {
             reports.extend(side_by_side(of_it, releases).await);
-        } else if reports.iter().any(waits_for_a_person) {
+        } else if *keeps.get_or_insert_with(|| reports.iter().any(waits_for_a_person) || due()) {
             let quarantine = releases.ledger.latest().await;
-            let kept = of_it.filter(|w| !DESTRUCTIVE.contains(&w.name()) && !was_given_back(&quarantine, w.name()));
-            reports.extend(side_by_side(kept, holding).await);
+            reports.extend(side_by_side(of_it.filter(|w| is_kept(&quarantine, w.name())), holding).await);
         }
     }
     reports
+}
+
+/// Whether an action is kept in force that waits for its stage. Not what the release had come to already, as was told: that is not
+/// taken again. What it had come to and nobody was told is taken again, since nobody knows how far it is, and given back anew.
+fn is_kept(quarantine: &Quarantine, action: &str) -> bool {
+    let given_back = |state| matches!(state, ActionState::Released | ActionState::Conflict);
+    !DESTRUCTIVE.contains(&action) && !report::was(quarantine, action).is_some_and(given_back)
 }
 
 /// Whether only a person ends what stands in the way.
 fn waits_for_a_person(report: &Report) -> bool {
     let refused = report.error.as_ref().is_some_and(|e| matches!(e.class, Class::Denied | Class::Terminal));
     report.seen && (refused || report.verdict.state == ActionState::Conflict)
-}
-
-/// Whether a release had come to that action already: then it is not taken again.
-fn was_given_back(quarantine: &Quarantine, action: &str) -> bool {
-    report::was(quarantine, action).is_some_and(|state| matches!(state, ActionState::Released | ActionState::Conflict))
 }
 
 /// The actions of a containment that go side by side.
@@ -175,6 +177,34 @@ mod tests {
         ] {
             assert_eq!(waits_for_a_person(&report), waits, "{what}");
             assert!(!waits_for_a_person(&Report { seen: false, ..report }), "{what}, not seen");
+        }
+    }
+
+    #[test]
+    fn what_waits_for_its_stage_is_kept_unless_it_was_told_to_be_given_back() {
+        let mut quarantine = example::quarantine(example::instance(), vec![]);
+        assert!(is_kept(&quarantine, "isolateNetwork"), "a new process knows of nothing");
+        for (state, kept) in [
+            (ActionState::InForce, true),
+            (ActionState::Contested, true),
+            (ActionState::InProgress, true),
+            (ActionState::Failed, true),
+            (ActionState::Conflict, false),
+            (ActionState::Released, false),
+        ] {
+            let since = crate::clock::time(example::SINCE.parse().unwrap());
+            let told = |name: &str| firebreak_crds::ActionStatus {
+                name: name.into(),
+                wanted: None,
+                state,
+                message: String::new(),
+                since: since.clone(),
+                undone: Vec::new(),
+            };
+            let actions = vec![told("isolateNetwork"), told("stopInstance")];
+            quarantine.status = Some(firebreak_crds::QuarantineStatus { actions, ..Default::default() });
+            assert_eq!(is_kept(&quarantine, "isolateNetwork"), kept, "{state:?}");
+            assert!(!is_kept(&quarantine, "stopInstance"), "nothing is stopped again");
         }
     }
 
