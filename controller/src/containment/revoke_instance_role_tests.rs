@@ -339,6 +339,32 @@ fn a_profile_with_another_role_in_it_is_not_what_the_instance_had() {
 }
 
 #[test]
+fn a_profile_that_somebody_put_back_is_what_it_was_only_with_its_own_role_in_it() {
+    let (case, mut seen) = contained();
+    seen.associations = vec![association("9", WEB)];
+    seen.profiles.insert(WEB.into(), profile(WEB, "admin"));
+    let conflict = InstanceRole::release(&case, &seen);
+    assert!(conflict.calls.is_empty() && conflict.verdict.state == ActionState::Conflict, "{conflict:?}");
+    assert!(conflict.verdict.message.contains("had web (AROAWEB) in it, and has admin (AROAADMIN) now"), "{conflict:?}");
+    seen.roles.insert("web".into(), role(None));
+    let case = later(case, &Plan::default(), 120);
+    let released = |case: &Case, seen: &Look| {
+        let lift = InstanceRole::release(case, seen);
+        let (case, mut seen) = (later(case.clone(), &lift, 1), seen.clone());
+        lift.calls.iter().for_each(|call| InstanceRole::after(&mut seen, call, &Outcome::Done));
+        let done = InstanceRole::release(&case, &seen);
+        assert!(done.is_done() && done.verdict.state == ActionState::Released, "{done:?}");
+        done.verdict.message
+    };
+    for decision in [OnConflict::KeepTheirs, OnConflict::RestoreOriginal] {
+        let said = released(&Case { decision: Some(decision), ..case.clone() }, &seen);
+        assert!(said.starts_with("it stays with instance profile web"), "{said}");
+    }
+    seen.profiles.insert(WEB.into(), profile(WEB, "web"));
+    assert!(released(&case, &seen).starts_with("credentials that it got before"), "mended by hand");
+}
+
+#[test]
 fn a_stopped_instance_gets_its_profile_back_in_two_steps_that_survive_a_crash() {
     let (case, mut seen) = contained();
     let lift = InstanceRole::release(&case, &seen);

@@ -224,6 +224,8 @@ impl Simulated for InstanceRole {
                 let known = original(case).filter(|_| state(aws) != "terminated" && case.decision.is_none());
                 if let Some(original) = known {
                     assert_eq!(live(aws), original.profile.as_deref());
+                    let role = original.profile.and_then(|profile| aws.profiles[&profile].role.clone());
+                    assert_eq!(role, original.role, "what it had, and not another role under its name");
                 }
             }
             state => panic!("{state:?}: {}", verdict.message),

@@ -137,7 +137,7 @@ pub(super) fn give_back(case: &Case, look: &Look) -> Plan {
     let back = Back { case, look, instance, role: role_before(case, &original) };
     match (look.live().next(), original.profile.as_deref()) {
         (None, None) => done(ActionState::Released, "it had no instance profile"),
-        (Some(now), Some(before)) if now.profile == before => done(ActionState::Released, ""),
+        (Some(now), Some(before)) if now.profile == before => back.there_again(now, before),
         (Some(now), Some(before)) if is_deny_profile(&now.profile) => back.instead_of(now, before),
         (Some(now), None) if is_deny_profile(&now.profile) => calls(vec![take(now, case)]),
         (None, Some(before)) => back.onto_none(before),
@@ -189,6 +189,21 @@ impl Back<'_> {
             return calls(vec![replace(now, self.case, before.to_owned())]);
         }
         calls(vec![take(now, self.case)])
+    }
+
+    /// The profile that it had is on it again: put there by us, or by somebody who may have put another role into it before. Taken out
+    /// of it again by nobody here: Firebreak changes no profile but its own.
+    fn there_again(&self, now: &ProfileAssociation, before: &str) -> Plan {
+        match (self.differs(before), self.case.decision) {
+            (None, _) => Plan::done(ActionState::Released, ""),
+            (Some(_), Some(_)) => stays(Some(now)),
+            (Some(why), None) => Plan::done(
+                ActionState::Conflict,
+                format!(
+                    "{why}, and it is on the instance: put into it by hand what it had, or spec.release.onConflict: KeepTheirs (or RestoreOriginal) leaves it so"
+                ),
+            ),
+        }
     }
 
     /// The profile that it had, where it has none.
