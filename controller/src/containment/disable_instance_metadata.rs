@@ -10,7 +10,7 @@ use firebreak_crds::{ActionState, Empty, OnConflict};
 use serde::{Deserialize, Serialize};
 
 use super::case::Case;
-use super::drive::Action;
+use super::drive::{Action, Stage};
 use super::given::{no_such_key, reads};
 use super::plan::{Plan, Verdict};
 use super::tag_resource::is_marked_before;
@@ -33,6 +33,7 @@ struct Original {
 
 impl Action for Metadata {
     const NAME: &'static str = "disableInstanceMetadata";
+    const STAGE: Stage = Stage::Service; // it hands out credentials: not before it is decided what they can reach
     type Params = Empty;
     type Look = Look;
 

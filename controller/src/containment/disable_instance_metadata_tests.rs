@@ -109,3 +109,9 @@ fn an_instance_that_is_gone_has_no_service_to_give_back() {
     let plan = Metadata::contain(&case, &Empty {}, &ended);
     assert!(plan.calls.is_empty() && plan.verdict.state == ActionState::InForce);
 }
+
+#[test]
+fn it_comes_back_when_access_is_given_back() {
+    let place = |stage| Stage::ALL.iter().position(|s| *s == stage);
+    assert!(place(Metadata::STAGE) > place(Stage::Access));
+}

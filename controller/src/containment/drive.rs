@@ -51,13 +51,14 @@ impl Merge for Empty {
 /// last, and no deny goes while a credential may still work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// What gives nobody access: credentials that stay off or sleep under the deny, the metadata service.
+    /// What gives nobody access: credentials that stay off or sleep under the deny.
     Before,
     /// What runs again, isolated as it is.
     Start,
     /// Access: the network, the deny, who may assume the role.
     Access,
-    /// Work: load balancers and Auto Scaling, which end what does not answer them. Protection goes with them: until here, nobody ends it.
+    /// What is for when access is decided: the metadata service, which hands out the role's credentials, and work: load balancers and Auto
+    /// Scaling, which end what does not answer them. Protection goes with them: until here, nobody ends it.
     Service,
 }
 

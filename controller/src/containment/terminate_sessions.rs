@@ -2,7 +2,8 @@
 //! every command of Run Command that waits or runs on it is cancelled there, again at each look.
 //!
 //! No security group stops these: an open channel is a flow of the instance's own agent. Whoever may begin a session can begin the
-//! next one at once, so the status says what stops that. Nothing of it is given back, and a release does not look.
+//! next one at once, so the status says what stops that. Nothing of it is given back. A release goes on ending them until access is
+//! given back, and then does not look.
 //! <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_TerminateSession.html>
 //! <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_CancelCommand.html>
 
@@ -12,7 +13,7 @@ use firebreak_crds::{ActionState, Empty};
 use serde::{Deserialize, Serialize};
 
 use super::case::Case;
-use super::drive::Action;
+use super::drive::{Action, Stage};
 use super::given::{no_such_key, reads};
 use super::plan::Plan;
 use super::tag_resource::is_marked_before;
@@ -48,6 +49,7 @@ struct Original {
 
 impl Action for SystemsManager {
     const NAME: &'static str = "terminateSessions";
+    const STAGE: Stage = Stage::Service; // until access is given back, nobody begins again
     type Params = Empty;
     type Look = Look;
 

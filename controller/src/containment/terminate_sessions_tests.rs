@@ -150,3 +150,9 @@ fn a_release_gives_nothing_back_whatever_is_open() {
         assert!(plan.is_done() && plan.verdict.state == ActionState::Released && !plan.verdict.message.is_empty());
     }
 }
+
+#[test]
+fn nobody_begins_again_before_access_is_given_back() {
+    let place = |stage| Stage::ALL.iter().position(|s| *s == stage);
+    assert!(place(SystemsManager::STAGE) > place(Stage::Access));
+}

@@ -86,3 +86,30 @@ async fn a_service_that_somebody_weakened_comes_back_as_a_person_decides() {
     world.until("inc", "Released", "True").await;
     assert_eq!(shown(&world, id).await, before);
 }
+
+#[tokio::test]
+async fn it_stays_off_while_it_waits_for_a_person_what_the_network_comes_back_to() {
+    let (world, _guard) = world().await;
+    let (id, interfaces) = (&world.scene.instances[0].id, &world.scene.instances[0].interfaces);
+    let (before, ec2) = (shown(&world, id).await, &world.aws.ec2);
+    world.contain_instance("inc", id, json!([{ "isolateNetwork": {} }, { "disableInstanceMetadata": {} }])).await;
+    world.until("inc", "Contained", "True").await;
+    world.steer(id, json!({ "suspend": true })).await;
+    let made = ec2.create_security_group().vpc_id(&world.scene.vpc).group_name("theirs").description("theirs");
+    let theirs = made.send().await.unwrap().group_id.unwrap();
+    let moved = ec2.modify_network_interface_attribute().network_interface_id(&interfaces[0]).groups(theirs);
+    moved.send().await.unwrap();
+    world.change("inc", json!({ "mode": "Release" })).await;
+    world.until_quarantine(id, "let go", |q| q.spec.holders.is_empty()).await;
+    world.steer(id, json!({ "suspend": false })).await;
+    world.until_quarantine_says(id, "Stalled", "ReleaseConflict").await;
+    let now = shown(&world, id).await.http_endpoint;
+    assert_eq!(now, Some(InstanceMetadataEndpointState::Disabled), "no new credentials on a network of the attacker's");
+
+    let on = ec2.modify_instance_metadata_options().instance_id(id);
+    on.http_endpoint(InstanceMetadataEndpointState::Enabled).send().await.unwrap();
+    until_off(&world, id).await;
+    world.steer(id, json!({ "release": { "onConflict": "KeepTheirs" } })).await;
+    world.until("inc", "Released", "True").await;
+    assert_eq!(shown(&world, id).await, before);
+}
