@@ -102,7 +102,7 @@ impl Action for SessionDeny {
     fn release(case: &Case, look: &Look) -> Plan {
         let Some(role) = &look.role else {
             let what = format!("{} {} no longer exists", case.principal().either("user", "role"), case.principal());
-            return Plan::done(ActionState::Released, what);
+            return Plan::absent(what);
         };
         if roles(case).is_empty() {
             return Plan::done(ActionState::Released, "");

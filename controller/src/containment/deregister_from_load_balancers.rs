@@ -103,7 +103,7 @@ impl Action for LoadBalancers {
 
     fn release(case: &Case, look: &Look) -> Plan {
         if look.instance.as_ref().is_none_or(Instance::is_ended) {
-            return Plan::done(ActionState::Released, "the instance no longer exists");
+            return Plan::gone(case, Self::NAME, look.instance.as_ref());
         }
         let mut back = Back::default();
         for place in places(case) {
@@ -118,7 +118,9 @@ impl Action for LoadBalancers {
             let what = "what else it was registered with is not known: register it by hand, then spec.release.onConflict: KeepTheirs";
             back.notes.push(what.into());
         }
-        back.plan()
+        let mut plan = back.plan();
+        plan.verdict.absent = places(case).any(|place| !look.has(place));
+        plan
     }
 
     fn after(look: &mut Look, call: &Call, _: &Outcome) {
@@ -178,6 +180,14 @@ impl Back {
 impl Look {
     fn group(&self, arn: &str) -> Option<&TargetGroup> {
         self.groups.iter().find(|g| g.arn == arn)
+    }
+
+    /// Whether AWS shows the load balancer or target group on record under that name.
+    fn has(&self, place: &str) -> bool {
+        match place.strip_prefix(CLASSIC) {
+            Some(name) => self.classic.iter().any(|b| b.name == name),
+            None => self.group(place).is_some(),
+        }
     }
 
     /// What a call does: a target that is taken out drains first.

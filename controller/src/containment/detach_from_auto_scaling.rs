@@ -92,7 +92,7 @@ impl Action for AutoScaling {
     fn release(case: &Case, look: &Look) -> Plan {
         let Some(original) = case.recorded::<Original>(Self::NAME) else { return release_unknown(case) };
         if look.instance.as_ref().is_none_or(Instance::is_ended) {
-            return Plan::done(ActionState::Released, "the instance no longer exists");
+            return Plan::gone(case, Self::NAME, look.instance.as_ref());
         }
         let rejoins = case.release.rejoin_auto_scaling;
         match (&look.membership, &original.group) {
@@ -275,7 +275,7 @@ fn rejoin(case: &Case, look: &Look, original: &Original, group: &str, standby: b
         state => return Plan::done(ActionState::Conflict, not_running(group, state, &stays)),
     }
     let Some(there) = look.group.as_ref().filter(|g| !g.deleting) else {
-        return done("that group no longer exists");
+        return Plan::absent(format!("it stays {stays}: that group no longer exists"));
     };
     if there.desired >= there.max && case.decision == Some(OnConflict::KeepTheirs) {
         return done("as spec.release.onConflict says");

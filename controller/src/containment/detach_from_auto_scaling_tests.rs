@@ -187,8 +187,12 @@ fn what_cannot_be_rejoined_is_said() {
         (recorded(), Look { group: deleting, ..look(None) }, "no longer exists"),
         (original("Standby", false), look(None), "before, it was Standby"),
         (original("Warmed:Stopped", false), look(None), "before, it was Warmed:Stopped"),
-        (recorded(), ended, "the instance no longer exists"),
-        (recorded(), Look { instance: None, ..look(None) }, "the instance no longer exists"),
+        (example::recorded(recorded(), "instance/ended", &case().now), ended, "the instance no longer exists"),
+        (
+            example::recorded(recorded(), "instance/ended", &case().now),
+            Look { instance: None, ..look(None) },
+            "the instance no longer exists",
+        ),
     ] {
         let plan = AutoScaling::release(&rejoining(case), &look);
         assert!(plan.is_done() && plan.verdict.state == ActionState::Released, "{plan:?}");

@@ -76,7 +76,7 @@ impl Action for Metadata {
 
     fn release(case: &Case, look: &Look) -> Plan {
         let Some(instance) = look.as_ref().filter(|i| !i.is_ended()) else {
-            return Plan::done(ActionState::Released, "the instance no longer exists");
+            return Plan::gone(case, Self::NAME, look.as_ref());
         };
         let Some(original) = case.recorded::<Original>(Self::NAME) else { return release_unknown(case) };
         match (instance.metadata.enabled, original.enabled) {

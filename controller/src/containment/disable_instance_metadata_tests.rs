@@ -103,7 +103,9 @@ fn what_carried_our_marks_before_goes_off_and_is_not_recorded() {
 fn an_instance_that_is_gone_has_no_service_to_give_back() {
     let case = contained(&look(true, "required"));
     assert_eq!(Metadata::contain(&case, &Empty {}, &None).verdict.state, ActionState::Failed);
-    assert_eq!(Metadata::release(&case, &None).verdict.state, ActionState::Released);
+    assert_eq!(Metadata::release(&case, &None).verdict.state, ActionState::Conflict, "never seen to end");
+    let seen = example::recorded(case.clone(), "instance/ended", &case.now);
+    assert_eq!(Metadata::release(&seen, &None).verdict.state, ActionState::Released);
     let mut ended = look(true, "required");
     ended.as_mut().unwrap().state = "terminated".into();
     let plan = Metadata::contain(&case, &Empty {}, &ended);

@@ -25,7 +25,7 @@ use crate::clock;
 
 /// More steps than any chain needs: a plan that never ends is a defect, and the next pass takes it up again.
 pub(super) const STEPS: usize = 24;
-/// Two reads of a conflict must agree, this far apart.
+/// Two reads of a conflict, or of what is gone, must agree, this far apart.
 const CONFIRM: Duration = Duration::from_secs(2);
 
 /// The parameters of an action.
@@ -214,7 +214,7 @@ impl<A: Action> Running<'_, A> {
                 return Ok(());
             }
             if plan.is_done() && fresh {
-                if confirmed || !self.is_for_a_person(&plan.verdict) {
+                if confirmed || !is_seen_twice(self.pass.releasing, &plan.verdict, &self.failed) {
                     self.conclude(plan);
                     return Ok(());
                 }
@@ -267,11 +267,6 @@ impl<A: Action> Running<'_, A> {
         }
         plan.calls.retain(|c| !self.failed.iter().any(|(f, _)| f == c));
         plan
-    }
-
-    /// Whether it ends in what a person decides, or has decided: both need to be seen twice.
-    fn is_for_a_person(&self, verdict: &Verdict) -> bool {
-        verdict.state == ActionState::Conflict || (self.pass.releasing && refused::ends(verdict, &self.failed))
     }
 
     /// Records, then sends the calls side by side. False ends the pass.
@@ -337,6 +332,12 @@ impl<A: Action> Running<'_, A> {
         let so_far = std::mem::take(&mut verdict.message);
         verdict.message = [so_far].into_iter().filter(|t| !t.is_empty()).chain(errors).collect::<Vec<_>>().join("; ");
     }
+}
+
+/// Whether a second look must show the same: where it ends in what a person decides, or has decided, or in what AWS does not show.
+/// The record goes with a release, and one answer may be late, or of before.
+fn is_seen_twice(releasing: bool, verdict: &Verdict, failed: &[Refused]) -> bool {
+    verdict.state == ActionState::Conflict || (releasing && (verdict.absent || refused::ends(verdict, failed)))
 }
 
 impl Report {

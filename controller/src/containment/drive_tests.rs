@@ -26,3 +26,17 @@ fn a_dry_run_says_what_it_expects_of_aws() {
     let attach = Call::AttachPolicy { principal: Principal::User("mallory".into()), arn: String::new() };
     assert!(matches!(expected(&attach), Outcome::Done));
 }
+
+#[test]
+fn one_answer_neither_asks_a_person_nor_ends_a_release() {
+    let released = |absent| Verdict { absent, ..Verdict::new(ActionState::Released, "") };
+    for (releasing, verdict, twice) in [
+        (true, released(false), false),
+        (true, released(true), true),
+        (true, Verdict::new(ActionState::Conflict, ""), true),
+        (true, Verdict::new(ActionState::InProgress, ""), false),
+        (false, Verdict { absent: true, ..Verdict::new(ActionState::InForce, "") }, false),
+    ] {
+        assert_eq!(is_seen_twice(releasing, &verdict, &[]), twice, "{verdict:?}");
+    }
+}

@@ -158,6 +158,11 @@ impl Action for Isolation {
             )
         }));
         ask.extend(tracking::restore(&mut plan, case, look));
+        plan.verdict.absent = known(case, look).any(|id| look.interface(&id).is_none());
+        if plan.verdict.absent && look.instance.is_none() {
+            let gone = Plan::gone(case, NAME, None).verdict;
+            ask.extend((gone.state == ActionState::Conflict).then_some(gone.message));
+        }
         plan.settle_release(!ask.is_empty());
         plan.verdict.message = ask.into_iter().chain(said).collect::<Vec<_>>().join("; ");
         plan

@@ -365,6 +365,12 @@ fn an_interface_that_is_gone_is_given_back() {
     let plan = Isolation::release(&recorded(), &look(vec![]));
     assert_eq!(plan.verdict.state, ActionState::Released);
     assert!(plan.verdict.message.contains("eni-1: no longer exists"));
+    assert!(plan.verdict.absent, "one answer without it is not the end");
+    let nothing = Look { instance: None, ..look(vec![]) };
+    let asks = Isolation::release(&recorded(), &nothing).verdict;
+    assert!(asks.state == ActionState::Conflict && asks.message.contains("never showed it to end"), "{asks:?}");
+    let decided = Case { decision: Some(OnConflict::KeepTheirs), ..recorded() };
+    assert_eq!(Isolation::release(&decided, &nothing).verdict.state, ActionState::Released);
 }
 
 #[test]

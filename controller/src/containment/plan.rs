@@ -1,6 +1,6 @@
 //! What a pure plan returns: data, never effects.
 
-use firebreak_crds::{ActionState, ConversionState};
+use firebreak_crds::{ActionState, ConversionState, OnConflict};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -40,11 +40,13 @@ pub struct Verdict {
     pub drift: Vec<String>,
     /// The original of something is not known: it stays contained, and a person decides.
     pub unknown: bool,
+    /// It rests on AWS not showing something: one answer does not end a release.
+    pub absent: bool,
 }
 
 impl Default for Verdict {
     fn default() -> Self {
-        Self { state: ActionState::InProgress, message: String::new(), drift: Vec::new(), unknown: false }
+        Self { state: ActionState::InProgress, message: String::new(), drift: Vec::new(), unknown: false, absent: false }
     }
 }
 
@@ -69,6 +71,35 @@ impl Plan {
             plan.record(ENDED, &case.now);
         }
         plan
+    }
+
+    /// The end of a release of what AWS does not show.
+    pub fn absent(message: impl Into<String>) -> Self {
+        let mut plan = Self::done(ActionState::Released, message);
+        plan.verdict.absent = true;
+        plan
+    }
+
+    /// A release of an instance that is ending, or that AWS does not show. Where it never showed it to end, it may be there with all that
+    /// was done to it, and the record goes with the release: so a person says that it is gone.
+    pub fn gone(case: &Case, action: &str, instance: Option<&Instance>) -> Self {
+        let gone = "the instance no longer exists";
+        let (region, id) = case.instance();
+        match instance {
+            Some(instance) => {
+                let mut plan = Self::ended(case, instance, gone);
+                plan.verdict.state = ActionState::Released;
+                plan
+            }
+            None if case.has_ended() || case.decision == Some(OnConflict::KeepTheirs) => Self::absent(gone),
+            None if !case.has_record_of(action) => Self::absent(gone), // nothing was done to it
+            None => Self::done(
+                ActionState::Conflict,
+                format!(
+                    "AWS shows no instance {id} in {region}, and never showed it to end: it is looked for at each look; if it is gone, spec.release.onConflict: KeepTheirs"
+                ),
+            ),
+        }
     }
 
     /// Whether there is nothing to do.
@@ -102,5 +133,43 @@ impl Plan {
     /// Asks for a state to be recorded.
     pub fn record(&mut self, key: impl Into<String>, value: &impl Serialize) {
         self.record.insert(key.into(), serde_json::to_value(value).unwrap_or_default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::containment::example;
+
+    fn instance(state: &str) -> Instance {
+        Instance { state: state.into(), ..Instance::default() }
+    }
+
+    #[test]
+    fn an_instance_is_gone_where_it_was_seen_to_end_or_a_person_says_so_and_not_where_it_is_not_shown() {
+        let action = "stopInstance";
+        let known = example::recorded(example::case(example::instance()), action, &true);
+        let ended = example::recorded(known.clone(), ENDED, &known.now);
+        let decided = |decision| Case { decision: Some(decision), ..known.clone() };
+        for (what, case, state) in [
+            ("never seen to end", &known, ActionState::Conflict),
+            ("nothing to restore it with", &decided(OnConflict::RestoreOriginal), ActionState::Conflict),
+            ("a person knows", &decided(OnConflict::KeepTheirs), ActionState::Released),
+            ("seen to end", &ended, ActionState::Released),
+            ("nothing was done to it", &example::case(example::instance()), ActionState::Released),
+        ] {
+            let plan = Plan::gone(case, action, None);
+            assert_eq!((plan.is_done(), plan.verdict.state), (true, state), "{what}");
+            assert_eq!(plan.verdict.absent, state == ActionState::Released, "{what}: seen twice");
+        }
+        let seen = Plan::gone(&known, action, Some(&instance("terminated")));
+        assert!(seen.record.contains_key(ENDED) && seen.verdict.state == ActionState::Released, "{seen:?}");
+        let going = Plan::gone(&known, action, Some(&instance("shutting-down")));
+        assert!(going.is_done() && going.verdict.state == ActionState::Released, "{going:?}");
+    }
+
+    #[test]
+    fn what_is_not_shown_is_seen_twice() {
+        assert!(Plan::absent("").verdict.absent && !Plan::done(ActionState::Released, "").verdict.absent);
     }
 }

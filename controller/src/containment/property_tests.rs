@@ -279,7 +279,7 @@ impl<A: Simulated> Simulation<A> {
 
 /// Whether there is no original, or it is gone.
 fn cannot_be_restored(message: &str) -> bool {
-    ["not known", "none exists any more"].iter().any(|words| message.contains(words))
+    ["not known", "none exists any more", "never showed it to end"].iter().any(|words| message.contains(words))
 }
 
 fn refuse<A: Simulated>(look: &mut A::Look, call: Call, refused: &mut Vec<Call>) {

@@ -89,7 +89,7 @@ impl Action for Protection {
 
     fn release(case: &Case, look: &Look) -> Plan {
         let Some(instance) = look.instance.as_ref().filter(|i| !i.is_ended()) else {
-            return Plan::done(ActionState::Released, "the instance no longer exists");
+            return Plan::gone(case, Self::NAME, look.instance.as_ref());
         };
         let Some(shown) = look.shown() else { return not_yet() };
         let (mut back, mut again, mut said, mut conflict) = (Vec::new(), Vec::new(), Vec::new(), false);

@@ -185,12 +185,15 @@ fn with_the_record_full_a_new_volume_is_kept_all_the_same() {
 #[test]
 fn an_instance_that_is_gone_has_nothing_to_protect_or_to_give_back() {
     let (case, contained) = contained(&unprotected());
-    for (instance, state) in [(None, ActionState::Failed), (Some("terminated"), ActionState::InForce)] {
+    for (instance, state, released) in [
+        (None, ActionState::Failed, ActionState::Conflict),
+        (Some("terminated"), ActionState::InForce, ActionState::Released),
+    ] {
         let mut look = contained.clone();
         look.instance = instance.map(|s| Instance { state: s.into(), ..contained.instance.clone().unwrap() });
         let plan = Protection::contain(&case, &Empty {}, &look);
         assert!(plan.calls.is_empty() && plan.verdict.state == state, "{}", plan.verdict.message);
-        assert_eq!(Protection::release(&case, &look).verdict.state, ActionState::Released);
+        assert_eq!(Protection::release(&case, &look).verdict.state, released);
     }
     let blind = Look { protection: None, ..contained };
     assert_eq!(Protection::contain(&case, &Empty {}, &blind).verdict.state, ActionState::InProgress);

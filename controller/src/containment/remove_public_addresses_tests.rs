@@ -251,11 +251,14 @@ fn an_instance_or_an_interface_that_is_gone_holds_no_release_up() {
     let (case, look) = contained(&public());
     let ended = Look { instance: None, ..look.clone() };
     assert_eq!(contain(&case, &ended).verdict.state, ActionState::Failed);
-    assert_eq!(Addresses::release(&case, &ended).verdict.state, ActionState::Released);
+    assert_eq!(Addresses::release(&case, &ended).verdict.state, ActionState::Conflict, "never seen to end");
+    let seen = example::recorded(case.clone(), "instance/ended", &case.now);
+    assert_eq!(Addresses::release(&seen, &ended).verdict.state, ActionState::Released);
     let mut fewer = look;
     fewer.interfaces.remove(0);
     let (_, _, end) = settle(case, fewer, Addresses::release);
     assert!(end.verdict.state == ActionState::Released && end.verdict.message.contains("eni-1: no longer exists"));
+    assert!(end.verdict.absent, "one answer without it is not the end");
 }
 
 #[test]

@@ -144,7 +144,7 @@ impl Action for InstanceRole {
             return plan;
         }
         match from {
-            Some(from) if !back.is_done() && case.now < from => Plan::done(
+            Some(from) if !back.calls.is_empty() && case.now < from => Plan::done(
                 ActionState::InProgress,
                 format!(
                     "the instance profile comes back at {from}: credentials of before would be denied with the old ones"

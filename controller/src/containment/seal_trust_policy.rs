@@ -95,7 +95,7 @@ impl Action for Seal {
 
     fn release(case: &Case, look: &Look) -> Plan {
         let Some(role) = &look.role else {
-            return Plan::done(ActionState::Released, format!("{} no longer exists", case.resource));
+            return Plan::absent(format!("{} no longer exists", case.resource));
         };
         let Some(original) = case.recorded::<Original>(Self::NAME) else { return release_unknown(case, role) };
         let same = role.id == original.role_id || case.decision == Some(OnConflict::RestoreOriginal);

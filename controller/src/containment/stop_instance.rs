@@ -98,7 +98,7 @@ impl Action for Stop {
 
     fn release(case: &Case, look: &Look) -> Plan {
         let Some(instance) = look.instance.as_ref().filter(|i| !i.is_ended()) else {
-            return Plan::done(ActionState::Released, "the instance no longer exists");
+            return Plan::gone(case, Self::NAME, look.instance.as_ref());
         };
         let mut plan = as_before(case, look, instance);
         if plan.verdict.state == ActionState::Released {

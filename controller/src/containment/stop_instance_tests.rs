@@ -144,7 +144,10 @@ fn a_release_starts_only_what_ran() {
         assert!(plan.calls.iter().all(Call::widens));
         assert_eq!((plan.calls, plan.verdict.state), (calls, state), "{before}, now {now}");
     }
-    assert_eq!(Stop::release(&recorded("running"), &Look::default()).verdict.state, ActionState::Released);
+    let nothing = Look::default();
+    assert_eq!(Stop::release(&recorded("running"), &nothing).verdict.state, ActionState::Conflict, "never seen to end");
+    let seen = example::recorded(recorded("running"), "instance/ended", &"2026-03-01T13:00:00Z");
+    assert_eq!(Stop::release(&seen, &nothing).verdict.state, ActionState::Released);
 }
 
 #[test]

@@ -111,7 +111,7 @@ impl Action for TagResource {
 
     fn release(case: &Case, look: &Look) -> Plan {
         let Some(Tagged { tags, .. }) = look else {
-            let gone = || Plan::done(ActionState::Released, "the resource no longer exists");
+            let gone = || Plan::absent("the resource no longer exists");
             return if case.is_of_a_user() { not_shown(case, NAME) } else { gone() };
         };
         let mut plan = Plan::default();

@@ -61,7 +61,7 @@ impl Whereabouts {
 pub fn not_shown(case: &Case, action: &str) -> Plan {
     let principal = case.principal();
     let kind = principal.either("user", "role");
-    let gone = Plan::done(ActionState::Released, format!("{kind} {principal} no longer exists"));
+    let gone = Plan::absent(format!("{kind} {principal} no longer exists"));
     match (&case.whereabouts, case.decision) {
         (Whereabouts::Gone, _) | (_, Some(OnConflict::KeepTheirs)) => gone,
         (Whereabouts::Named(_), _) => Plan::done(

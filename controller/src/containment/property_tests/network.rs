@@ -357,6 +357,8 @@ impl Simulated for Isolation {
             let noted = case.is_unknown("isolateNetwork");
             conflict |= original_groups(case, &interface.id).is_none() && (noted || touched(aws, interface));
         }
+        let mut recorded = INTERFACES.iter().filter(|id| original_groups(case, id).is_some());
+        conflict |= aws.instance.is_none() && recorded.any(|id| !aws.interfaces.iter().any(|i| i.id == *id));
         if verdict.state == ActionState::Released {
             let left = aws.interfaces.iter().find(|i| is_left_isolated(aws, i));
             assert_eq!(left, None, "no decision leaves our isolation behind: {}", verdict.message);

@@ -19,16 +19,24 @@ struct Way {
     calls: Vec<Call>,
     said: Vec<String>,
     conflict: bool,
+    absent: bool,
 }
 
 pub(super) fn plan(case: &Case, look: &Look) -> Plan {
     let mut way = Way::default();
     if look.instance.as_ref().is_none_or(Instance::is_ended) {
-        return Plan::done(ActionState::Released, "the instance no longer exists: its Elastic IPs stay allocated, and free");
+        let mut plan = Plan::gone(case, Addresses::NAME, look.instance.as_ref());
+        if plan.verdict.state == ActionState::Released {
+            plan.verdict.message.push_str(": its Elastic IPs stay allocated, and free");
+        }
+        return plan;
     }
     for (id, original) in originals(case) {
         match look.interface(&id) {
-            None => way.said.push(format!("{id}: no longer exists; its Elastic IPs stay free")),
+            None => {
+                way.absent = true;
+                way.said.push(format!("{id}: no longer exists; its Elastic IPs stay free"));
+            }
             Some(i) if i.instance.as_ref().is_some_and(|other| *other != case.resource.id) => {
                 if case.decision != Some(OnConflict::KeepTheirs) && !original.is_empty(case, &id) {
                     way.conflict(format!("{id}: is attached to another instance now; detach it, or spec.release.onConflict: KeepTheirs leaves it as it is"));
@@ -71,6 +79,7 @@ impl Way {
         let mut plan = Plan { calls: once, ..Plan::default() };
         plan.settle_release(self.conflict);
         plan.verdict.message = self.said.join("; ");
+        plan.verdict.absent = self.absent;
         plan
     }
 

@@ -128,7 +128,7 @@ pub(super) fn said(case: &Case, look: &Look, instance: &Instance) -> String {
 pub(super) fn give_back(case: &Case, look: &Look) -> Plan {
     let done = |state, message: &str| Plan::done(state, message);
     let Some(instance) = look.instance.as_ref().filter(|i| !i.is_ended()) else {
-        return done(ActionState::Released, "the instance no longer exists");
+        return Plan::gone(case, InstanceRole::NAME, look.instance.as_ref());
     };
     let Some(original) = case.recorded::<Original>(InstanceRole::NAME) else { return not_known(case, look) };
     if look.is_leaving() {
