@@ -21,7 +21,7 @@ use super::case::Case;
 use super::drive::Action;
 use super::given::{no_such_key, reads};
 use super::plan::Plan;
-use super::whereabouts::not_shown;
+use super::whereabouts::{exchanged, not_shown};
 use crate::aws::{AwsError, Call, Class, Credential, Outcome, Session, User};
 
 /// Where it is recorded that an access key was found switched on during its containment.
@@ -92,6 +92,9 @@ impl<C: Credentials> Action for C {
         if let Some(why) = case.another_user(user) {
             return Plan::done(ActionState::Failed, why);
         }
+        if let Some(again) = exchanged(case, &user.id) {
+            return again;
+        }
         let mut plan = Plan::default();
         let new = !case.has_record_of(C::ACTION);
         if case.is_unknown(C::ACTION) || (new && super::tag_resource::is_marked_before(case, &user.tags)) {
@@ -122,6 +125,9 @@ impl<C: Credentials> Action for C {
         let Some(user) = &look.user else { return not_shown(case, C::ACTION) };
         if let Some(why) = case.another_user(user) {
             return another_users(case, &why);
+        }
+        if let Some(again) = exchanged(case, &user.id) {
+            return again;
         }
         let mut plan = Plan::default();
         for one in &look.credentials {

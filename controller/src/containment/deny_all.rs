@@ -17,7 +17,7 @@ use super::given::{no_such_key, reads};
 use super::plan::Plan;
 use super::residual;
 use super::tag_resource::is_marked_before;
-use super::whereabouts::not_shown;
+use super::whereabouts::{exchanged, not_shown};
 use crate::aws::{AwsError, Call, DENY_POLICY, Identity, Outcome, Session};
 
 /// The inline policy's name.
@@ -80,7 +80,7 @@ impl Action for DenyAll {
 
     fn contain(case: &Case, _: &Empty, look: &Look) -> Plan {
         let Some(identity) = &look.identity else { return no_principal(case) };
-        if let Some(refused) = managed(case, identity) {
+        if let Some(refused) = managed(case, identity).or_else(|| exchanged(case, &identity.id)) {
             return refused;
         }
         let rungs = look.rungs(case);
@@ -110,6 +110,9 @@ impl Action for DenyAll {
 
     fn release(case: &Case, look: &Look) -> Plan {
         let Some(identity) = &look.identity else { return not_shown(case, Self::NAME) };
+        if let Some(again) = exchanged(case, &identity.id) {
+            return again;
+        }
         let Some(original) = case.recorded::<Original>(Self::NAME) else { return release_unknown(case, look) };
         if original.user_id != identity.id && case.decision.is_none() {
             let why = made_again(case, &original.user_id, &identity.id);

@@ -15,7 +15,7 @@ use super::drive::Action;
 use super::given::{no_such_key, reads};
 use super::plan::Plan;
 use super::tag_resource::is_marked_before;
-use super::whereabouts::not_shown;
+use super::whereabouts::{exchanged, not_shown};
 use crate::aws::{AwsError, Call, LoginProfile, Outcome, Session, User};
 
 /// The action.
@@ -60,6 +60,9 @@ impl Action for ConsoleAccess {
 
     fn contain(case: &Case, _: &Empty, look: &Look) -> Plan {
         let Some(user) = &look.user else { return super::deny_all::no_principal(case) };
+        if let Some(again) = exchanged(case, &user.id) {
+            return again;
+        }
         let mut plan = Plan::default();
         let new = !case.has_record_of(Self::NAME);
         if case.is_unknown(Self::NAME) || (new && is_marked_before(case, &user.tags)) {
@@ -81,8 +84,9 @@ impl Action for ConsoleAccess {
     }
 
     fn release(case: &Case, look: &Look) -> Plan {
-        if look.user.is_none() {
-            return not_shown(case, Self::NAME);
+        let Some(user) = &look.user else { return not_shown(case, Self::NAME) };
+        if let Some(again) = exchanged(case, &user.id) {
+            return again;
         }
         match look.profile {
             None => Plan::done(ActionState::Released, what_became_of_it(case)),

@@ -39,8 +39,9 @@ impl Whereabouts {
         }
         let another = shown.map(|user| user.id).filter(|_| case.resource.kind == ResourceKind::IamUser);
         let mut found = aws.name_of_user(&id).await?;
-        if found.is_none() && releasing {
-            tokio::time::sleep(CONFIRM).await; // the record goes with the release
+        if found.is_none() && (releasing || another.is_some()) {
+            // The record goes with the release; and who has the name now is contained in its place.
+            tokio::time::sleep(CONFIRM).await;
             found = aws.name_of_user(&id).await?;
         }
         Ok(found.map_or((Self::Gone, None), |name| (Self::Named(name), another)))
@@ -54,6 +55,18 @@ impl Whereabouts {
             _ => None,
         }
     }
+}
+
+/// What is left to do where AWS shows another user under the name than the one who was there when the pass began: nothing but to look
+/// again. Calls go by name, and two names can be exchanged. Where nobody has the recorded id any more, who was made again under the name
+/// is contained in its place.
+#[must_use]
+pub fn exchanged(case: &Case, shown: &str) -> Option<Plan> {
+    let Whereabouts::Named(name) = &case.whereabouts else { return None };
+    let id = case.user_id().filter(|id| id != shown)?;
+    let what =
+        format!("user {name} was {id} a moment ago and is {shown} now, to whom nothing is done: {id} is looked for again");
+    Some(Plan::done(ActionState::InProgress, what))
 }
 
 /// A release of what AWS does not show: done where it is gone, and not where it may have another name.
@@ -82,6 +95,7 @@ pub fn not_shown(case: &Case, action: &str) -> Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aws::{Credential, Identity, LoginProfile};
     use crate::containment::example;
 
     const DENIED: &str = r#"{"userId":"AIDA1","awsDenyAllAttached":false}"#;
@@ -118,6 +132,42 @@ mod tests {
             let case = denied().at(lost);
             assert_eq!((case.principal().name(), case.whereabouts.renamed(&case)), ("mallory", None));
         }
+    }
+
+    #[test]
+    fn nothing_is_done_to_who_took_the_name_in_the_middle_of_a_pass() {
+        use crate::containment::deactivate_access_keys::AccessKeys;
+        use crate::containment::deny_all::DenyAll;
+        use crate::containment::drive::Action;
+        use crate::containment::remove_console_access::ConsoleAccess;
+        use firebreak_crds::Empty;
+
+        let ceo = Identity { id: "AIDACEO".into(), ..Identity::default() };
+        let key = Credential { id: "AKIACEO".into(), active: true, created: None, expired: false };
+        let denies = super::super::deny_all::Look { identity: Some(ceo.clone()), ..Default::default() };
+        let keys = super::super::credentials::Look { user: Some(ceo.clone()), credentials: vec![key] };
+        let created = example::SINCE.parse().unwrap();
+        let console = super::super::remove_console_access::Look { user: Some(ceo), profile: Some(LoginProfile { created }) };
+        let plans = |case: &Case| {
+            let contains = [
+                DenyAll::contain(case, &Empty {}, &denies),
+                AccessKeys::contain(case, &Empty {}, &keys),
+                ConsoleAccess::contain(case, &Empty {}, &console),
+            ];
+            let releases =
+                [DenyAll::release(case, &denies), AccessKeys::release(case, &keys), ConsoleAccess::release(case, &console)];
+            (contains, releases)
+        };
+        for decision in [None, Some(OnConflict::KeepTheirs), Some(OnConflict::RestoreOriginal)] {
+            let case = Case { decision, ..denied().at(Whereabouts::Named("mallory".into())) };
+            let (contains, releases) = plans(&case);
+            for plan in contains.into_iter().chain(releases) {
+                assert!(plan.is_done() && plan.verdict.state == ActionState::InProgress, "{plan:?}");
+                assert!(plan.verdict.message.contains("AIDA1") && plan.verdict.message.contains("AIDACEO"), "{plan:?}");
+            }
+        }
+        let (contains, _) = plans(&denied().at(Whereabouts::Gone));
+        assert!(contains.iter().all(|plan| !plan.calls.is_empty()), "made again under its name: {contains:?}");
     }
 
     #[test]
