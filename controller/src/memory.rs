@@ -11,8 +11,6 @@ use k8s_openapi::jiff::Timestamp;
 const LOOKS: [u64; 7] = [1, 2, 5, 10, 30, 60, 120];
 /// After a write, reads that contradict it are AWS's own lag.
 const LAG: Duration = Duration::from_secs(10);
-/// While a release waits for AWS, a pass follows the other within a second: what waits for its stage is looked at so often.
-const KEPT: Duration = Duration::from_secs(5);
 /// So long it is remembered what a release said when it ended: Incidents that let go tell it, and their status keeps it.
 const SAID: Duration = Duration::from_mins(10);
 
@@ -144,10 +142,10 @@ impl Memory {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
 
-    /// Whether what waits for its stage of a release is to be looked at now. Then not again for some seconds.
-    pub fn keeps(&self, uid: &str) -> bool {
+    /// Whether what an object keeps in place is to be looked at now: so often at most, however often it is reconciled.
+    pub fn keeps(&self, uid: &str, every: Duration) -> bool {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = kept.get(uid).is_none_or(|at| at.elapsed() >= KEPT);
+        let due = kept.get(uid).is_none_or(|at| at.elapsed() >= every);
         if due {
             kept.insert(uid.to_owned(), Instant::now());
         }
@@ -211,9 +209,10 @@ mod tests {
     #[test]
     fn what_waits_for_its_stage_is_looked_at_at_once_and_not_with_every_pass() {
         let memory = Memory::default();
-        assert!(memory.keeps("a") && memory.keeps("b") && !memory.keeps("a"));
+        let keeps = |uid| memory.keeps(uid, Duration::from_mins(1));
+        assert!(keeps("a") && keeps("b") && !keeps("a"));
         memory.forget("a");
-        assert!(memory.keeps("a") && !memory.keeps("b"));
+        assert!(keeps("a") && !keeps("b") && memory.keeps("b", Duration::ZERO));
     }
 
     #[test]

@@ -318,4 +318,9 @@ pub struct ResidualDeny {
     pub policy_name: String,
     /// When it is removed: no session issued before the release can be alive then.
     pub until: Time,
+    /// Whose sessions it denies, as `aws:userid` has it: of a user its unique id, of a role `<its unique id>:<the session's name>`. Absent
+    /// where that is not known, or where it is all of a role's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 200))]
+    pub user_id: Option<String>,
 }

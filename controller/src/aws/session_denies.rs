@@ -44,6 +44,8 @@ pub enum DenyEdit {
     Deny(String),
     /// Only those issued before the cutoff still are; none, where all of those have expired.
     Release(String, Option<Timestamp>),
+    /// Those issued before the cutoff are still denied, where somebody took that away; no others.
+    Keep(String, Timestamp),
     /// Cutoffs whose every session has expired go.
     EndExpired(Timestamp),
 }
@@ -110,6 +112,12 @@ impl SessionDenies {
         !self.standing.contains(session) && still == cutoff.into_iter().collect::<Vec<_>>()
     }
 
+    /// Whether at least those of this user id that were issued before the cutoff are denied.
+    #[must_use]
+    pub fn keeps(&self, session: &str, cutoff: Timestamp) -> bool {
+        self.standing.contains(session) || self.before.range(cutoff..).any(|(_, ids)| ids.contains(session))
+    }
+
     /// What it is after a change; None where a role's inline policies have no room for it.
     #[must_use]
     pub fn after(&self, edit: &DenyEdit) -> Option<Self> {
@@ -133,6 +141,10 @@ impl SessionDenies {
                     next.rooms = 0;
                 }
             }
+            DenyEdit::Keep(session, cutoff) if !self.keeps(session, *cutoff) => {
+                next.before.entry(*cutoff).or_default().insert(session.clone());
+            }
+            DenyEdit::Keep(..) => {}
             DenyEdit::EndExpired(now) => next.before.retain(|cutoff, _| until(*cutoff) > *now),
         }
         let smaller = next.document().len() <= self.document().len();
@@ -174,6 +186,7 @@ impl std::fmt::Display for DenyEdit {
             Self::Deny(session) => write!(f, "deny {session}"),
             Self::Release(session, Some(cutoff)) => write!(f, "deny {session} only before {cutoff}"),
             Self::Release(session, None) => write!(f, "deny {session} no more"),
+            Self::Keep(session, cutoff) => write!(f, "go on denying {session} before {cutoff}"),
             Self::EndExpired(_) => write!(f, "what is over goes"),
         }
     }

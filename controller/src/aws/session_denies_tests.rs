@@ -46,6 +46,21 @@ fn what_fits_can_be_released_together_and_leaves_one_statement() {
 }
 
 #[test]
+fn what_was_released_is_kept_denied_before_its_cutoff_and_no_more_than_that() {
+    let keep = |denies: &SessionDenies, n, second| denies.after(&DenyEdit::Keep(session(n), at(second))).unwrap();
+    let gone = SessionDenies::default();
+    assert!(!gone.keeps(&session(0), at(600)));
+    let again = keep(&gone, 0, 600);
+    assert!(again.is_released(&session(0), Some(at(600))) && again.keeps(&session(0), at(600)));
+    assert!(!again.keeps(&session(0), at(601)) && !again.keeps(&session(1), at(600)));
+    assert_eq!(keep(&again, 0, 540), again, "a later cutoff denies these, too");
+    let earlier = keep(&again, 0, 660);
+    assert!(earlier.keeps(&session(0), at(660)), "one that somebody put earlier");
+    let held = denied(1);
+    assert_eq!(keep(&held, 0, 600), held, "one that is held again is denied whenever its sessions were issued");
+}
+
+#[test]
 fn a_release_never_makes_the_list_longer_however_full_the_role_is() {
     let mut denies = denied(40);
     let mut length = denies.document().len();

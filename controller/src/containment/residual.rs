@@ -4,7 +4,7 @@
 //! carry no issue time and are not touched by this deny.
 //! <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html#condition-keys-tokenissuetime>
 
-use firebreak_crds::ActionState;
+use firebreak_crds::{ActionState, ResidualDeny};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -12,7 +12,7 @@ use serde_json::json;
 use super::case::Case;
 use super::document;
 use super::plan::{Plan, Verdict};
-use crate::aws::{AwsError, Call, LONGEST_ROLE_SESSION, Session};
+use crate::aws::{AwsError, Call, LONGEST_ROLE_SESSION, Principal, SESSION_DENIES, Session};
 
 /// Where it is recorded, beneath the action: one key per release, since a resource can be held again before its release is finished.
 const KEY: &str = "/residual-";
@@ -180,6 +180,17 @@ impl Residual {
         self.cutoff - MARGIN
     }
 
+    /// What is listed of it once the Quarantine is gone. Of a user the sessions need not be named: the deny is on that user.
+    #[must_use]
+    pub fn listed(deny: &ResidualDeny) -> Option<Self> {
+        let principal = Principal::denied(deny)?;
+        let (policy, until) = (deny.policy_name.clone(), deny.until.0);
+        let userid = deny.user_id.clone().filter(|id| id.contains(':'));
+        let cutoff = until - principal.either(LIFE_OF_A_USERS, LONGEST_ROLE_SESSION);
+        let whole = session_of(&policy).is_none() && policy != SESSION_DENIES;
+        (whole || userid.is_some()).then_some(Self { policy, cutoff, until, userid, role: deny.role_name.clone() })
+    }
+
     /// Whether a standing deny that goes now would let sessions in that were issued after the cutoff.
     #[must_use]
     pub fn is_late(&self, now: Timestamp) -> bool {
@@ -218,6 +229,33 @@ mod tests {
         assert_eq!((session_of(&one.policy), session_of(&all.policy)), (Some("ciZ-job"), None));
         let condition = r#""Condition":{"DateLessThan":{"aws:TokenIssueTime":"2026-03-01T12:00:30Z"},"StringEquals":{"aws:userid":"AROA1:ciZ-job"}}"#;
         assert!(one.document().contains(condition), "{}", one.document());
+    }
+
+    #[test]
+    fn what_is_listed_says_what_it_is_where_it_is_known_whose_sessions_it_denies() {
+        let now: Timestamp = "2026-03-01T12:00:00Z".parse().unwrap();
+        let listed = |name: &str, residual: &Residual, user_id: Option<&str>| {
+            let user = name == "mallory";
+            Residual::listed(&ResidualDeny {
+                user_name: user.then(|| name.into()),
+                role_name: (!user).then(|| name.into()),
+                policy_name: residual.policy.clone(),
+                until: crate::clock::time(residual.until),
+                user_id: user_id.map(str::to_owned),
+            })
+        };
+        let of_a_user = Residual::decided(now, LIFE_OF_A_USERS);
+        for id in [None, Some("AIDA1")] {
+            assert_eq!(listed("mallory", &of_a_user, id), Some(of_a_user.clone()));
+        }
+        let of_a_role = Residual { role: Some("build".into()), ..Residual::decided(now, LONGEST_ROLE_SESSION) };
+        assert_eq!(listed("build", &of_a_role, None), Some(of_a_role.clone()));
+        let one = of_a_role.clone().of_session("AROA1:ci", "ci");
+        assert_eq!(listed("build", &one, Some("AROA1:ci")), Some(one.clone()));
+        assert_eq!(listed("build", &one, None), None, "of which role it was is not known");
+        let instances = Residual { policy: SESSION_DENIES.into(), userid: Some("AROA1:i-1".into()), ..of_a_role };
+        assert_eq!(listed("build", &instances, Some("AROA1:i-1")), Some(instances.clone()));
+        assert_eq!(listed("build", &instances, None), None);
     }
 
     #[test]

@@ -1,6 +1,8 @@
-//! The AwsAccount controller: checks the way in, makes isolation groups ahead, and ends denies whose time is over.
+//! The AwsAccount controller: checks the way in, makes isolation groups ahead, keeps the denies of old sessions, and ends
+//! those whose time is over.
 
 mod deleting;
+mod old_sessions;
 mod tagged;
 
 use std::sync::Arc;
@@ -132,7 +134,9 @@ async fn use_it(ctx: &Ctx, account: &AwsAccount, status: &mut AwsAccountStatus) 
     status.caller_arn = Some(session.caller_arn.clone());
     status.base_caller_arn.clone_from(&session.base_caller_arn);
     let AwsAccountStatus { residual_denies, isolation_groups, protected_by_tag, .. } = status;
-    let (denies, profile, groups, tags) = futures::join!(
+    let listed = residual_denies.clone();
+    let (kept, denies, profile, groups, tags) = futures::join!(
+        old_sessions::keep(ctx, &session, account, &listed),
         end_residual_denies(ctx, &session, residual_denies),
         prepare_denied(ctx, account, &session),
         prepare(ctx, account, &session, isolation_groups),
@@ -142,7 +146,7 @@ async fn use_it(ctx: &Ctx, account: &AwsAccount, status: &mut AwsAccountStatus) 
         let what = format!("what carries a protected tag is not all known anew, and what was known before counts: {error}");
         ctx.events.warning(&events::reference(account), "ProtectedTagsNotRead", what).await;
     }
-    denies.and(profile).and(groups).map_err(Problem::Aws) // none of them holds another back; the first is told
+    kept.and(denies).and(profile).and(groups).map_err(Problem::Aws) // none of them holds another back; the first is told
 }
 
 /// Two objects for one account could undo each other: the older wins.

@@ -32,6 +32,9 @@ use crate::containment::{
 use crate::memory::{Memo, Untold, next_sweep};
 use crate::stores::Stores;
 
+/// While a release waits for AWS, a pass follows the other within a second: what waits for its stage is looked at so often.
+const KEPT: Duration = Duration::from_secs(5);
+
 /// Reconciles one Quarantine.
 ///
 /// # Errors
@@ -169,7 +172,7 @@ impl Turn<'_> {
         let holding = pass(false, Guard::StillHeld { name: name.clone(), uid: uid.clone() });
         let releases = pass(true, Guard::StillToRelease { name, uid });
         let mut reports = if releasing {
-            order::give_back(&wanted, &releases, &holding, || self.ctx.memory.keeps(&self.uid)).await
+            order::give_back(&wanted, &releases, &holding, || self.ctx.memory.keeps(&self.uid, KEPT)).await
         } else {
             order::contain(&wanted, &holding, meanwhile).await
         };

@@ -138,6 +138,16 @@ async fn old_sessions_end(world: &World<'_>) {
     let denies = accounts.get(&world.account_name()).await.unwrap().status.unwrap().residual_denies;
     let listed: BTreeSet<_> = denies.iter().map(|d| (d.role_name.as_deref(), d.policy_name.as_str())).collect();
     assert_eq!(listed, [(Some("other"), DENIES), (Some("web"), DENIES)].into());
+    let before = sight::denied_instances(&world.aws, "web").await.unwrap();
+    world.aws.iam.delete_role_policy().role_name("web").policy_name(DENIES).send().await.unwrap();
+    world.look_now().await;
+    world
+        .until_aws("old sessions are denied again", async || {
+            let now = sight::denied_instances(&world.aws, "web").await?;
+            ensure!(now == before && !now.is_empty(), "{now:?}");
+            Ok(())
+        })
+        .await;
     let old = |id: &str, at: &str| {
         json!({ "Sid": format!("S{}", &at[..4]), "Effect": "Deny", "Action": "*", "Resource": "*", "Condition": {
             "StringEquals": { "aws:userid": [format!("AROA1:{id}")] }, "DateLessThan": { "aws:TokenIssueTime": at },

@@ -337,6 +337,18 @@ async fn sessions_stay_blocked_after_the_release_until_the_last_has_expired() {
     let message = &released.status.unwrap().targets[1].message;
     assert!(message.contains(&deny.until.0.to_string()), "{message}");
 
+    // Somebody takes it away.
+    let gone = world.aws.iam.delete_user_policy().user_name("mallory").policy_name(&deny.policy_name);
+    gone.send().await.unwrap();
+    world.look_now().await;
+    world
+        .until_aws("old sessions are denied again", async || {
+            let policies = sight::inline_policies(&world.aws).await?;
+            ensure!(policies.contains(&deny.policy_name), "{policies:?}");
+            Ok(())
+        })
+        .await;
+
     let document = world.aws.iam.get_user_policy().user_name("mallory").policy_name(&deny.policy_name);
     let document: Value = serde_json::from_str(&sight::decoded(&document.send().await.unwrap().policy_document)).unwrap();
     let statement = &document["Statement"][0];

@@ -150,7 +150,7 @@ pub(super) fn release(plan: &mut Plan, case: &Case, look: &Look) -> Option<Times
         if !denied && !begun && (closed(case, role, &id).is_some() || !has_record(case, &id)) {
             continue; // it never was
         }
-        let cutoff = (!all_expired(case, &name)).then(|| cutoff(plan, case, &shown, (&name, denied)));
+        let cutoff = (!all_expired(case, &name)).then(|| cutoff(plan, case, &shown, (&name, &session, denied)));
         from = from.max(cutoff.map(|cutoff| cutoff + AFTER));
         let exact = role.denies.as_deref().is_none_or(|text| SessionDenies::exactly(text).is_some());
         if !(exact && shown.is_released(&session, cutoff)) {
@@ -163,7 +163,7 @@ pub(super) fn release(plan: &mut Plan, case: &Case, look: &Look) -> Option<Times
 /// The cutoff of this release: recorded first. Any time is right from when the profile was gone until another comes. Where it was
 /// never gone, sessions are issued all the time: then a cutoff that was decided earlier is none, while all are still denied. One that
 /// another instance's release has put there is better than one's own that is not there yet: the list may have room for no other.
-fn cutoff(plan: &mut Plan, case: &Case, shown: &SessionDenies, (role, denied): (&str, bool)) -> Timestamp {
+fn cutoff(plan: &mut Plan, case: &Case, shown: &SessionDenies, (role, session, denied): (&str, &str, bool)) -> Timestamp {
     let off = last_off(case, role);
     let holds = |cutoff: &Timestamp| match off {
         Some(off) => *cutoff >= off + MARGIN,
@@ -179,7 +179,8 @@ fn cutoff(plan: &mut Plan, case: &Case, shown: &SessionDenies, (role, denied): (
     }
     let cutoff = there.unwrap_or_else(|| round(earliest, case.now - BEFORE));
     let until = sessions_until(cutoff);
-    let residual = Residual { policy: SESSION_DENIES.into(), cutoff, until, userid: None, role: Some(role.to_owned()) };
+    let (userid, role_name) = (Some(session.to_owned()), Some(role.to_owned()));
+    let residual = Residual { policy: SESSION_DENIES.into(), cutoff, until, userid, role: role_name };
     plan.record(key(&format!("residual-{role}-{}", cutoff.as_second())), &residual);
     cutoff
 }

@@ -7,13 +7,13 @@ use firebreak_crds::{ABANDON, AwsAccount, Evidence, Quarantine};
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 
-use super::end_residual_denies;
+use super::{PREPARED, end_residual_denies, old_sessions};
 use crate::clock;
 use crate::conditions::Conditions;
 use crate::controllers::evidence::is_complete;
 use crate::controllers::{Ctx, Error, is_abandoned, list, set_finalizer, write_status};
 
-/// It stays while something needs it, and says what; residual denies are ended in their time meanwhile.
+/// It stays while something needs it, and says what; residual denies are kept, and ended in their time, meanwhile.
 pub async fn delete(ctx: &Ctx, api: &Api<AwsAccount>, account: &AwsAccount) -> Result<Action, Error> {
     let needs = if is_abandoned(account) { Vec::new() } else { needs(ctx, account).await? };
     if needs.is_empty() {
@@ -23,7 +23,12 @@ pub async fn delete(ctx: &Ctx, api: &Api<AwsAccount>, account: &AwsAccount) -> R
     }
     let mut status = account.status.clone().unwrap_or_default();
     let ended = match ctx.accounts.session(account).await {
-        Ok(session) => end_residual_denies(ctx, &session, &mut status.residual_denies).await,
+        Ok(session) => {
+            let due = ctx.memory.keeps(&account.uid().unwrap_or_default(), PREPARED);
+            let denies = if due { &status.residual_denies[..] } else { &[] };
+            let kept = old_sessions::keep(ctx, &session, account, denies).await;
+            end_residual_denies(ctx, &session, &mut status.residual_denies).await.and(kept)
+        }
         Err(error) => Err(error),
     };
     let problem = ended.err().map(|e| format!("; {e}")).unwrap_or_default();

@@ -347,6 +347,7 @@ fn a_change_of_anything_but_the_holds_makes_no_status_older() {
 #[test]
 fn a_residual_deny_is_told_after_the_release() {
     let deny = ResidualDeny {
+        user_id: None,
         user_name: Some("mallory".into()),
         role_name: None,
         policy_name: "p".into(),

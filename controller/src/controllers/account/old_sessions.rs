@@ -1,0 +1,185 @@
+//! The denies of old sessions that stay after releases. Whoever may write the policies of the user or role can take them away, and a
+//! session of before comes back to life: so they are read with each look at the account, and put back until their time is over.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use firebreak_crds::{AwsAccount, ResidualDeny};
+use futures::StreamExt;
+use futures::stream;
+use k8s_openapi::jiff::Timestamp;
+
+use crate::aws::{
+    AwsError, Call, Class, DenyEdit, Guard, Principal, Priority, SESSION_DENIES, Session, SessionDenies, same_document,
+};
+use crate::clock;
+use crate::containment::{Residual, session_of};
+use crate::controllers::Ctx;
+use crate::events;
+
+/// So many policies are read at once.
+const AT_ONCE: usize = 8;
+/// Two reads must agree, this far apart: a release that ended a moment ago may not be shown everywhere yet.
+const CONFIRM: Duration = Duration::from_secs(2);
+
+/// Puts back what somebody took away or changed, and tells it. One that cannot be read or put holds no other back.
+///
+/// # Errors
+/// The first of those that are not known to be in place.
+pub async fn keep(ctx: &Ctx, session: &Session, account: &AwsAccount, denies: &[ResidualDeny]) -> Result<(), AwsError> {
+    let denies: Vec<&ResidualDeny> = in_time(denies, clock::now()).collect();
+    let (gone, unread) = missing(session, &denies).await;
+    if gone.is_empty() {
+        return unread.map_or(Ok(()), Err);
+    }
+    tokio::time::sleep(CONFIRM).await;
+    let (gone, still_unread) = missing(session, &gone).await;
+    let mut first = unread.or(still_unread).map_or(Ok(()), Err);
+    for deny in gone {
+        match put_back(ctx, session, deny).await {
+            Ok(None) => {}
+            Ok(Some(what)) => ctx.events.warning(&events::reference(account), "OldSessionsDeniedAgain", what).await,
+            Err(error) => first = first.and(Err(error)),
+        }
+    }
+    first
+}
+
+/// Those whose time is not over, and which no other denies as well.
+fn in_time(denies: &[ResidualDeny], now: Timestamp) -> impl Iterator<Item = &ResidualDeny> {
+    denies.iter().filter(move |deny| deny.until.0 > now && !denies.iter().any(|other| covers(other, deny)))
+}
+
+/// Whether one denies all that the other does: of the same sessions, those that were issued later, too.
+fn covers(one: &ResidualDeny, other: &ResidualDeny) -> bool {
+    let whose = |deny: &ResidualDeny| (Principal::denied(deny), session_of(&deny.policy_name).map(str::to_owned));
+    let listed = [one, other].iter().any(|deny| deny.policy_name == SESSION_DENIES);
+    !listed && whose(one) == whose(other) && one.until.0 > other.until.0
+}
+
+/// Those that AWS does not show as they are to be, and why not all could be read. Each policy is read once.
+async fn missing<'d>(session: &Session, denies: &[&'d ResidualDeny]) -> (Vec<&'d ResidualDeny>, Option<AwsError>) {
+    let place = |deny: &ResidualDeny| Some((Principal::denied(deny)?, deny.policy_name.clone()));
+    let places: HashSet<(Principal, String)> = denies.iter().filter_map(|deny| place(deny)).collect();
+    let reads = stream::iter(places).map(async |place| (session.inline_policy(&place.0, &place.1).await, place));
+    let (mut gone, mut unread) = (Vec::new(), None);
+    for (text, read) in reads.buffer_unordered(AT_ONCE).collect::<Vec<_>>().await {
+        match text {
+            Ok(text) => {
+                let of_it = denies.iter().filter(|deny| place(deny).as_ref() == Some(&read));
+                gone.extend(of_it.filter(|deny| call(deny, text.as_deref()).is_some()));
+            }
+            Err(error) => unread = unread.or(Some(error)),
+        }
+    }
+    (gone, unread)
+}
+
+/// What puts it in its place; None where it is there, or where it is not known what it denies.
+fn call(deny: &ResidualDeny, text: Option<&str>) -> Option<Call> {
+    let (principal, residual) = (Principal::denied(deny)?, Residual::listed(deny)?);
+    let document = residual.document();
+    let Residual { policy, cutoff, userid, .. } = residual;
+    match (principal, userid) {
+        (Principal::Role(role), Some(one)) if policy == SESSION_DENIES => {
+            let there = text.and_then(SessionDenies::exactly).is_some_and(|denies| denies.keeps(&one, cutoff));
+            (!there).then_some(Call::EditSessionDenies { role, edit: DenyEdit::Keep(one, cutoff) })
+        }
+        (principal, _) => {
+            let there = text.is_some_and(|text| same_document(text, &document));
+            (!there).then_some(Call::PutPolicy { principal, policy, document })
+        }
+    }
+}
+
+/// What was done, in words; None where who was denied is there no more: its sessions went with it.
+async fn put_back(ctx: &Ctx, session: &Session, deny: &ResidualDeny) -> Result<Option<String>, AwsError> {
+    let (Some(principal), Some(call)) = (Principal::denied(deny), call(deny, None)) else { return Ok(None) };
+    let id = deny.user_id.as_deref().and_then(|id| id.split(':').next());
+    let shown = session.identity(&principal).await?;
+    if shown.is_none_or(|shown| id.is_some_and(|id| id != shown.id)) {
+        return Ok(None);
+    }
+    match ctx.actor.act(session, None, &call, &Guard::Narrowing, Priority::Sweep).await {
+        Ok(_) => Ok(Some(format!(
+            "somebody took away or changed what denies the old sessions of {principal} until {}; put back: {call}",
+            deny.until.0
+        ))),
+        Err(error) if error.class == Class::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::jiff::SignedDuration;
+
+    use super::*;
+
+    const NOW: &str = "2026-03-01T12:00:00Z";
+
+    fn now() -> Timestamp {
+        NOW.parse().unwrap()
+    }
+
+    fn deny(user: bool, policy: &str, hours: i64, user_id: Option<&str>) -> ResidualDeny {
+        ResidualDeny {
+            user_name: user.then(|| "mallory".into()),
+            role_name: (!user).then(|| "build".into()),
+            policy_name: policy.into(),
+            until: clock::time(now() + SignedDuration::from_hours(hours)),
+            user_id: user_id.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn what_is_gone_or_another_is_put_as_it_was() {
+        let of_a_user = deny(true, "firebreak-sessions-until-20260303T000000Z", 36, Some("AIDA1"));
+        let Some(Call::PutPolicy { policy, document, .. }) = call(&of_a_user, None) else { panic!("nothing is put") };
+        assert_eq!(policy, of_a_user.policy_name);
+        assert!(
+            document.contains(r#""aws:TokenIssueTime":"2026-03-01T12:00:00Z""#) && !document.contains("userid"),
+            "{document}"
+        );
+        assert_eq!(call(&of_a_user, Some(&document)), None);
+        let later = document.replace("2026-03-01T12", "2026-01-01T12");
+        assert!(call(&of_a_user, Some(&later)).is_some(), "fewer are denied");
+
+        let one = deny(false, "firebreak-sessions-until-20260302T000000Z-ci", 12, Some("AROA1:ci"));
+        let Some(Call::PutPolicy { document, .. }) = call(&one, None) else { panic!("nothing is put") };
+        assert!(document.contains(r#""aws:userid":"AROA1:ci""#), "{document}");
+        assert_eq!(call(&ResidualDeny { user_id: None, ..one }, None), None, "whose it was is not known");
+    }
+
+    #[test]
+    fn an_instance_stays_in_the_list_of_its_role_at_least_before_its_cutoff() {
+        let of_it = deny(false, SESSION_DENIES, 12, Some("AROA1:i-1"));
+        let keep = Call::EditSessionDenies { role: "build".into(), edit: DenyEdit::Keep("AROA1:i-1".into(), now()) };
+        let list = |edit| SessionDenies::default().after(&edit).unwrap().document();
+        let kept = list(DenyEdit::Keep("AROA1:i-1".into(), now()));
+        for (text, call_is) in [
+            (None, Some(&keep)),
+            (Some(list(DenyEdit::Deny("AROA1:i-2".into()))), Some(&keep)),
+            (Some(kept.replace("StringEquals", "StringLike")), Some(&keep)),
+            (Some(kept), None),
+            (Some(list(DenyEdit::Deny("AROA1:i-1".into()))), None),
+        ] {
+            assert_eq!(call(&of_it, text.as_deref()).as_ref(), call_is, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_over_or_denied_by_a_later_one_is_not_put_back() {
+        let of = |policy: &str, hours| deny(true, policy, hours, None);
+        let denies = [
+            of("firebreak-sessions-until-A", -1),
+            of("firebreak-sessions-until-B", 1),
+            of("firebreak-sessions-until-C", 2),
+            deny(false, "firebreak-sessions-until-20260302T000000Z-ci", 1, Some("AROA1:ci")),
+            deny(false, SESSION_DENIES, 1, Some("AROA1:i-1")),
+            deny(false, SESSION_DENIES, 2, Some("AROA1:i-2")),
+        ];
+        let kept: Vec<usize> = (0..denies.len()).filter(|n| in_time(&denies, now()).any(|d| *d == denies[*n])).collect();
+        assert_eq!(kept, [2, 3, 4, 5]);
+    }
+}
