@@ -82,7 +82,7 @@ fn columns_say_whether_it_is_contained() {
     for (kind, narrow) in [
         ("AwsAccount", "ACCOUNT READY REASON AGE"),
         ("ContainmentPolicy", "APPROVALS BY-GROUP AGE"),
-        ("Incident", "MODE CONTAINED EVIDENCE APPROVED SEVERITY READY AGE"),
+        ("Incident", "MODE CONTAINED EVIDENCE APPROVED SEVERITY READY REASON AGE"),
         ("Quarantine", "CONTAINED REASON REPAIRS AGE"),
         ("Evidence", "INCIDENT PROGRESS READY AGE"),
         ("Approval", "INCIDENT APPROVED-BY AGE"),
