@@ -59,6 +59,8 @@ pub enum Change {
     Isolate,
     /// To the conversion group, for seconds, inside a recorded window.
     Convert,
+    /// Back from there.
+    Close,
     /// To what was there before.
     Restore,
 }
@@ -400,6 +402,18 @@ impl Call {
         self.operation().split_once(':').map_or("", |(service, _)| service)
     }
 
+    /// Whether it opens an interface for seconds.
+    #[must_use]
+    pub fn opens(&self) -> bool {
+        matches!(self, Self::ModifyNetworkInterfaceAttribute { change: Change::Convert, .. })
+    }
+
+    /// Whether it closes one that stands open for its seconds.
+    #[must_use]
+    pub fn closes(&self) -> bool {
+        matches!(self, Self::ModifyNetworkInterfaceAttribute { change: Change::Close, .. })
+    }
+
     /// Whether it gives access back. Each such call is preceded by a live read of its Quarantine.
     #[must_use]
     pub fn widens(&self) -> bool {
@@ -570,6 +584,7 @@ impl Display for Call {
                 let why = match change {
                     Change::Isolate => "isolate",
                     Change::Convert => "convert tracked flows, about 3 s",
+                    Change::Close => "isolate again",
                     Change::Restore => "restore",
                 };
                 write!(f, "{interface}: groups [{}] ({why})", groups.join(", "))

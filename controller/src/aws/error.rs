@@ -135,6 +135,12 @@ impl AwsError {
         ["InvalidGroup.Duplicate", "InvalidPermission.Duplicate", "InvalidPermission.NotFound"].contains(&self.code.as_str())
     }
 
+    /// Whether AWS may have done it all the same.
+    #[must_use]
+    pub fn may_have_happened(&self) -> bool {
+        self.code == NO_ANSWER || MAY_HAVE_HAPPENED.contains(&self.code.as_str())
+    }
+
     /// Ours: nothing was sent.
     pub fn fenced(operation: &str, message: impl Into<String>) -> Self {
         Self { class: Class::Fenced, operation: operation.into(), code: "NotSent".into(), message: message.into() }

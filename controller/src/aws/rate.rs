@@ -12,14 +12,29 @@ use tokio::time::Instant;
 /// What a call is for. A waiting call goes before every call that stands below it here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
+    /// Closing an interface that stands open. It waits for nobody: its token was taken with that of the opening.
+    Close,
     /// Cutting the attacker off.
     Contain,
+    /// Opening an interface for seconds, to cut the flows that are tracked. Never before somebody's cut, and with the token of
+    /// the closing in hand: what stands open must not wait for its turn.
+    Convert,
     /// Giving something back.
     Release,
     /// Preserving evidence, and watching it get done.
     Evidence,
     /// Looking for drift. At most half of each bucket: the account's owners need the rest.
     Sweep,
+}
+
+impl Priority {
+    fn tokens(self) -> f64 {
+        match self {
+            Self::Close => 0.0,
+            Self::Convert => 2.0,
+            Self::Contain | Self::Release | Self::Evidence | Self::Sweep => 1.0,
+        }
+    }
 }
 
 /// The buckets of one account in one region, one per operation.
@@ -145,6 +160,9 @@ impl Bucket {
     }
 
     async fn take(&self, priority: Priority) {
+        if priority == Priority::Close {
+            return;
+        }
         let place = Place::new(self, priority);
         loop {
             let wait = lock(&self.state).try_take(place.ticket, Instant::now());
@@ -165,10 +183,10 @@ impl State {
         if self.queue.first() != Some(&ticket) {
             return Some(self.all.until(self.all.level.floor() + 1.0));
         }
-        let sweep = if ticket.0 == Priority::Sweep { 1.0 } else { 0.0 };
-        let wait = self.all.until(1.0).max(self.sweep.until(sweep));
+        let (tokens, sweep) = (ticket.0.tokens(), if ticket.0 == Priority::Sweep { 1.0 } else { 0.0 });
+        let wait = self.all.until(tokens).max(self.sweep.until(sweep));
         if wait.is_zero() {
-            self.all.level -= 1.0;
+            self.all.level -= tokens;
             self.sweep.level -= sweep;
             return None;
         }
@@ -302,6 +320,40 @@ mod tests {
         assert_eq!(*order.lock().unwrap(), [Contain, Contain, Release, Release, Evidence, Evidence, Sweep, Sweep]);
         let took = start.elapsed().as_secs_f64();
         assert!((1.6..1.7).contains(&took), "no token was wasted: {took}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn three_hundred_interfaces_are_opened_for_their_seconds_and_no_longer() {
+        const LASTS: Duration = Duration::from_secs(3);
+        let limiter = &RateLimiter::new();
+        let start = Instant::now();
+        let each = (0..300).map(|_| async move {
+            limiter.take("ec2", SWAP, Priority::Contain).await;
+            let cut = start.elapsed();
+            tokio::time::sleep(Duration::from_millis(200)).await; // it is read back
+            limiter.take("ec2", SWAP, Priority::Convert).await;
+            let opened = start.elapsed();
+            tokio::time::sleep(LASTS).await;
+            limiter.take("ec2", SWAP, Priority::Close).await;
+            (cut, opened, start.elapsed())
+        });
+        let all = join_all(each).await;
+        let open = all.iter().map(|(_, opened, closed)| *closed - *opened).max().unwrap();
+        assert!(open < LASTS + Duration::from_millis(10), "{open:?}");
+        let (last_cut, first_opened) = (all.iter().map(|a| a.0).max().unwrap(), all.iter().map(|a| a.1).min().unwrap());
+        assert!(last_cut < Duration::from_secs(41) && last_cut <= first_opened, "{last_cut:?} {first_opened:?}");
+        let last = all.iter().map(|a| a.2).max().unwrap();
+        assert!((160..165).contains(&last.as_secs()), "as many calls as AWS allows, in all: {last:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_cut_goes_before_every_opening_that_waits() {
+        use Priority::{Contain, Convert};
+        let limiter = Arc::new(RateLimiter::new());
+        assert_eq!(burst(&limiter, "ec2", SWAP, Convert), 50, "each with its closing");
+        let order = Arc::default();
+        join_all([Convert, Convert, Contain].map(|priority| queue_up(&limiter, priority, &order))).await;
+        assert_eq!(*order.lock().unwrap(), [Contain, Convert, Convert]);
     }
 
     #[tokio::test(start_paused = true)]

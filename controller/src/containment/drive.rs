@@ -16,10 +16,11 @@ use super::beside::Beside;
 use super::case::Case;
 use super::ledger::{Ledger, LedgerError};
 use super::plan::{Plan, Verdict};
-use super::progress::Progress;
+use super::progress::{Progress, Waiting};
 use super::quota;
 use super::refused::{self, Refused};
 use super::whereabouts::Whereabouts;
+use super::window::{Hand, Sent, insist, pass_through};
 use crate::aws::{Actor, AwsError, Call, Guard, Outcome, Priority, Session};
 use crate::clock;
 
@@ -145,6 +146,8 @@ pub struct Report {
     pub wrote: bool,
     /// Whether the first look of this pass showed it out of force.
     pub open: bool,
+    /// Whether an interface stands open that AWS does not let be closed.
+    pub gapes: bool,
     /// The record could not be written.
     pub ledger: Option<LedgerError>,
 }
@@ -161,8 +164,9 @@ pub struct DryRun {
 /// Carries one action out, or takes it back, until nothing is left to do in this pass.
 pub async fn run<A: Action>(pass: &Pass<'_>, params: &A::Params) -> Report {
     let (failed, accepted) = (Vec::new(), Vec::new());
+    let (report, region) = (Report::of::<A>(), pass.ledger.latest().await.spec.resource.region);
     let mut state =
-        Running::<A> { pass, params, report: Report::of::<A>(), failed, accepted, drift: None, decision: None, told: false };
+        Running::<A> { pass, params, region, report, failed, accepted, drift: None, decision: None, told: false };
     pass.progress.begin(A::NAME);
     if let Err(error) = state.go().await {
         state.report.error.get_or_insert(error);
@@ -175,6 +179,7 @@ pub async fn run<A: Action>(pass: &Pass<'_>, params: &A::Params) -> Report {
 struct Running<'a, A: Action> {
     pass: &'a Pass<'a>,
     params: &'a A::Params,
+    region: Option<String>,
     report: Report,
     failed: Vec<Refused>,
     /// What AWS accepted in this pass.
@@ -199,7 +204,10 @@ impl<A: Action> Running<'_, A> {
             }
         }
         for _ in 0..STEPS {
-            let plan = self.plan(&look).await;
+            let mut plan = self.plan(&look).await;
+            if self.pass.suspended {
+                plan = plan.only_closing();
+            }
             if fresh {
                 self.pass.progress.looked(A::NAME, &plan.verdict);
             }
@@ -209,19 +217,15 @@ impl<A: Action> Running<'_, A> {
                 (look, waited) = (self.look().await?, true);
                 continue;
             }
-            if self.pass.suspended {
-                self.conclude(plan);
-                return Ok(());
-            }
             if plan.is_done() && fresh {
-                if confirmed || !is_seen_twice(self.pass.releasing, &plan.verdict, &self.failed) {
+                if confirmed || self.pass.suspended || !is_seen_twice(self.pass.releasing, &plan.verdict, &self.failed) {
                     self.conclude(plan);
                     return Ok(());
                 }
                 tokio::time::sleep(CONFIRM).await;
                 confirmed = true;
             }
-            if plan.is_done() || (plan.look_again && plan.calls.is_empty() && plan.record.is_empty()) {
+            if plan.is_idle() {
                 (look, fresh) = (self.look().await?, true);
                 continue;
             }
@@ -265,52 +269,52 @@ impl<A: Action> Running<'_, A> {
             self.report.open = plan.verdict.state != ActionState::InForce;
             self.drift = Some(plan.verdict.drift.clone());
         }
-        plan.calls.retain(|c| !self.failed.iter().any(|(f, _)| f == c));
+        plan.leave_out(|call| self.failed.iter().any(|(failed, _)| failed == call));
         plan
     }
 
-    /// Records, then sends the calls side by side. False ends the pass.
+    /// Records, then sends the calls side by side. What closes waits for no record. False ends the pass.
     async fn step(&mut self, plan: Plan, look: &mut A::Look) -> bool {
-        if let Err(error) = self.pass.ledger.store(plan.record, plan.conversions).await {
-            self.report.ledger = Some(error);
-            return false;
+        let (closing, calls): (Vec<Call>, Vec<Call>) = plan.calls.into_iter().partition(Call::closes);
+        let this = &*self;
+        let others = async {
+            this.pass.ledger.store(plan.record, plan.conversions).await?;
+            let windows = join_all(plan.windows.into_iter().map(|window| pass_through(this, window)));
+            let (sent, windows) = futures::join!(join_all(calls.into_iter().map(|call| this.sent(call))), windows);
+            Ok(sent.into_iter().chain(windows.into_iter().flatten()).collect::<Vec<_>>())
+        };
+        let (closed, others) = futures::join!(join_all(closing.into_iter().map(|call| this.sent(call))), others);
+        closed.into_iter().for_each(|sent| self.note(look, sent));
+        match others {
+            Ok(others) => others.into_iter().for_each(|sent| self.note(look, sent)),
+            Err(error) => self.report.ledger = Some(error),
         }
-        let results = join_all(plan.calls.iter().map(|call| self.send(call))).await;
-        let mut accepted = false;
-        for (call, result) in plan.calls.into_iter().zip(results) {
-            match result {
-                Ok(outcome) => {
-                    accepted = true;
-                    A::after(look, &call, &outcome);
-                    self.accepted.push(call);
-                }
-                Err(error) => {
-                    A::refused(look, &call);
-                    self.failed.push((call, error));
-                }
-            }
-        }
-        self.report.wrote |= accepted;
-        if let (true, Some(wait)) = (accepted, plan.wait) {
-            tokio::time::sleep(wait).await;
-        }
-        true
+        self.report.ledger.is_none()
     }
 
-    async fn send(&self, call: &Call) -> Result<Outcome, AwsError> {
-        let Pass { session, actor, guard, releasing, .. } = self.pass;
-        let priority = if *releasing { Priority::Release } else { Priority::Contain };
-        let region = self.pass.ledger.latest().await.spec.resource.region;
-        let waiting = self.pass.progress.queued(A::NAME, call.operation());
-        match actor.act_told(session, region.as_deref(), call, guard, priority, &|| waiting.sent()).await {
-            Err(error) => Err(quota::explained(session, call, error).await),
-            done => done,
+    async fn sent(&self, call: Call) -> Sent {
+        let answer = if call.closes() { insist(self, &call).await } else { self.send(&call).await };
+        (call, answer)
+    }
+
+    fn note(&mut self, look: &mut A::Look, (call, answer): Sent) {
+        match answer {
+            Ok(outcome) => {
+                self.report.wrote = true;
+                A::after(look, &call, &outcome);
+                self.accepted.push(call);
+            }
+            Err(error) => {
+                A::refused(look, &call);
+                self.failed.push((call, error));
+            }
         }
     }
 
     /// The verdict, with what failed on the way.
     fn conclude(&mut self, plan: Plan) {
         self.report.seen = true;
+        self.report.gapes = self.failed.iter().any(|(call, _)| call.closes());
         self.report.verdict = plan.verdict;
         let in_force = self.report.verdict.state == ActionState::InForce;
         let moot = |call: &Call, e: &AwsError| in_force && (call.optional() || e.is_overtaken());
@@ -331,6 +335,31 @@ impl<A: Action> Running<'_, A> {
         }
         let so_far = std::mem::take(&mut verdict.message);
         verdict.message = [so_far].into_iter().filter(|t| !t.is_empty()).chain(errors).collect::<Vec<_>>().join("; ");
+    }
+}
+
+impl<A: Action> Hand for Running<'_, A> {
+    async fn send(&self, call: &Call) -> Result<Outcome, AwsError> {
+        let Pass { session, actor, guard, releasing, .. } = self.pass;
+        let waiting = self.pass.progress.queued(A::NAME, call.operation());
+        let priority = priority(call, *releasing);
+        match actor.act_told(session, self.region.as_deref(), call, guard, priority, &|| waiting.sent()).await {
+            Err(error) => Err(quota::explained(session, call, error).await),
+            done => done,
+        }
+    }
+
+    fn insists(&self, call: &Call) -> Option<Waiting<'_>> {
+        Some(self.pass.progress.waiting(A::NAME, call.operation()))
+    }
+}
+
+fn priority(call: &Call, releasing: bool) -> Priority {
+    match call {
+        _ if call.closes() => Priority::Close,
+        _ if call.opens() => Priority::Convert,
+        _ if releasing => Priority::Release,
+        _ => Priority::Contain,
     }
 }
 
@@ -357,7 +386,17 @@ impl Report {
     #[must_use]
     pub fn under_way(name: &'static str, message: &str) -> Self {
         let verdict = Verdict::new(ActionState::InProgress, message);
-        Self { name, verdict, error: None, seen: false, under_way: true, wrote: false, open: false, ledger: None }
+        Self {
+            name,
+            verdict,
+            error: None,
+            seen: false,
+            under_way: true,
+            wrote: false,
+            open: false,
+            gapes: false,
+            ledger: None,
+        }
     }
 
     /// What came of an action that was carried out twice in one pass. What the second could not look at stands as the first left it. What
@@ -422,7 +461,8 @@ pub async fn dry_run<A: Action>(aws: &Session, case: &Case, params: &A::Params) 
             return Ok(DryRun { calls, problem });
         }
         note(&mut case, &plan);
-        for call in plan.calls {
+        let windows = plan.windows.into_iter().flat_map(|window| [window.open, window.close]);
+        for call in plan.calls.into_iter().chain(windows) {
             calls.push(call.to_string());
             A::after(&mut look, &call, &expected(&call));
         }

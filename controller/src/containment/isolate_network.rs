@@ -54,6 +54,8 @@ pub struct Look {
     pub(super) custom: BTreeMap<String, Option<Group>>,
     /// Whether it runs on the Nitro system; read where that counts.
     pub(super) nitro: Option<bool>,
+    /// The interfaces that were seen in the conversion group, or that AWS accepted to put there, since this look began.
+    pub(super) converted: BTreeSet<String>,
     /// Read once the conversion must be decided.
     pub(super) paths: Option<Paths>,
     /// What no group stops; read once the interfaces are isolated, since nothing waits for it.
@@ -189,7 +191,10 @@ impl Action for Isolation {
                 look.edit(group, |g| g.ingress.extend(rules.clone()));
             }
             (Call::AuthorizeSecurityGroupEgress { group, rules }, _) => look.edit(group, |g| g.egress.extend(rules.clone())),
-            (Call::ModifyNetworkInterfaceAttribute { interface, groups, .. }, _) => {
+            (Call::ModifyNetworkInterfaceAttribute { interface, groups, change }, _) => {
+                if *change == Change::Convert || look.interface(interface).is_some_and(|i| look.in_group(i, GroupRole::Conversion)) {
+                    look.converted.insert(interface.clone());
+                }
                 look.interfaces.iter_mut().filter(|i| i.id == *interface).for_each(|i| i.groups.clone_from(groups));
             }
             (Call::SetIdleTimeouts { interface, timeouts, .. }, _) => {

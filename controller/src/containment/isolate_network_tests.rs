@@ -4,6 +4,7 @@ use super::*;
 use crate::aws::RouteTable;
 use crate::clock;
 use crate::containment::example;
+use crate::containment::window::Window;
 use SeverTrackedConnections::{Always, Auto, Never};
 
 const VPC: &str = "vpc-a";
@@ -227,7 +228,7 @@ fn auto_converts_what_can_have_tracked_flows_from_outside() {
         look.paths = Some(Paths { routes, originals });
         let plan = Isolation::contain(&recorded(), &params(Auto), &look);
         assert_eq!(plan.conversions.get("eni-1"), Some(&state), "{what}");
-        assert_eq!(!plan.calls.is_empty(), state == ConversionState::Open, "{what}");
+        assert_eq!(!plan.windows.is_empty(), state == ConversionState::Open, "{what}");
     }
 }
 
@@ -249,10 +250,15 @@ fn a_conversion_opens_after_everything_is_isolated_recorded_and_for_seconds() {
     look.interfaces[1] = interface("eni-2", &[ISOLATION]);
     let both = example::recorded(recorded(), "isolateNetwork/eni-2", &Original { groups: vec!["sg-web".into()] });
     let plan = Isolation::contain(&both, &params(Always), &look);
-    let opens = |id| swap(id, CONVERSION_GROUP, Change::Convert);
-    assert_eq!(plan.calls, [opens("eni-1"), opens("eni-2")]);
+    assert!(plan.calls.is_empty() && plan.windows == [opens("eni-1", ISOLATION), opens("eni-2", ISOLATION)], "{plan:?}");
     assert_eq!(plan.conversions.values().collect::<Vec<_>>(), [&ConversionState::Open; 2]);
-    assert_eq!(plan.wait, Some(conversion::CONVERSION));
+}
+
+/// Open for seconds, and back to that group.
+fn opens(interface: &str, back: &str) -> Window {
+    let open = swap(interface, CONVERSION_GROUP, Change::Convert);
+    let close = swap(interface, back, Change::Close);
+    Window { interface: interface.into(), open, lasts: conversion::CONVERSION, close }
 }
 
 #[test]
@@ -281,12 +287,35 @@ fn a_crash_inside_a_window_resumes_to_isolation() {
     look.groups.push(group(GroupRole::Conversion, &Rule::all()));
     for sever in [Auto, Always, Never] {
         let plan = Isolation::contain(&case, &params(sever), &look);
-        assert_eq!(plan.calls, [isolates("eni-1"), isolates("eni-2")], "side by side with the others: {sever:?}");
+        let closes = swap("eni-1", ISOLATION, Change::Close);
+        assert_eq!(plan.calls, [closes, isolates("eni-2")], "side by side with the others: {sever:?}");
+        assert_eq!(plan.only_closing().calls.len(), 1, "also where nothing else is to be done");
     }
-    look.interfaces = vec![interface("eni-1", &[ISOLATION])];
+    look.interfaces.pop();
+    Isolation::after(&mut look, &swap("eni-1", ISOLATION, Change::Close), &Outcome::Done);
     let plan = Isolation::contain(&case, &params(Never), &look);
-    assert_eq!(plan.conversions["eni-1"], ConversionState::Closed);
-    assert!(plan.calls.is_empty());
+    assert!(plan.calls.is_empty() && plan.conversions["eni-1"] == ConversionState::Closed, "{plan:?}");
+}
+
+#[test]
+fn a_window_that_nobody_saw_open_is_not_called_closed() {
+    let case = window(recorded(), ConversionState::Open);
+    let mut look = look(vec![Interface { public: true, ..interface("eni-1", &[ISOLATION]) }]);
+    look.groups.push(group(GroupRole::Conversion, &Rule::all()));
+    look.paths = Some(Paths::default());
+    for (sever, opened, recorded) in [(Auto, 1, None), (Always, 1, None), (Never, 0, Some(&ConversionState::Due))] {
+        let plan = Isolation::contain(&case, &params(sever), &look);
+        assert_eq!((plan.windows.len(), plan.conversions.get("eni-1")), (opened, recorded), "{sever:?}");
+        assert!(plan.verdict.state == ActionState::InProgress && !plan.verdict.message.contains("attempted"), "{plan:?}");
+    }
+    let open = swap("eni-1", CONVERSION_GROUP, Change::Convert);
+    let mut plan = Isolation::contain(&case, &params(Auto), &look);
+    plan.leave_out(|call| *call == open);
+    assert!(plan.is_done() && plan.verdict.state != ActionState::InForce, "AWS refuses it in this pass: {plan:?}");
+    for call in [open, swap("eni-1", ISOLATION, Change::Close)] {
+        Isolation::after(&mut look, &call, &Outcome::Done);
+    }
+    assert_eq!(Isolation::contain(&case, &params(Auto), &look).conversions["eni-1"], ConversionState::Closed);
 }
 
 #[test]
@@ -539,10 +568,10 @@ fn a_window_closes_into_the_group_of_the_list() {
     look.groups.push(group(GroupRole::Conversion, &Rule::all()));
     look.groups.push(listed(WORKSTATION));
     let closes = |look: &Look| Isolation::contain(&case, &allowing(WORKSTATION), look).calls;
-    assert_eq!(closes(&look), [swap("eni-1", LISTED, Change::Isolate)]);
+    assert_eq!(closes(&look), [swap("eni-1", LISTED, Change::Close)]);
     look.groups[2].read = false;
-    assert_eq!(closes(&look), [isolates("eni-1")]);
-    look.interfaces = vec![interface("eni-1", &[LISTED])];
+    assert_eq!(closes(&look), [swap("eni-1", ISOLATION, Change::Close)]);
+    Isolation::after(&mut look, &swap("eni-1", LISTED, Change::Close), &Outcome::Done);
     let plan = Isolation::contain(&case, &allowing(WORKSTATION), &look);
     assert_eq!(plan.conversions["eni-1"], ConversionState::Closed);
 }
@@ -553,12 +582,11 @@ fn a_conversion_does_not_wait_for_the_group_of_a_list() {
     look.groups.push(group(GroupRole::Conversion, &Rule::all()));
     look.groups.push(listed(WORKSTATION));
     let severing = IsolateNetwork { sever_tracked_connections: Always, ..allowing(WORKSTATION) };
-    let opens = swap("eni-1", CONVERSION_GROUP, Change::Convert);
     let plan = Isolation::contain(&recorded_with(WORKSTATION), &severing, &look);
-    assert_eq!(plan.calls, std::slice::from_ref(&opens), "and is not moved meanwhile");
+    assert!(plan.calls.is_empty() && plan.windows == [opens("eni-1", LISTED)], "and is not moved meanwhile: {plan:?}");
     look.groups.pop();
     let plan = Isolation::contain(&recorded_with(WORKSTATION), &severing, &look);
-    assert!(plan.calls.contains(&opens) && plan.calls.len() == 2, "{:?}", plan.calls);
+    assert!(plan.calls.len() == 1 && plan.windows == [opens("eni-1", ISOLATION)], "{plan:?}");
 }
 
 #[test]

@@ -109,13 +109,9 @@ impl Ledger {
         page.failed.clone().map_or(Ok(()), Err)
     }
 
-    /// Writes a status in the middle of a pass. Not while an interface is open: what closes it must not be written twice. The page is not
-    /// locked meanwhile, since no record waits for a status.
+    /// Writes a status in the middle of a pass. The page is not locked meanwhile, since no record waits for a status.
     pub async fn tell(&self, status: impl FnOnce(&Quarantine) -> QuarantineStatus) -> Told {
-        let known = match self.tellable().await {
-            Ok(known) => known,
-            Err(told) => return told,
-        };
+        let Some(known) = self.tellable().await else { return Told::Never };
         let next = Quarantine { status: Some(status(&known)), ..known.clone() };
         if next.status == known.status {
             return Told::Done;
@@ -135,15 +131,10 @@ impl Ledger {
         }
     }
 
-    /// The Quarantine as last stored, where a status may be written now.
-    async fn tellable(&self) -> Result<Quarantine, Told> {
+    /// The Quarantine as last stored, where a status may be written still.
+    async fn tellable(&self) -> Option<Quarantine> {
         let page = self.page.lock().await;
-        let open = || page.quarantine.spec.conversions.iter().any(|c| c.state == ConversionState::Open);
-        match &page.failed {
-            Some(_) => Err(Told::Never),
-            None if open() => Err(Told::Later),
-            None => Ok(page.quarantine.clone()),
-        }
+        page.failed.is_none().then(|| page.quarantine.clone())
     }
 
     /// Whether the Quarantine still asks for what it asked for when the pass began, by a live read.

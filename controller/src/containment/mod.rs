@@ -39,6 +39,7 @@ mod terminate_instance;
 mod terminate_sessions;
 mod wanted;
 mod whereabouts;
+mod window;
 
 pub use adopt::{Adopted, Adoption};
 pub use beside::{beside, keeps_keys_off, stays_off};

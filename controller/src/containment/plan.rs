@@ -4,9 +4,9 @@ use firebreak_crds::{ActionState, ConversionState, OnConflict};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use super::case::{Case, ENDED, unknown_key};
+use super::window::Window;
 use crate::aws::{Call, Instance};
 
 /// The record has room for 256 entries; some are kept for what every action must note.
@@ -21,8 +21,8 @@ pub struct Plan {
     pub conversions: BTreeMap<String, ConversionState>,
     /// The calls that may go out now, side by side.
     pub calls: Vec<Call>,
-    /// How long to wait after the calls before the next step.
-    pub wait: Option<Duration>,
+    /// What is opened for seconds beside them, each by itself.
+    pub windows: Vec<Window>,
     /// The next step must be planned from a fresh look, not from what the calls are expected to do.
     pub look_again: bool,
     /// How the action stands, as seen in this look.
@@ -105,7 +105,26 @@ impl Plan {
     /// Whether there is nothing to do.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.record.is_empty() && self.conversions.is_empty() && self.calls.is_empty() && !self.look_again
+        self.is_idle() && !self.look_again
+    }
+
+    /// Whether there is nothing to store and nothing to send.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.record.is_empty() && self.conversions.is_empty() && self.calls.is_empty() && self.windows.is_empty()
+    }
+
+    /// Leaves out what AWS refused in this pass.
+    pub fn leave_out(&mut self, refused: impl Fn(&Call) -> bool) {
+        self.calls.retain(|call| !refused(call));
+        self.windows.retain(|window| !refused(&window.open));
+    }
+
+    /// Only what closes what stands open.
+    #[must_use]
+    pub fn only_closing(self) -> Self {
+        let calls = self.calls.into_iter().filter(Call::closes).collect();
+        Self { calls, verdict: self.verdict, ..Self::default() }
     }
 
     /// The state where nothing is left to do; until then it is in progress.

@@ -38,6 +38,7 @@ use super::case::Case;
 use super::drive::{Action, STEPS};
 use super::ledger::{self, Change};
 use super::plan::{Plan, Verdict};
+use super::window::Window;
 use crate::aws::{Call, Outcome};
 
 /// When the containment began.
@@ -170,14 +171,14 @@ impl<A: Simulated> Simulation<A> {
         for _ in 0..STEPS {
             self.now += 1;
             let mut plan = self.plan(releasing, &look);
-            plan.calls.retain(|c| !refused.contains(c));
+            plan.leave_out(|call| refused.contains(call));
             if plan.is_done() && fresh {
                 if !refused.is_empty() && plan.verdict.state == ActionState::InProgress {
                     plan.verdict.state = ActionState::Failed;
                 }
                 return Some(plan.verdict);
             }
-            if plan.is_done() || (plan.look_again && plan.calls.is_empty() && plan.record.is_empty()) {
+            if plan.is_idle() {
                 (look, fresh) = (self.look(releasing), true);
                 continue;
             }
@@ -188,6 +189,12 @@ impl<A: Simulated> Simulation<A> {
             self.store(plan.record, plan.conversions);
             for call in plan.calls {
                 if !self.send(&mut look, call, &mut refused) {
+                    return None;
+                }
+            }
+            for Window { open, close, .. } in plan.windows {
+                let alive = self.send(&mut look, open.clone(), &mut refused);
+                if !alive || (!refused.contains(&open) && !self.send(&mut look, close, &mut refused)) {
                     return None;
                 }
             }

@@ -315,6 +315,7 @@ fn copy_digest(quarantine: &Quarantine, partition: &str, keys: &Keys) -> Option<
 /// When an action that is not through is tried again.
 fn retry_after(report: &Report, suspended: bool) -> Option<Duration> {
     match (&report.error, &report.ledger) {
+        _ if report.gapes => Some(Duration::from_secs(1)),
         (_, Some(_)) => Some(Duration::from_secs(5)),
         // Something went while it was being changed: the next look shows what is there now.
         (Some(error), _) if report.seen && error.class == Class::NotFound => Some(Duration::from_secs(2)),

@@ -13,6 +13,7 @@ use crate::aws::{AwsError, Call, Change, Group, GroupRole, Interface, RouteTable
 use crate::containment::case::Case;
 use crate::containment::drive::Action;
 use crate::containment::plan::Plan;
+use crate::containment::window::Window;
 
 /// How long an interface stays in the conversion group. AWS does not document how long it needs.
 pub(super) const CONVERSION: Duration = Duration::from_secs(3);
@@ -24,12 +25,12 @@ pub(in crate::containment) struct Paths {
     pub(in crate::containment) originals: Vec<Group>,
 }
 
-/// Whether a conversion depends on what is not read yet: some interface is recorded, or was moved, and has no window.
+/// Whether a conversion depends on what is not read yet: some interface is recorded, or was moved, and has had no window.
 pub(super) fn undecided(case: &Case, params: &IsolateNetwork, look: &Look) -> bool {
     let auto = params.sever_tracked_connections == SeverTrackedConnections::Auto;
     auto && look.own().any(|i| match case.conversion(&i.id) {
         None => case.original.contains_key(&key(&i.id)),
-        window => window == Some(ConversionState::Due),
+        window => matches!(window, Some(ConversionState::Due | ConversionState::Open)),
     })
 }
 
@@ -45,34 +46,36 @@ pub(super) async fn paths(aws: &Session, case: &Case, region: &str, look: &Look)
     Ok(Paths { routes: reads.0?, originals: reads.1? })
 }
 
-/// The conversion of tracked flows, only once everything is isolated: close what is open, then open what is due.
+/// The conversion of tracked flows, only once everything is isolated. A window is over once the interface was seen in the conversion
+/// group, or AWS accepted to put it there: one that AWS refused to open, or that a crash may have kept shut, is opened again.
 pub(super) fn convert(plan: &mut Plan, case: &Case, params: &IsolateNetwork, look: &Look, permit: &Permit) {
     for interface in look.own() {
-        match case.conversion(&interface.id) {
-            Some(ConversionState::Open) => close(plan, interface, look, permit),
-            Some(ConversionState::Closed) => {}
-            before => match due(case, params, interface, look) {
-                Some(true) => open(plan, interface, look),
-                Some(false) if before != Some(ConversionState::Skipped) => skip(plan, interface),
-                _ => {}
-            },
+        let window = case.conversion(&interface.id);
+        if window == Some(ConversionState::Open) && look.converted.contains(&interface.id) {
+            plan.conversions.insert(interface.id.clone(), ConversionState::Closed);
+        } else if window != Some(ConversionState::Closed) {
+            match due(case, params, interface, look) {
+                Some(true) => open(plan, window, interface, look, permit),
+                Some(false) => note(plan, window, interface, ConversionState::Skipped),
+                None if window == Some(ConversionState::Open) => note(plan, window, interface, ConversionState::Due),
+                None => {}
+            }
         }
     }
 }
 
-/// Back to isolation; an interface found isolated with its window open was never opened, or its closing was not recorded:
-/// attempted either way. Any group of ours closes it.
+/// Back to isolation. Any group of ours closes it.
 pub(super) fn close(plan: &mut Plan, interface: &Interface, look: &Look, permit: &Permit) {
-    let of = |role| look.group(&interface.vpc, role).map(|g| g.id.as_str());
-    let refuge = || look.refuge(&interface.vpc, permit).or(of(GroupRole::Isolation)).or(of(permit.allowed.role()));
-    if look.isolated(interface, permit) {
-        plan.conversions.insert(interface.id.clone(), ConversionState::Closed);
-    } else if let Some(group) = refuge() {
-        plan.calls.push(swap(&interface.id, group, Change::Isolate));
-    }
+    plan.calls.extend(closing(interface, look, permit));
 }
 
-fn open(plan: &mut Plan, interface: &Interface, look: &Look) {
+fn closing(interface: &Interface, look: &Look, permit: &Permit) -> Option<Call> {
+    let of = |role| look.group(&interface.vpc, role).map(|g| g.id.as_str());
+    let refuge = look.refuge(&interface.vpc, permit).or(of(GroupRole::Isolation)).or(of(permit.allowed.role()));
+    refuge.map(|group| swap(&interface.id, group, Change::Close))
+}
+
+fn open(plan: &mut Plan, window: Option<ConversionState>, interface: &Interface, look: &Look, permit: &Permit) {
     let Some(group) = look.group(&interface.vpc, GroupRole::Conversion) else {
         let create = Call::CreateSecurityGroup { vpc: interface.vpc.clone(), role: GroupRole::Conversion };
         if !plan.calls.contains(&create) {
@@ -82,10 +85,10 @@ fn open(plan: &mut Plan, interface: &Interface, look: &Look) {
     };
     let missing = |rules: &[Rule]| Rule::all().into_iter().filter(|r| !rules.contains(r)).collect::<Vec<_>>();
     let (ingress, egress, id) = (missing(&group.ingress), missing(&group.egress), &group.id);
-    if group.allows_all() {
-        plan.conversions.insert(interface.id.clone(), ConversionState::Open);
-        plan.calls.push(swap(&interface.id, id, Change::Convert));
-        plan.wait = Some(CONVERSION);
+    if let (true, Some(close)) = (group.allows_all(), closing(interface, look, permit)) {
+        note(plan, window, interface, ConversionState::Open);
+        let open = swap(&interface.id, id, Change::Convert);
+        plan.windows.push(Window { interface: interface.id.clone(), open, lasts: CONVERSION, close });
         return;
     }
     let calls = [
@@ -97,9 +100,11 @@ fn open(plan: &mut Plan, interface: &Interface, look: &Look) {
     }
 }
 
-/// Notes that no conversion is needed, so that what decides it is not read again at every look.
-fn skip(plan: &mut Plan, interface: &Interface) {
-    plan.conversions.insert(interface.id.clone(), ConversionState::Skipped);
+/// Notes how the window stands, where that is new.
+fn note(plan: &mut Plan, before: Option<ConversionState>, interface: &Interface, now: ConversionState) {
+    if before != Some(now) {
+        plan.conversions.insert(interface.id.clone(), now);
+    }
 }
 
 /// Whether the interface's tracked flows are to be cut; None where that cannot be said from this look.

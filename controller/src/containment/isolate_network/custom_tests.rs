@@ -163,5 +163,6 @@ fn a_window_closes_into_the_group() {
     let name = GroupRole::Conversion.group_name().into_owned();
     let (ingress, egress) = (Rule::all().to_vec(), Rule::all().to_vec());
     look.groups.push(Group { id: "sg-conversion".into(), vpc: VPC.into(), name, ingress, egress, read: true });
-    assert_eq!(Isolation::contain(&case, &params(), &look).calls, [to(CUSTOM)]);
+    let closes = swap("eni-1", CUSTOM, Change::Close);
+    assert_eq!(Isolation::contain(&case, &params(), &look).calls, [closes]);
 }

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use firebreak_crds::ConversionState;
-
 use super::allow::{Allowed, same};
 use super::custom::Permit;
 use super::{Look, swap};
@@ -124,7 +122,7 @@ pub(super) fn admit(plan: &mut Plan, case: &Case, look: &Look, permit: &Permit) 
         plan.calls.extend(calls);
     }
     for interface in look.own().filter(|i| look.in_group(i, GroupRole::Isolation)) {
-        let opens = plan.conversions.get(&interface.id) == Some(&ConversionState::Open);
+        let opens = plan.windows.iter().any(|window| window.interface == interface.id);
         let recorded = case.original.contains_key(&super::key(&interface.id)) || case.is_noted_unknown(super::NAME);
         if let (false, true, Some(group)) = (opens, recorded, look.admitting(&interface.vpc, permit)) {
             plan.calls.push(swap(&interface.id, group, Change::Isolate));

@@ -13,7 +13,7 @@ use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::{SINCE, Simulated, Simulation, at, calm, config, decisions, resource, script};
+use super::{Event, SINCE, Simulated, Simulation, at, calm, config, decisions, resource, script};
 use crate::aws::{Call, Change, Group, GroupRole, IdleTimeouts, Instance, Interface, Peer, RouteTable, Rule};
 use crate::containment::isolate_network::{Allowed, Isolation, Look, Paths, groups_on_record, in_force};
 use crate::containment::{case::Case, drive::Action, plan::Plan, plan::Verdict};
@@ -167,11 +167,12 @@ impl Simulated for Isolation {
         let mut look = aws.clone();
         Isolation::trust(&mut look);
         look.lost.retain(|_| params.is_none());
+        look.converted.clear();
         let auto = params.is_some_and(|p| p.sever_tracked_connections == SeverTrackedConnections::Auto);
         let undecided = look.interfaces.iter().filter(|i| !i.managed).any(|i| {
             // as `undecided` has it
-            let moved = case.conversion(&i.id) == Some(ConversionState::Due);
-            moved || (original_groups(case, &i.id).is_some() && case.conversion(&i.id).is_none())
+            let due = matches!(case.conversion(&i.id), Some(ConversionState::Due | ConversionState::Open));
+            due || (original_groups(case, &i.id).is_some() && case.conversion(&i.id).is_none())
         });
         look.paths = aws.paths.clone().filter(|_| auto && undecided);
         let mut custom = groups_on_record(case.original.iter().map(|(key, text)| (key, text.clone())));
@@ -217,6 +218,8 @@ impl Simulated for Isolation {
             }
             NetworkAttack::Open(kind, ingress) => {
                 for group in aws.groups.iter_mut().filter(|g| kind.has(g)) {
+                    let within = |id: &String| aws.interfaces.iter().any(|i| i.id == *id && i.groups.contains(&group.id));
+                    aws.converted.retain(|id| !within(id));
                     let any_tcp = Rule { protocol: "tcp".into(), ..Rule::all()[0].clone() };
                     if *ingress { group.ingress.push(any_tcp) } else { group.egress.push(any_tcp) }
                 }
@@ -262,7 +265,13 @@ impl Simulated for Isolation {
             look.interfaces.iter().for_each(|i| assert!(right(i), "{i:?}: {}", plan.verdict.message));
         }
         let role_of = |id: &str| look.groups.iter().find(|g| g.id == *id).and_then(|g| GroupRole::named(&g.name)).unwrap();
-        for call in &plan.calls {
+        for window in &plan.windows {
+            let after = Case { conversions: conversions(case, plan), ..case.clone() };
+            assert_eq!(after.conversion(&window.interface), Some(ConversionState::Open), "on record before");
+            assert!(window.open.opens() && window.close.closes() && !window.lasts.is_zero());
+        }
+        let windows = plan.windows.iter().flat_map(|window| [&window.open, &window.close]);
+        for call in plan.calls.iter().chain(windows) {
             match call {
                 Call::CreateSecurityGroup { role, .. } => {
                     assert!(OURS.contains(role) || *role == allowed.role(), "{call}");
@@ -388,6 +397,14 @@ fn on_record(case: &Case, plan: &Plan) -> Allowed {
     lists.reduce(|a, b| a.meet(&b)).unwrap_or_default()
 }
 
+/// The windows with what the plan has recorded.
+fn conversions(case: &Case, plan: &Plan) -> Vec<Conversion> {
+    let since = Time(at(SINCE));
+    let planned = plan.conversions.iter();
+    let planned = planned.map(|(id, state)| Conversion { interface_id: id.clone(), state: *state, since: since.clone() });
+    planned.chain(case.conversions.clone()).collect()
+}
+
 /// Whether the interface is in one group of ours, which lets through what is allowed at most.
 fn lets_no_more(case: &Case, look: &Look, interface: &Interface, allowed: &Allowed) -> bool {
     if interface.groups == [CUSTOM] {
@@ -435,19 +452,19 @@ fn check_swap(case: &Case, look: &Look, plan: &Plan, now: &Interface, groups: &[
     let group = look.groups.iter().find(|g| groups == [g.id.clone()]).unwrap();
     assert_eq!(group.vpc, now.vpc);
     match change {
-        Change::Isolate => {
+        Change::Isolate | Change::Close => {
             let allowed = if group.name == GroupRole::Isolation.group_name() { Allowed::default() } else { allowed };
             assert_eq!(
                 group.name,
                 allowed.role().group_name(),
                 "the group of the lists on record, or the one without rules"
             );
-            assert!((has_exactly(group, &allowed) && group.read) || in_role(now, GroupRole::Conversion), "verified before");
+            let closes = change == Change::Close && in_role(now, GroupRole::Conversion);
+            assert!((has_exactly(group, &allowed) && group.read) || closes, "verified before");
         }
         Change::Convert => {
             assert_eq!(group.name, GroupRole::Conversion.group_name());
-            assert_eq!(plan.conversions.get(&now.id), Some(&ConversionState::Open), "recorded in the same plan");
-            assert!(plan.wait.is_some());
+            assert!(plan.windows.iter().any(|window| window.interface == now.id), "with what closes it");
             let isolated = |i: &Interface| lets_no_more(case, look, i, &allowed);
             let open = look.interfaces.iter().filter(|i| !i.managed && !isolated(i));
             assert_eq!(open.count(), 0, "everything is isolated before anything is opened");
@@ -506,6 +523,11 @@ fn network_attacks() -> BoxedStrategy<NetworkAttack> {
         1 => (0..5_usize, 60..63_i32).prop_map(|(n, seconds)| NetworkAttack::Idle(n, seconds)),
     ]
     .boxed()
+}
+
+/// Rules in the shared group, through which flows begin on whatever is in it.
+fn openings() -> BoxedStrategy<NetworkAttack> {
+    any::<bool>().prop_map(|ingress| NetworkAttack::Open(Kind::Of(GroupRole::Isolation), ingress)).boxed()
 }
 
 pub fn isolations() -> impl Strategy<Value = IsolateNetwork> {
@@ -618,6 +640,24 @@ proptest! {
                 before = Some(now);
             }
         }
+    }
+
+    /// Whatever AWS refuses and wherever the process dies: what is said to be converted went through the conversion group.
+    #[test]
+    fn no_window_is_called_closed_that_was_never_open(aws in networks(), params in isolations(), script in script(openings())) {
+        let params = IsolateNetwork { sever_tracked_connections: SeverTrackedConnections::Always, ..params };
+        let mut simulation = Simulation::<Isolation>::new(resource(ResourceKind::Ec2Instance), aws, params);
+        simulation.disturbed(false, &script);
+        let closed = |simulation: &Simulation<Isolation>| {
+            let windows = simulation.quarantine.spec.conversions.clone().into_iter();
+            windows.filter(|c| c.state == ConversionState::Closed).map(|c| c.interface_id).collect::<BTreeSet<_>>()
+        };
+        let seen = script.iter().all(|event| !matches!(event, Event::Attack(_)));
+        prop_assert!(!seen || closed(&simulation).is_subset(&simulation.aws.converted));
+        simulation.contain();
+        let own = simulation.aws.interfaces.iter().filter(|i| !i.managed).map(|i| i.id.clone());
+        let own: BTreeSet<String> = own.filter(|_| simulation.aws.instance.is_some()).collect();
+        prop_assert!(own.is_subset(&closed(&simulation)) && own.is_subset(&simulation.aws.converted));
     }
 
     /// However the others fare: what stands open for its seconds is closed by the first pass that AWS lets through.
