@@ -1,7 +1,8 @@
 //! What a process remembers between reconciles. Nothing here is needed to be right: a restart forgets it, and looks again.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use firebreak_crds::{BlastRadiusCause, QuarantineStatus};
@@ -169,12 +170,22 @@ impl Memo {
     }
 }
 
-/// How long until the next sweep. All sweeps fall on the same multiples of the interval, so that their reads coalesce.
+/// How long until the next sweep. All sweeps fall on the same moments, so that their reads coalesce. Nobody else knows which: two are
+/// a half to a whole interval apart.
 #[must_use]
-pub fn next_sweep(interval: Duration, now: k8s_openapi::jiff::Timestamp) -> Duration {
-    let interval_ms = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX).max(1);
-    let left = interval_ms - now.as_millisecond().rem_euclid(interval_ms);
-    Duration::from_millis(u64::try_from(left).unwrap_or_default())
+pub fn next_sweep(interval: Duration, now: Timestamp) -> Duration {
+    static CHANCE: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    next_by(interval, now, |slot| CHANCE.hash_one(slot))
+}
+
+/// One sweep in each slot of three quarters of the interval, somewhere in its first third.
+fn next_by(interval: Duration, now: Timestamp, chance: impl Fn(i64) -> u64) -> Duration {
+    let slot_ms = i64::try_from(interval.as_millis() * 3 / 4).unwrap_or(i64::MAX / 4).max(3);
+    let third = u64::try_from(slot_ms / 3).unwrap_or(1).max(1);
+    let sweep = |slot: i64| slot * slot_ms + i64::try_from(chance(slot) % third).unwrap_or_default();
+    let (now, slot) = (now.as_millisecond(), now.as_millisecond().div_euclid(slot_ms));
+    let next = [sweep(slot), sweep(slot + 1)].into_iter().find(|at| *at > now).unwrap_or(now + slot_ms);
+    Duration::from_millis(u64::try_from(next - now).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -182,11 +193,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sweeps_of_all_objects_fall_together() {
-        let at = |ms| k8s_openapi::jiff::Timestamp::from_millisecond(ms).unwrap();
+    fn sweeps_of_all_objects_fall_together_and_nobody_foresees_when() {
+        let at = |ms| Timestamp::from_millisecond(ms).unwrap();
         let interval = Duration::from_secs(30);
-        assert_eq!(next_sweep(interval, at(60_000)), interval);
-        assert_eq!(next_sweep(interval, at(89_999)), Duration::from_millis(1));
+        let dice = |slot: i64| RandomState::new().hash_one(slot); // another each time, as to whoever has to guess
+        let chance = RandomState::new();
+        let mut now = 1_800_000_000_123;
+        let mut apart = Vec::new();
+        for _ in 0..1000 {
+            let next =
+                |now| now + i64::try_from(next_by(interval, at(now), |slot| chance.hash_one(slot)).as_millis()).unwrap();
+            let (sweep, half) = (next(now), now + (next(now) - now) / 2);
+            assert_eq!(next(half), sweep, "whoever asks later");
+            apart.push(sweep - now);
+            now = sweep;
+        }
+        apart.remove(0);
+        assert!(apart.iter().all(|ms| (15_000 - 1..=30_000).contains(ms)), "{apart:?}");
+        let told: std::collections::BTreeSet<_> = (0..20).map(|_| next_by(interval, at(now), dice)).collect();
+        assert!(told.len() > 10, "{told:?}");
+        assert!(next_by(Duration::ZERO, at(now), dice) > Duration::ZERO);
     }
 
     #[test]
