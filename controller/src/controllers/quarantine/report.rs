@@ -22,7 +22,8 @@ const CONTESTED: &str = "Contested";
 /// The reason where another user has the name of the contained one: who is declared under that name is not contained.
 pub const NAME_TAKEN: &str = "NameTaken";
 
-const SUSPENDED: &str = "suspended (spec.suspend): nothing is written to AWS, and nothing is repaired";
+const SUSPENDED: &str = "suspended (spec.suspend): nothing is written to AWS, but to close an interface that a conversion left open, and \
+     nothing is repaired";
 
 /// What a pass saw.
 #[derive(Clone, Default)]
@@ -155,7 +156,8 @@ fn actions(quarantine: &Quarantine, seen: &Seen, now: Timestamp) -> Vec<ActionSt
 fn action(quarantine: &Quarantine, seen: &Seen, report: &Report, now: Timestamp) -> ActionStatus {
     let before = before(quarantine, report.name);
     let ended = report.error.is_none() && !report.under_way;
-    let shown = report.seen || ended || report.ledger.is_some() || !report.verdict.drift.is_empty();
+    let undone = !report.verdict.drift.is_empty() || (report.open && !seen.releasing);
+    let shown = report.seen || ended || report.ledger.is_some() || undone;
     if let (false, false, Some(before)) = (shown, seen.blind(), before) {
         return before.clone();
     }

@@ -16,7 +16,17 @@ fn held() -> Quarantine {
 
 fn report(name: &'static str, state: ActionState) -> Report {
     let verdict = Verdict { state, message: format!("{name} says"), ..Verdict::default() };
-    Report { name, verdict, error: None, seen: true, under_way: false, wrote: false, open: false, gapes: false, ledger: None }
+    Report {
+        name,
+        verdict,
+        error: None,
+        seen: true,
+        under_way: false,
+        wrote: false,
+        open: false,
+        gapes: false,
+        ledger: None,
+    }
 }
 
 fn failing(class: Class) -> Report {
@@ -130,6 +140,17 @@ fn an_attacker_who_is_quick_or_changes_something_else_each_time_is_counted_too()
     }
     assert_eq!(says(&quarantine, CONTAINED), "False Contested");
     assert_eq!(quarantine.status.unwrap().drift_count, 0, "what may be AWS's lag is not told as drift");
+}
+
+#[test]
+fn what_a_look_showed_open_is_not_in_force_though_no_later_look_is_answered() {
+    let quarantine = after(&held(), &in_force(), at(0));
+    let error = failing(Class::Transient).error;
+    let unseen = |open| Report { seen: false, open, error: error.clone(), ..report("denyAll", ActionState::InProgress) };
+    for (open, contained) in [(true, "False AwsUnreachable"), (false, "True Enforcing")] {
+        let looked = seen(vec![unseen(open), report("deactivateAccessKeys", ActionState::InForce)]);
+        assert_eq!(says(&after(&quarantine, &looked, at(30)), CONTAINED), contained, "open: {open}");
+    }
 }
 
 #[test]
