@@ -69,7 +69,7 @@ pub struct QuarantineSpec {
     /// How a release conflict is resolved, and what was there before where that is not known. A person writes this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<ReleaseDecision>,
-    /// No writes to AWS for this resource. A person writes this.
+    /// No writes to AWS for this resource, but to close an interface that a conversion left open. A person writes this.
     #[serde(default)]
     pub suspend: bool,
 }
@@ -132,13 +132,14 @@ pub struct Conversion {
 /// Whether a conversion window is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ConversionState {
-    /// The interface may carry the conversion group now.
+    /// The interface may carry the conversion group now, or waits for its turn.
     Open,
-    /// The interface is back in the isolation group.
+    /// The interface was in the conversion group, and is back in the isolation group.
     Closed,
-    /// Somebody moved the interface out of isolation after that: flows may have begun, so it is converted again.
+    /// Flows may have begun that AWS tracks: somebody moved the interface out of isolation, or put rules into its group, or it is not
+    /// known who isolated it. It is converted, once more where it was before.
     Due,
-    /// Not needed: nothing from outside can have a tracked flow to this interface, or its flows were never tracked.
+    /// Not needed: no public address and no route to an internet gateway. Where one comes later, it is converted then.
     Skipped,
 }
 

@@ -21,8 +21,7 @@ use serde::{Deserialize, Serialize};
 #[cfg(test)]
 pub(in crate::containment) use self::allow::in_force;
 pub(in crate::containment) use self::allow::{Allowed, groups_on_record};
-pub(in crate::containment) use self::conversion::Paths;
-use self::conversion::{close, convert, paths, undecided};
+use self::conversion::{close, convert, routes, undecided};
 use self::custom::Permit;
 use self::giving_back::Way;
 pub use self::groups::prepare_group;
@@ -33,13 +32,16 @@ use super::given::{no_such_key, reads};
 use super::plan::{Plan, RECORDS};
 use super::tag_resource::is_marked_before;
 use crate::aws::{
-    AwsError, Call, Change, Group, GroupRole, IdleTimeouts, Instance, Interface, Outcome, Rule, Session, Ways,
+    AwsError, Call, Change, Group, GroupRole, IdleTimeouts, Instance, Interface, Outcome, RouteTable, Rule, Session, Ways,
 };
+use crate::conditions::few;
 
 /// The action.
 pub struct Isolation;
 
 const NAME: &str = Isolation::NAME;
+/// More interfaces than this are counted.
+const NAMED: usize = 5;
 
 /// What is observed.
 #[derive(Clone, Debug, Default)]
@@ -56,8 +58,8 @@ pub struct Look {
     pub(super) nitro: Option<bool>,
     /// The interfaces that were seen in the conversion group, or that AWS accepted to put there, since this look began.
     pub(super) converted: BTreeSet<String>,
-    /// Read once the conversion must be decided.
-    pub(super) paths: Option<Paths>,
+    /// The route tables; read once the conversion must be decided.
+    pub(super) routes: Option<Vec<RouteTable>>,
     /// What no group stops; read once the interfaces are isolated, since nothing waits for it.
     pub(super) ways: Option<Ways>,
 }
@@ -66,6 +68,12 @@ pub struct Look {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Original {
     groups: Vec<String>,
+}
+
+/// In which groups of others an interface was found whose original is not known. It is told, and never given back.
+#[derive(Serialize, Deserialize)]
+struct Found {
+    found: Vec<String>,
 }
 
 impl Action for Isolation {
@@ -106,11 +114,11 @@ impl Action for Isolation {
         };
         let (undecided, cut) =
             (undecided(case, params, &look), reach::is_worth_telling(&look, &Permit::of(case, params, &look)));
-        let decides = async { if undecided { paths(aws, case, region, &look).await.map(Some) } else { Ok(None) } };
+        let decides = async { if undecided { routes(aws, region, &look).await.map(Some) } else { Ok(None) } };
         let told = async { if cut { reach::ways(aws, region, &look).await.map(Some) } else { Ok(None) } };
         let nitro = async { if cut { tracking::nitro(aws, case, params, &look).await } else { Ok(None) } };
-        let (paths, ways, nitro) = futures::join!(decides, told, nitro);
-        (look.paths, look.ways, look.nitro) = (paths?, ways?, nitro?);
+        let (routes, ways, nitro) = futures::join!(decides, told, nitro);
+        (look.routes, look.ways, look.nitro) = (routes?, ways?, nitro?);
         Ok(look)
     }
 
@@ -123,7 +131,7 @@ impl Action for Isolation {
         allow::remember(&mut plan, case, &permit.allowed);
         let narrows = !plan.record.is_empty();
         custom::remember(&mut plan, case, look, &permit);
-        prepare(&mut plan, look);
+        prepare(&mut plan, case, look);
         isolate(&mut plan, case, look, &permit, narrows);
         if plan.is_done() {
             convert(&mut plan, case, params, look, &permit);
@@ -154,10 +162,10 @@ impl Action for Isolation {
         }
         let theirs = |i: &&Interface| case.decision == Some(OnConflict::KeepTheirs) && !look.are_ours(&i.groups);
         ask.extend(unknown(case, look).filter(|i| !theirs(i)).map(|i| {
-            format!(
-                "{}: what was there before is not known. Set its groups by hand, then spec.release.onConflict: KeepTheirs",
-                i.id
-            )
+            let found =
+                case.recorded::<Found>(&found_key(&i.id)).map(|f| format!("; it was found in [{}]", f.found.join(", ")));
+            let what = format!("{}: what was there before is not known{}", i.id, found.unwrap_or_default());
+            format!("{what}. Set its groups by hand, then spec.release.onConflict: KeepTheirs")
         }));
         ask.extend(tracking::restore(&mut plan, case, look));
         plan.verdict.absent = known(case, look).any(|id| look.interface(&id).is_none());
@@ -192,7 +200,9 @@ impl Action for Isolation {
             }
             (Call::AuthorizeSecurityGroupEgress { group, rules }, _) => look.edit(group, |g| g.egress.extend(rules.clone())),
             (Call::ModifyNetworkInterfaceAttribute { interface, groups, change }, _) => {
-                if *change == Change::Convert || look.interface(interface).is_some_and(|i| look.in_group(i, GroupRole::Conversion)) {
+                if *change == Change::Convert
+                    || look.interface(interface).is_some_and(|i| look.in_group(i, GroupRole::Conversion))
+                {
                     look.converted.insert(interface.clone());
                 }
                 look.interfaces.iter_mut().filter(|i| i.id == *interface).for_each(|i| i.groups.clone_from(groups));
@@ -334,11 +344,9 @@ fn isolate(plan: &mut Plan, case: &Case, look: &Look, permit: &Permit, narrows: 
             continue;
         }
         let new = !case.original.contains_key(&key(&interface.id));
-        if new && case.original.len() >= RECORDS {
-            plan.unknown(case, Isolation::NAME); // cut all the same: whoever attaches interfaces all day must not keep them
-        } else if new && from_before {
-            is_lost(plan, case, interface);
-        } else if new && !look.touched(interface) {
+        if new && (case.original.len() >= RECORDS || from_before || look.touched(interface)) {
+            is_lost(plan, case, look, interface); // cut all the same: whoever attaches interfaces all day must not keep them
+        } else if new {
             plan.record(key(&interface.id), &Original { groups: interface.groups.clone() });
         } else if !(narrows && look.in_list(interface)) {
             plan.verdict.drift.push(format!("{} was in [{}]", interface.id, interface.groups.join(", ")));
@@ -352,13 +360,20 @@ fn isolate(plan: &mut Plan, case: &Case, look: &Look, permit: &Permit, narrows: 
     }
 }
 
-/// Notes that it is not known where the interface was, and that flows may be tracked since somebody moved it.
-fn is_lost(plan: &mut Plan, case: &Case, interface: &Interface) {
+/// Notes that it is not known where the interface was. The groups that are not ours are noted: they may be where it was, or an
+/// attacker's, so a person says what comes back.
+fn is_lost(plan: &mut Plan, case: &Case, look: &Look, interface: &Interface) {
     plan.unknown(case, Isolation::NAME);
     plan.verdict.drift.push(format!("{} was in [{}]", interface.id, interface.groups.join(", ")));
-    if case.conversion(&interface.id).is_none() {
-        plan.conversions.insert(interface.id.clone(), ConversionState::Due);
+    let theirs: Vec<String> = interface.groups.iter().filter(|id| !look.is_ours(id)).cloned().collect();
+    let record = found_key(&interface.id);
+    if !theirs.is_empty() && case.original.len() < RECORDS && !case.original.contains_key(&record) {
+        plan.record(record, &Found { found: theirs });
     }
+}
+
+fn found_key(interface: &str) -> String {
+    key(&format!("found-{interface}"))
 }
 
 fn swap(interface: &str, group: &str, change: Change) -> Call {
@@ -377,6 +392,9 @@ fn judge(plan: &mut Plan, case: &Case, look: &Look, permit: &Permit, cut: bool) 
     let admitted = look.own().filter(|i| look.in_allowed(i, permit)).count();
     let managed: Vec<&str> = look.interfaces.iter().filter(|i| i.managed).map(|i| i.id.as_str()).collect();
     let converted = case.conversions.iter().filter(|c| c.state == ConversionState::Closed).count();
+    let ids = |such: &dyn Fn(&&Interface) -> bool| look.own().filter(such).map(|i| i.id.clone()).collect::<Vec<_>>();
+    let skipped = ids(&|i| case.conversion(&i.id) == Some(ConversionState::Skipped));
+    let trunks = ids(&|i| i.trunk);
     let unknown: Vec<&str> = unknown(case, look).map(|i| i.id.as_str()).collect();
     let open = look.own().filter(|i| !look.isolated(i, permit)).map(|i| format!("{} is in [{}]", i.id, i.groups.join(", ")));
     let ending = look.instance.as_ref().is_some_and(Instance::is_ended); // then its interfaces go, one after the other
@@ -389,6 +407,14 @@ fn judge(plan: &mut Plan, case: &Case, look: &Look, permit: &Permit, cut: bool) 
         permit.said().map(|what| format!("allowed on {admitted} of them: {what}")),
         (!permit.refused.is_empty()).then(|| permit.refused.join("; ")),
         (converted > 0).then(|| format!("conversion of tracked flows attempted on {converted}")),
+        (!skipped.is_empty()).then(|| {
+            format!(
+                "tracked flows left alone on {}: no public address, no route to an internet gateway",
+                few(skipped, NAMED)
+            )
+        }),
+        (!trunks.is_empty())
+            .then(|| format!("{} carry branch interfaces (of pods), which are not looked at", few(trunks, NAMED))),
         (!managed.is_empty()).then(|| format!("{} belong to an AWS service and cannot be isolated", managed.join(", "))),
         (!unknown.is_empty()).then(|| {
             let what = "carried Firebreak's groups, or its instance Firebreak's marks, before this record began";

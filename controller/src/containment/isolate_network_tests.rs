@@ -98,6 +98,20 @@ fn rules_that_somebody_adds_to_the_isolation_group_go_and_are_drift() {
 }
 
 #[test]
+fn flows_that_began_through_rules_in_the_isolation_group_are_converted() {
+    use ConversionState::{Closed, Due, Open, Skipped};
+    let interfaces = || vec![interface("eni-1", &[ISOLATION])];
+    let opened = Look { groups: vec![group(GroupRole::Isolation, &Rule::all())], ..look(interfaces()) };
+    for (before, after) in [(Closed, Some(Due)), (Skipped, Some(Due)), (Due, None), (Open, None)] {
+        let case = window(recorded(), before);
+        let plan = Isolation::contain(&case, &params(Auto), &opened);
+        assert_eq!(plan.conversions.get("eni-1"), after.as_ref(), "{before:?}");
+    }
+    let untouched = Isolation::contain(&window(recorded(), Closed), &params(Auto), &look(interfaces()));
+    assert!(untouched.is_done() && untouched.verdict.state == ActionState::InForce, "{untouched:?}");
+}
+
+#[test]
 fn an_interface_that_was_moved_away_is_put_back_and_converted_anew() {
     let case = window(recorded(), ConversionState::Closed);
     let plan = Isolation::contain(&case, &params(Auto), &look(vec![interface("eni-1", &["sg-attacker"])]));
@@ -108,15 +122,27 @@ fn an_interface_that_was_moved_away_is_put_back_and_converted_anew() {
 }
 
 #[test]
-fn our_groups_are_never_recorded_as_the_original() {
-    for groups in [vec![ISOLATION], vec![CONVERSION_GROUP], vec![ISOLATION, "sg-attacker"]] {
+fn our_groups_are_never_recorded_as_the_original_and_who_put_an_interface_there_may_have_flows() {
+    for groups in [vec![ISOLATION], vec![CONVERSION_GROUP], vec![ISOLATION, "sg-web"]] {
         let mut look = look(vec![interface("eni-1", &groups)]);
         look.groups.push(group(GroupRole::Conversion, &Rule::all()));
-        let plan = Isolation::contain(&case(), &params(Never), &look);
+        let plan = Isolation::contain(&case(), &params(Auto), &look);
         assert!(plan.verdict.unknown && !plan.record.contains_key("isolateNetwork/eni-1"), "{groups:?}");
         assert!(plan.record.contains_key("isolateNetwork/unknown"), "so that a release asks: {groups:?}");
         assert_eq!(plan.calls.contains(&isolates("eni-1")), groups != [ISOLATION], "{groups:?}");
+        assert!(undecided(&case(), &params(Auto), &look), "{groups:?}");
+        let found = plan.record.get("isolateNetwork/found-eni-1");
+        let theirs = serde_json::json!({ "found": ["sg-web"] });
+        assert_eq!(found, groups.contains(&"sg-web").then_some(&theirs), "what a person may want to know: {groups:?}");
     }
+    let noted = example::recorded(case(), "isolateNetwork/unknown", &case().now);
+    let noted = example::recorded(noted, "isolateNetwork/found-eni-1", &Found { found: vec!["sg-web".into()] });
+    let mut reachable = look(vec![Interface { public: true, ..interface("eni-1", &[ISOLATION]) }]);
+    reachable.groups.push(group(GroupRole::Conversion, &Rule::all()));
+    assert_eq!(Isolation::contain(&noted, &params(Auto), &reachable).windows, [opens("eni-1", ISOLATION)]);
+    let back = Isolation::release(&noted, &look(vec![interface("eni-1", &[ISOLATION])]));
+    assert!(back.verdict.state == ActionState::Conflict && back.calls.is_empty(), "{back:?}");
+    assert!(back.verdict.message.contains("not known; it was found in [sg-web]"), "{}", back.verdict.message);
 }
 
 #[test]
@@ -126,12 +152,12 @@ fn where_an_interface_is_found_with_marks_of_before_is_no_original() {
     moved.instance.as_mut().unwrap().tags = marks;
     let plan = Isolation::contain(&case(), &params(Auto), &moved);
     assert_eq!(plan.calls, [isolates("eni-1")]);
-    assert_eq!(plan.record.keys().collect::<Vec<_>>(), ["isolateNetwork/unknown"]);
-    assert_eq!(plan.conversions["eni-1"], ConversionState::Due, "flows may have begun while nobody looked");
+    assert_eq!(plan.record.keys().collect::<Vec<_>>(), ["isolateNetwork/found-eni-1", "isolateNetwork/unknown"]);
     assert!(plan.verdict.unknown && plan.verdict.drift == ["eni-1 was in [sg-attacker]"], "{plan:?}");
 
     // Nor later: not without the marks, not where the call failed, and not at the release.
     let noted = example::recorded(case(), "isolateNetwork/unknown", &case().now);
+    let noted = example::recorded(noted, "isolateNetwork/found-eni-1", &plan.record["isolateNetwork/found-eni-1"]);
     moved.instance.as_mut().unwrap().tags.clear();
     let plan = Isolation::contain(&noted, &params(Auto), &moved);
     assert!(plan.record.is_empty() && plan.calls == [isolates("eni-1")], "{plan:?}");
@@ -196,50 +222,64 @@ fn an_instance_that_is_ending_is_cut_and_may_lose_its_interfaces() {
     }
 }
 
-/// What, a public address, route tables, original groups, and the window that follows.
-type Row<'a> = (&'a str, bool, Vec<RouteTable>, Vec<Group>, ConversionState);
+fn table(main: bool, subnets: &[&str], internet: bool) -> RouteTable {
+    let subnets = subnets.iter().map(|s| (*s).to_owned()).collect();
+    RouteTable { vpc: VPC.into(), main, subnets, internet, ..RouteTable::default() }
+}
 
 #[test]
-fn auto_converts_what_can_have_tracked_flows_from_outside() {
-    let table = |main, subnets: &[&str], internet| RouteTable {
-        vpc: VPC.into(),
-        main,
-        subnets: subnets.iter().map(|s| (*s).to_owned()).collect(),
-        internet,
-        ..RouteTable::default()
-    };
-    let open = Group { id: "sg-web".into(), ..group(GroupRole::Conversion, &Rule::all()) };
-    let rows: [Row<'_>; 5] = [
-        ("no way out", false, vec![table(true, &[], false)], vec![], ConversionState::Skipped),
-        ("a public address", true, vec![], vec![], ConversionState::Open),
-        ("the main table has a way out", false, vec![table(true, &[], true)], vec![], ConversionState::Open),
-        (
-            "its own table counts, not the main one",
-            false,
-            vec![table(true, &[], true), table(false, &["subnet-a"], false)],
-            vec![],
-            ConversionState::Skipped,
-        ),
-        ("flows of open groups were never tracked", true, vec![], vec![open], ConversionState::Skipped),
-    ];
-    for (what, public, routes, originals, state) in rows {
+fn auto_converts_what_can_be_reached_from_outside() {
+    let own = vec![table(true, &[], true), table(false, &["subnet-a"], false)];
+    for (what, public, routes, state) in [
+        ("no way out", false, Some(vec![table(true, &[], false)]), Some(ConversionState::Skipped)),
+        ("a public address", true, Some(vec![]), Some(ConversionState::Open)),
+        ("a public address is enough", true, None, Some(ConversionState::Open)),
+        ("the main table has a way out", false, Some(vec![table(true, &[], true)]), Some(ConversionState::Open)),
+        ("its own table counts, not the main one", false, Some(own), Some(ConversionState::Skipped)),
+        ("not read", false, None, None),
+    ] {
         let mut look = look(vec![Interface { public, ..interface("eni-1", &[ISOLATION]) }]);
         look.groups.push(group(GroupRole::Conversion, &Rule::all()));
-        look.paths = Some(Paths { routes, originals });
-        let plan = Isolation::contain(&recorded(), &params(Auto), &look);
-        assert_eq!(plan.conversions.get("eni-1"), Some(&state), "{what}");
-        assert_eq!(!plan.windows.is_empty(), state == ConversionState::Open, "{what}");
+        look.routes = routes;
+        for before in [None, Some(ConversionState::Due)] {
+            let case = before.map_or_else(recorded, |state| window(recorded(), state));
+            let plan = Isolation::contain(&case, &params(Auto), &look);
+            assert_eq!(plan.conversions.get("eni-1"), state.as_ref(), "{what}");
+            assert_eq!(!plan.windows.is_empty(), state == Some(ConversionState::Open), "{what}");
+            assert_eq!(undecided(&case, &params(Auto), &look), !public, "read only where it decides: {what}");
+        }
     }
 }
 
 #[test]
-fn an_interface_that_was_moved_out_is_converted_again_whatever_its_own_groups_were() {
-    let open = Group { id: "sg-web".into(), ..group(GroupRole::Conversion, &Rule::all()) };
-    let mut look = look(vec![Interface { public: true, ..interface("eni-1", &[ISOLATION]) }]);
+fn what_was_skipped_is_told_and_converted_once_a_way_to_it_comes_back() {
+    let case = window(recorded(), ConversionState::Skipped);
+    let mut look = look(vec![interface("eni-1", &[ISOLATION])]);
     look.groups.push(group(GroupRole::Conversion, &Rule::all()));
-    look.paths = Some(Paths { routes: vec![], originals: vec![open] });
-    let plan = Isolation::contain(&window(recorded(), ConversionState::Due), &params(Auto), &look);
-    assert_eq!(plan.conversions["eni-1"], ConversionState::Open);
+    let ways = |internet| {
+        let routes = Some(std::sync::Arc::new(vec![table(true, &[], internet)]));
+        let vpc = crate::aws::VpcWays { routes, endpoints: Some(vec![]), connect: Some(vec![]) };
+        Some(Ways { serial_console: Some(false), vpcs: [(VPC.to_owned(), vpc)].into() })
+    };
+    for way in [None, ways(false)] {
+        look.ways = way;
+        let plan = Isolation::contain(&case, &params(Auto), &look);
+        assert!(plan.is_done() && plan.verdict.state == ActionState::InForce, "{plan:?}");
+        let left = "tracked flows left alone on eni-1: no public address, no route to an internet gateway";
+        assert!(plan.verdict.message.contains(left), "{}", plan.verdict.message);
+    }
+    look.ways = ways(true);
+    assert_eq!(Isolation::contain(&case, &params(Auto), &look).windows, [opens("eni-1", ISOLATION)]);
+    assert!(Isolation::contain(&case, &params(Never), &look).is_done());
+    (look.ways, look.interfaces[0].public) = (None, true);
+    assert_eq!(Isolation::contain(&case, &params(Auto), &look).windows, [opens("eni-1", ISOLATION)]);
+}
+
+#[test]
+fn a_trunk_is_told_since_its_branches_are_not_seen() {
+    let look = look(vec![Interface { trunk: true, ..interface("eni-1", &[ISOLATION]) }]);
+    let plan = Isolation::contain(&recorded(), &params(Never), &look);
+    assert!(plan.verdict.message.contains("eni-1 carry branch interfaces"), "{}", plan.verdict.message);
 }
 
 #[test]
@@ -302,7 +342,6 @@ fn a_window_that_nobody_saw_open_is_not_called_closed() {
     let case = window(recorded(), ConversionState::Open);
     let mut look = look(vec![Interface { public: true, ..interface("eni-1", &[ISOLATION]) }]);
     look.groups.push(group(GroupRole::Conversion, &Rule::all()));
-    look.paths = Some(Paths::default());
     for (sever, opened, recorded) in [(Auto, 1, None), (Always, 1, None), (Never, 0, Some(&ConversionState::Due))] {
         let plan = Isolation::contain(&case, &params(sever), &look);
         assert_eq!((plan.windows.len(), plan.conversions.get("eni-1")), (opened, recorded), "{sever:?}");

@@ -1,5 +1,8 @@
 //! The seconds in which an interface is opened to cut the flows that the VPC tracks.
 
+use anyhow::ensure;
+use aws_sdk_ec2::types::{IpPermission, IpRange};
+use firebreak_crds::conditions::CONTAINED;
 use firebreak_crds::{ConversionState, Quarantine};
 use firebreak_tests::proxy::{Call, When};
 use firebreak_tests::sight;
@@ -10,7 +13,11 @@ use crate::ground_up::world;
 
 /// An Incident over the instance alone, without evidence, so that the changing calls come in a known order.
 async fn contain(world: &World<'_>, tracked: &str) {
-    let policy = json!({ "ec2Instance": { "contain": [{ "isolateNetwork": { "severTrackedConnections": tracked } }] } });
+    contain_with(world, tracked, json!([{ "isolateNetwork": { "severTrackedConnections": tracked } }])).await;
+}
+
+async fn contain_with(world: &World<'_>, tracked: &str, actions: serde_json::Value) {
+    let policy = json!({ "ec2Instance": { "contain": actions } });
     world.plane.apply(&world.policy(&tracked.to_lowercase(), policy).to_string()).await.unwrap();
     let policy = world.policy_name(&tracked.to_lowercase());
     let spec = json!({ "policyRef": { "name": policy }, "targets": [world.instance_target(0)] });
@@ -23,8 +30,13 @@ fn conversion(quarantine: &Quarantine, interface: &str) -> Option<ConversionStat
 
 /// The id of the group that lets everything through, if there is one.
 async fn conversion_group(world: &World<'_>) -> Option<String> {
+    group_named(world, "firebreak-conversion").await
+}
+
+async fn group_named(world: &World<'_>, name: &str) -> Option<String> {
     let answer = world.aws.ec2.describe_security_groups().send().await.unwrap();
-    let found = answer.security_groups().iter().find(|g| g.group_name() == Some("firebreak-conversion"));
+    let found =
+        answer.security_groups().iter().find(|g| g.group_name() == Some(name) && g.vpc_id() == Some(&world.scene.vpc));
     found.and_then(|g| g.group_id.clone())
 }
 
@@ -66,6 +78,160 @@ async fn an_interface_is_isolated_and_its_window_recorded_before_it_is_opened_an
         let last = calls.iter().rfind(|c| c.params.get("NetworkInterfaceId") == Some(interface)).unwrap();
         assert!(last.seq > isolation && last.params["SecurityGroupId.1"] != group);
     }
+}
+
+const SWAP: &str = "ModifyNetworkInterfaceAttribute";
+const READ: &str = "DescribeNetworkInterfaces";
+
+fn throttle(world: &World<'_>) {
+    world.proxy.fail(SWAP, 503, "RequestLimitExceeded", "the attacker makes as many calls as he can");
+}
+
+/// Waits until AWS has refused a change of groups that often.
+async fn until_refused(world: &World<'_>, times: usize) {
+    let refused = |call: &Call| call.action == SWAP && call.error.as_deref() == Some("RequestLimitExceeded");
+    world
+        .until_aws("refused", async || {
+            let seen = world.proxy.count(refused);
+            ensure!(seen >= times, "{seen}");
+            Ok(())
+        })
+        .await;
+}
+
+async fn until_converted(world: &World<'_>, id: &str, interfaces: &[String]) {
+    let closed = |q: &Quarantine| interfaces.iter().all(|i| conversion(q, i) == Some(ConversionState::Closed));
+    world.until_quarantine(id, "converted", closed).await;
+}
+
+async fn set_groups(world: &World<'_>, interface: &str, groups: &[&String]) {
+    let groups = groups.iter().map(|g| (*g).clone()).collect();
+    let call = world.aws.ec2.modify_network_interface_attribute().network_interface_id(interface);
+    call.set_groups(Some(groups)).send().await.unwrap();
+}
+
+async fn let_in(world: &World<'_>, group: &str) {
+    let ssh = IpPermission::builder().ip_protocol("tcp").from_port(22).to_port(22);
+    let ssh = ssh.ip_ranges(IpRange::builder().cidr_ip("198.51.100.7/32").build()).build();
+    world.aws.ec2.authorize_security_group_ingress().group_id(group).ip_permissions(ssh).send().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_interface_that_is_open_is_closed_as_soon_as_aws_takes_the_call_whatever_hangs_beside_it() {
+    let (world, _guard) = world().await;
+    let interfaces = &world.scene.instances[0].interfaces;
+    world.proxy.hang("ModifyInstanceAttribute");
+    let mut opening = world.proxy.hold_action(SWAP, 3, When::Before);
+    let isolate = json!({ "isolateNetwork": { "severTrackedConnections": "Always" } });
+    contain_with(&world, "hung", json!([isolate, { "protectFromTermination": {} }])).await;
+    let open = opening.reached().await;
+    let interface = std::slice::from_ref(&open.params["NetworkInterfaceId"]);
+    throttle(&world);
+    opening.release();
+    until_refused(&world, 12).await; // of the interfaces, each three times where it was given up then
+    sight::isolated(&world.aws, interface).await.unwrap_err();
+    world.proxy.recover(SWAP);
+    world.until_aws("closed", async || sight::isolated(&world.aws, interface).await).await;
+    let calls = world.proxy.log();
+    let on_it = |c: &&Call| c.action == SWAP && c.params.get("NetworkInterfaceId") == Some(&interface[0]);
+    let close = calls.iter().filter(on_it).find(|c| c.seq > open.seq && c.succeeded()).unwrap();
+    let reads = calls.iter().filter(|c| (open.seq..close.seq).contains(&c.seq) && c.action == READ).count();
+    assert_eq!(reads, 0, "before that pass had ended");
+    world.proxy.clear();
+    world.until("inc", "Contained", "True").await;
+    sight::isolated(&world.aws, interfaces).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_conversion_that_aws_refuses_is_not_called_attempted_and_goes_on_later() {
+    let (world, _guard) = world().await;
+    let (id, interfaces) = (&world.scene.instances[0].id, &world.scene.instances[0].interfaces);
+    let mut rules = world.proxy.hold_action("AuthorizeSecurityGroupIngress", 1, When::Before);
+    contain(&world, "Always").await;
+    rules.reached().await;
+    throttle(&world);
+    rules.release();
+    until_refused(&world, 7).await; // in more than one pass
+    let message = world.until_quarantine_says(id, CONTAINED, "AwsUnreachable").await;
+    assert!(message.contains("2 of 2 interfaces isolated") && !message.contains("attempted"), "{message}");
+    let quarantine = world.quarantine_of(id).await.unwrap();
+    assert!(interfaces.iter().all(|i| conversion(&quarantine, i) != Some(ConversionState::Closed)), "{quarantine:#?}");
+    sight::isolated(&world.aws, interfaces).await.unwrap();
+
+    world.proxy.recover(SWAP);
+    until_converted(&world, id, interfaces).await;
+    let (calls, group) = (world.proxy.changing(), conversion_group(&world).await.unwrap());
+    for interface in interfaces {
+        assert_eq!(moves(&calls, interface, &group).iter().filter(|c| c.succeeded()).count(), 1, "{interface}");
+    }
+    world.until("inc", "Contained", "True").await;
+    sight::isolated(&world.aws, interfaces).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_open_window_is_closed_though_the_quarantine_is_suspended_and_nothing_else_is_done() {
+    let (world, _guard) = world().await;
+    let (id, interfaces) = (&world.scene.instances[0].id, &world.scene.instances[0].interfaces);
+    let mut rules = world.proxy.hold_action("AuthorizeSecurityGroupIngress", 1, When::Before);
+    contain(&world, "Always").await;
+    rules.reached().await;
+    throttle(&world); // so the windows stay on record as open
+    rules.release();
+    until_refused(&world, 7).await;
+    world.steer(id, json!({ "suspend": true })).await;
+    world.until_quarantine_says(id, "Ready", "Suspended").await;
+    let group = conversion_group(&world).await.unwrap();
+    set_groups(&world, &interfaces[0], &[&group]).await; // as a crash would leave it
+    set_groups(&world, &interfaces[1], &[&world.scene.groups[1]]).await;
+    world.proxy.recover(SWAP);
+    world.until_aws("closed", async || sight::isolated(&world.aws, &interfaces[..1]).await).await;
+    let groups = sight::groups(&world.aws, interfaces).await.unwrap();
+    assert_eq!(groups[&interfaces[1]], [world.scene.groups[1].clone()], "not repaired");
+    assert!(moves(&world.proxy.changing(), &interfaces[0], &group).iter().all(|c| !c.succeeded()), "not converted");
+    world.steer(id, json!({ "suspend": false })).await;
+    until_converted(&world, id, interfaces).await;
+    world.until_aws("isolated", async || sight::isolated(&world.aws, interfaces).await).await;
+}
+
+#[tokio::test]
+async fn flows_that_began_through_the_opened_isolation_group_are_converted() {
+    let (world, _guard) = world().await;
+    let (id, interfaces) = (&world.scene.instances[0].id, &world.scene.instances[0].interfaces);
+    contain(&world, "Always").await;
+    world.until("inc", "Contained", "True").await;
+    until_converted(&world, id, interfaces).await;
+    let isolation = sight::groups(&world.aws, interfaces).await.unwrap()[&interfaces[0]][0].clone();
+    let_in(&world, &isolation).await;
+    let group = conversion_group(&world).await.unwrap();
+    world
+        .until_aws("converted once more", async || {
+            let calls = world.proxy.changing();
+            let twice = interfaces.iter().all(|i| moves(&calls, i, &group).len() == 2);
+            ensure!(twice, "{calls:#?}");
+            Ok(())
+        })
+        .await;
+    until_converted(&world, id, interfaces).await;
+    sight::isolated(&world.aws, interfaces).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_interface_that_the_attacker_put_into_our_group_before_is_converted_all_the_same() {
+    let (world, _guard) = world().await;
+    let (id, interfaces) = (&world.scene.instances[0].id, &world.scene.instances[0].interfaces);
+    let group = group_named(&world, "firebreak-isolation").await.expect("made ahead");
+    let_in(&world, &group).await;
+    set_groups(&world, &interfaces[0], &[&world.scene.groups[0], &group]).await;
+    set_groups(&world, &interfaces[1], &[&group]).await;
+    for interface in interfaces {
+        give_public_address(&world, interface).await;
+    }
+    contain(&world, "Auto").await;
+    until_converted(&world, id, interfaces).await;
+    world.until_aws("isolated", async || sight::isolated(&world.aws, interfaces).await).await;
+    let original = world.quarantine_of(id).await.unwrap().spec.original.unwrap();
+    let found = &original[&format!("isolateNetwork/found-{}", interfaces[0])].0;
+    assert!(found.contains(&world.scene.groups[0]) && original.contains_key("isolateNetwork/unknown"), "{original:?}");
 }
 
 #[tokio::test]

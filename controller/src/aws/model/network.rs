@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 /// A network interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // each is a fact of its own
 pub struct Interface {
     /// `eni-...`.
     pub id: String,
@@ -21,6 +22,8 @@ pub struct Interface {
     pub public: bool,
     /// Whether another AWS service owns it, so that its groups cannot be changed.
     pub managed: bool,
+    /// Whether it carries branch interfaces, which are attached to it and not to the instance.
+    pub trunk: bool,
     /// The instance it is attached to.
     pub instance: Option<String>,
     /// Its primary private address.

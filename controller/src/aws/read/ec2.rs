@@ -309,6 +309,7 @@ fn interface(n: ec2::NetworkInterface) -> Interface {
         private_addresses: v4.chain(v6).collect(),
         public: address || !n.ipv6_addresses().is_empty(),
         managed: n.requester_managed.unwrap_or_default() || operated,
+        trunk: n.interface_type == Some(ec2::NetworkInterfaceType::Trunk),
         addresses: public_addresses(&n),
         idle: n.connection_tracking_configuration().map(idle_timeouts).unwrap_or_default(),
         private: n.private_ip_address.clone().unwrap_or_default(),

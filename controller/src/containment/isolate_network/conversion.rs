@@ -8,42 +8,30 @@ use firebreak_crds::{ConversionState, IsolateNetwork, SeverTrackedConnections};
 
 use super::custom::Permit;
 use super::reach::table_of;
-use super::{Isolation, Look, Original, key, swap};
-use crate::aws::{AwsError, Call, Change, Group, GroupRole, Interface, RouteTable, Rule, Session};
+use super::{Look, key, swap};
+use crate::aws::{AwsError, Call, Change, GroupRole, Interface, RouteTable, Rule, Session};
 use crate::containment::case::Case;
-use crate::containment::drive::Action;
 use crate::containment::plan::Plan;
 use crate::containment::window::Window;
 
 /// How long an interface stays in the conversion group. AWS does not document how long it needs.
 pub(super) const CONVERSION: Duration = Duration::from_secs(3);
 
-/// What decides whether tracked flows can come from outside.
-#[derive(Clone, Debug, Default)]
-pub(in crate::containment) struct Paths {
-    pub(in crate::containment) routes: Vec<RouteTable>,
-    pub(in crate::containment) originals: Vec<Group>,
-}
-
-/// Whether a conversion depends on what is not read yet: some interface is recorded, or was moved, and has had no window.
+/// Whether a conversion depends on what is not read yet: some interface is recorded, or in a group of ours already, and its window is not
+/// over.
 pub(super) fn undecided(case: &Case, params: &IsolateNetwork, look: &Look) -> bool {
     let auto = params.sever_tracked_connections == SeverTrackedConnections::Auto;
-    auto && look.own().any(|i| match case.conversion(&i.id) {
-        None => case.original.contains_key(&key(&i.id)),
+    let unknown = |i: &&Interface| !i.public;
+    auto && look.own().filter(unknown).any(|i| match case.conversion(&i.id) {
+        None => case.original.contains_key(&key(&i.id)) || look.touched(i),
         window => matches!(window, Some(ConversionState::Due | ConversionState::Open)),
     })
 }
 
 /// Reads what decides it.
-pub(super) async fn paths(aws: &Session, case: &Case, region: &str, look: &Look) -> Result<Paths, AwsError> {
+pub(super) async fn routes(aws: &Session, region: &str, look: &Look) -> Result<Vec<RouteTable>, AwsError> {
     let vpcs: BTreeSet<String> = look.own().map(|i| i.vpc.clone()).collect();
-    let records = case.records_of(Isolation::NAME).filter_map(|id| case.recorded::<Original>(&key(id)));
-    let groups: BTreeSet<String> = records.flat_map(|o| o.groups).collect();
-    let reads = futures::join!(
-        aws.route_tables(region, vpcs.into_iter().collect()),
-        aws.groups(region, groups.into_iter().collect())
-    );
-    Ok(Paths { routes: reads.0?, originals: reads.1? })
+    aws.route_tables(region, vpcs.into_iter().collect()).await
 }
 
 /// The conversion of tracked flows, only once everything is isolated. A window is over once the interface was seen in the conversion
@@ -54,7 +42,7 @@ pub(super) fn convert(plan: &mut Plan, case: &Case, params: &IsolateNetwork, loo
         if window == Some(ConversionState::Open) && look.converted.contains(&interface.id) {
             plan.conversions.insert(interface.id.clone(), ConversionState::Closed);
         } else if window != Some(ConversionState::Closed) {
-            match due(case, params, interface, look) {
+            match due(window, params, interface, look) {
                 Some(true) => open(plan, window, interface, look, permit),
                 Some(false) => note(plan, window, interface, ConversionState::Skipped),
                 None if window == Some(ConversionState::Open) => note(plan, window, interface, ConversionState::Due),
@@ -100,6 +88,14 @@ fn open(plan: &mut Plan, window: Option<ConversionState>, interface: &Interface,
     }
 }
 
+/// Notes that flows may be tracked since the window was over: it is opened once more.
+pub(super) fn be_due(plan: &mut Plan, case: &Case, interface: &Interface) {
+    let before = case.conversion(&interface.id);
+    if matches!(before, Some(ConversionState::Closed | ConversionState::Skipped)) {
+        note(plan, before, interface, ConversionState::Due);
+    }
+}
+
 /// Notes how the window stands, where that is new.
 fn note(plan: &mut Plan, before: Option<ConversionState>, interface: &Interface, now: ConversionState) {
     if before != Some(now) {
@@ -107,30 +103,25 @@ fn note(plan: &mut Plan, before: Option<ConversionState>, interface: &Interface,
     }
 }
 
-/// Whether the interface's tracked flows are to be cut; None where that cannot be said from this look.
-fn due(case: &Case, params: &IsolateNetwork, interface: &Interface, look: &Look) -> Option<bool> {
+/// Whether the interface's tracked flows are to be cut; None where that cannot be said from this look. Flows through a group that
+/// allowed everything were never tracked, and would not need it. But what its own groups allow can be read only after the swap, and
+/// by then an attacker may have opened them.
+fn due(window: Option<ConversionState>, params: &IsolateNetwork, interface: &Interface, look: &Look) -> Option<bool> {
     match params.sever_tracked_connections {
         SeverTrackedConnections::Never => None,
         SeverTrackedConnections::Always => Some(true),
-        SeverTrackedConnections::Auto => {
-            // Since somebody moved it out of isolation, flows may be tracked whatever its own groups were.
-            let moved = case.conversion(&interface.id) == Some(ConversionState::Due);
-            let reachable = |p: &Paths| interface.public || p.internet(interface);
-            look.paths.as_ref().map(|p| reachable(p) && (moved || !p.was_open(case, interface)))
-        }
+        SeverTrackedConnections::Auto if interface.public => Some(true),
+        SeverTrackedConnections::Auto => routes_of(window, interface, look).map(|routes| internet(routes, interface)),
     }
 }
 
-impl Paths {
-    /// Whether the interface's subnet has a route to an internet gateway.
-    fn internet(&self, interface: &Interface) -> bool {
-        table_of(&self.routes, interface).is_some_and(|t| t.internet)
-    }
+/// The routes by which it is decided; where nothing came of it then, those that are read for the status: a way may have come back.
+fn routes_of<'a>(window: Option<ConversionState>, interface: &Interface, look: &'a Look) -> Option<&'a [RouteTable]> {
+    let told = || look.ways.as_ref()?.vpcs.get(&interface.vpc)?.routes.as_ref().map(|routes| routes.as_slice());
+    if window == Some(ConversionState::Skipped) { told() } else { look.routes.as_deref() }
+}
 
-    /// Whether the original groups allowed everything both ways: AWS does not track such flows, so the swap cut them.
-    fn was_open(&self, case: &Case, interface: &Interface) -> bool {
-        let original = case.recorded::<Original>(&key(&interface.id));
-        let groups = original.map(|o| o.groups).unwrap_or_default();
-        self.originals.iter().any(|g| groups.contains(&g.id) && g.allows_all())
-    }
+/// Whether the interface's subnet has a route to an internet gateway.
+fn internet(routes: &[RouteTable], interface: &Interface) -> bool {
+    table_of(routes, interface).is_some_and(|t| t.internet)
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::allow::{Allowed, same};
+use super::conversion::be_due;
 use super::custom::Permit;
 use super::{Look, swap};
 use crate::aws::{Call, Change, Group, GroupRole, Interface, Rule};
@@ -94,13 +95,15 @@ fn vpcs(look: &Look) -> BTreeSet<&str> {
     look.own().map(|i| i.vpc.as_str()).collect()
 }
 
-/// Makes the isolation group of each VPC, and empties it.
-pub(super) fn prepare(plan: &mut Plan, look: &Look) {
+/// Makes the isolation group of each VPC, and empties it. Through what was in it flows may have begun, which AWS goes on tracking.
+pub(super) fn prepare(plan: &mut Plan, case: &Case, look: &Look) {
     for vpc in vpcs(look) {
         let (calls, ready) = prepare_group(&look.groups, vpc);
         plan.look_again |= calls.is_empty() && !ready;
         if !calls.is_empty() && look.group(vpc, GroupRole::Isolation).is_some_and(|g| g.read) {
             plan.verdict.drift.push(format!("rules in the isolation group of {vpc}"));
+            let within = look.own().filter(|i| i.vpc == vpc && look.in_group(i, GroupRole::Isolation));
+            within.for_each(|interface| be_due(plan, case, interface));
         }
         plan.calls.extend(calls);
     }

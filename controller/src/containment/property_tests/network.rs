@@ -15,12 +15,12 @@ use serde_json::json;
 
 use super::{Event, SINCE, Simulated, Simulation, at, calm, config, decisions, resource, script};
 use crate::aws::{Call, Change, Group, GroupRole, IdleTimeouts, Instance, Interface, Peer, RouteTable, Rule};
-use crate::containment::isolate_network::{Allowed, Isolation, Look, Paths, groups_on_record, in_force};
+use crate::containment::isolate_network::{Allowed, Isolation, Look, groups_on_record, in_force};
 use crate::containment::{case::Case, drive::Action, plan::Plan, plan::Verdict};
 
 const VPCS: [&str; 2] = ["vpc-a", "vpc-b"];
 const INTERFACES: [&str; 5] = ["eni-0", "eni-1", "eni-2", "eni-3", "eni-4"];
-/// Groups of others; `sg-open` lets everything through.
+/// Groups of others.
 const THEIRS: [&str; 4] = ["sg-web", "sg-db", "sg-open", "sg-attacker"];
 const OURS: [GroupRole; 2] = [GroupRole::Isolation, GroupRole::Conversion];
 /// The policy's own group, in the first VPC.
@@ -172,9 +172,10 @@ impl Simulated for Isolation {
         let undecided = look.interfaces.iter().filter(|i| !i.managed).any(|i| {
             // as `undecided` has it
             let due = matches!(case.conversion(&i.id), Some(ConversionState::Due | ConversionState::Open));
-            due || (original_groups(case, &i.id).is_some() && case.conversion(&i.id).is_none())
+            let known = original_groups(case, &i.id).is_some() || touched(&look, i);
+            due || (known && case.conversion(&i.id).is_none())
         });
-        look.paths = aws.paths.clone().filter(|_| auto && undecided);
+        look.routes = aws.routes.clone().filter(|_| auto && undecided);
         let mut custom = groups_on_record(case.original.iter().map(|(key, text)| (key, text.clone())));
         custom.extend(params.iter().flat_map(|p| p.security_group_ids.iter().cloned()));
         look.custom.retain(|id, _| custom.contains(id));
@@ -446,7 +447,7 @@ fn check_swap(case: &Case, look: &Look, plan: &Plan, now: &Interface, groups: &[
         let record = texts(case, plan);
         assert!(record.contains_key(&format!("isolateNetwork/rules-{CUSTOM}")), "what it lets through is recorded");
         assert!(custom_is_right(group, &record) && group.vpc == now.vpc, "{group:?}");
-        assert!(allowed.groups.contains(CUSTOM) && change == Change::Isolate);
+        assert!(allowed.groups.contains(CUSTOM) && [Change::Isolate, Change::Close].contains(&change));
         return;
     }
     let group = look.groups.iter().find(|g| groups == [g.id.clone()]).unwrap();
@@ -503,9 +504,7 @@ prop_compose! {
         aws.custom.insert(CUSTOM.into(), Some(custom_group(&custom)));
         aws.nitro = Some(nitro);
         let table = |(vpc, internet): (&&str, bool)| RouteTable { vpc: (*vpc).into(), main: true, internet, ..RouteTable::default() };
-        let all = Rule::all().to_vec();
-        let open = Group { id: THEIRS[2].into(), ingress: all.clone(), egress: all, read: true, ..Group::default() };
-        aws.paths = Some(Paths { routes: VPCS.iter().zip(routes).map(table).collect(), originals: vec![open] });
+        aws.routes = Some(VPCS.iter().zip(routes).map(table).collect());
         aws
     }
 }
