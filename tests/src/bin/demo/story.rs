@@ -55,8 +55,9 @@ async fn install(n: &mut Narrator, stage: &Stage) -> anyhow::Result<ControllerPr
 async fn plan(n: &mut Narrator, stage: &Stage, before: &Picture) -> anyhow::Result<()> {
     n.chapter("Plan: what would Firebreak do?");
     n.say(
-        "examples/, with this demo's instance and AWS endpoint filled in: a namespace, an AWS account, a policy, and an \
-         incident that names an instance (two network interfaces, three volumes) and a user (two active access keys).",
+        "examples/, with this demo's instance, key and AWS endpoint filled in: a namespace, an AWS account, policies, and an \
+         incident for each kind of target. The first names an instance (two network interfaces, three volumes) and a user \
+         (two active access keys).",
     );
     n.run("kubectl apply -f examples/").await?;
     n.run("kubectl wait awsaccount/prod --for=condition=Ready --timeout=30s").await?;
