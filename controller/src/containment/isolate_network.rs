@@ -150,7 +150,7 @@ impl Action for Isolation {
     }
 
     fn release(case: &Case, look: &Look) -> Plan {
-        let mut plan = Plan::default();
+        let mut plan = Plan { calls: giving_back::closings(look).collect(), ..Plan::default() };
         let (mut ask, mut said) = (Vec::new(), Vec::new());
         for way in giving_back::ways(case, look) {
             match way {

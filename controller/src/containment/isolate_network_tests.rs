@@ -370,7 +370,6 @@ fn a_release_gives_back_only_what_firebreak_put_there() {
     let original = Original { groups: vec!["sg-web".into()] };
     for (what, now, decision, restores, state) in [
         ("isolated", &[ISOLATION][..], None, true, ActionState::InProgress),
-        ("in an open window", &[CONVERSION_GROUP], None, true, ActionState::InProgress),
         ("the original already", &["sg-web"], None, false, ActionState::Released),
         ("somebody else's", &["sg-other"], None, false, ActionState::Conflict),
         ("somebody added one", &[ISOLATION, "sg-other"], None, false, ActionState::Conflict),
@@ -383,6 +382,44 @@ fn a_release_gives_back_only_what_firebreak_put_there() {
         let expected = if restores { vec![restore("eni-1", &original.groups)] } else { vec![] };
         assert_eq!((plan.calls, plan.verdict.state), (expected, state), "{what}");
     }
+}
+
+#[test]
+fn a_release_closes_first_what_stands_open_whatever_it_waits_for() {
+    use OnConflict::{KeepTheirs, RestoreOriginal};
+    let closes = swap("eni-1", ISOLATION, Change::Close);
+    let open = |groups: &[&str]| {
+        let mut look = look(vec![interface("eni-1", groups)]);
+        look.groups.push(group(GroupRole::Conversion, &Rule::all()));
+        look
+    };
+    let lost = Look { lost: ["sg-web".to_owned()].into(), ..open(&[CONVERSION_GROUP]) };
+    for (what, case, now, state) in [
+        ("its groups come back", recorded(), open(&[CONVERSION_GROUP]), ActionState::InProgress),
+        ("they exist no more", recorded(), lost.clone(), ActionState::Conflict),
+        ("its original is not known", case(), open(&[CONVERSION_GROUP]), ActionState::Conflict),
+    ] {
+        for decision in [None, Some(KeepTheirs), Some(RestoreOriginal)] {
+            let plan = Isolation::release(&Case { decision, ..case.clone() }, &now);
+            assert_eq!(
+                (&plan.calls[..], plan.verdict.state),
+                (std::slice::from_ref(&closes), state),
+                "{what}: {decision:?}"
+            );
+            assert_eq!(plan.only_closing().calls, std::slice::from_ref(&closes), "{what}: also while suspended");
+        }
+    }
+    let mut closed = open(&[CONVERSION_GROUP]);
+    Isolation::after(&mut closed, &closes, &Outcome::Done);
+    assert_eq!(Isolation::release(&recorded(), &closed).calls, [restore("eni-1", &["sg-web".to_owned()])]);
+    closed.lost = lost.lost;
+    let waits = Isolation::release(&recorded(), &closed);
+    assert!(waits.is_done() && waits.verdict.state == ActionState::Conflict, "{waits:?}");
+    closed.interfaces[0].groups = vec![CONVERSION_GROUP.into()];
+    closed.groups.remove(0);
+    closed.lost.clear();
+    let without = Isolation::release(&recorded(), &closed).calls;
+    assert_eq!(without, [restore("eni-1", &["sg-web".to_owned()])], "somebody deleted the isolation group");
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use firebreak_crds::OnConflict;
 
-use super::{Look, NAME, Original, key, restore, same};
-use crate::aws::{AwsError, Call, Interface, Session};
+use super::{Look, NAME, Original, key, restore, same, swap};
+use crate::aws::{AwsError, Call, Change, GroupRole, Interface, Session};
 use crate::containment::case::Case;
 
 /// What becomes of one interface.
@@ -33,12 +33,27 @@ pub(super) async fn lost(aws: &Session, case: &Case, region: &str, look: &Look) 
     Ok(recorded.into_iter().filter(|id| !found.iter().any(|g| g.id == *id)).collect())
 }
 
+/// What stands open for its seconds is closed first: a person may take days to decide, AWS may refuse what was there before, and a
+/// Quarantine that is suspended gives nothing back.
+pub(super) fn closings(look: &Look) -> impl Iterator<Item = Call> {
+    look.own().filter_map(|i| closing(look, i))
+}
+
+fn closing(look: &Look, interface: &Interface) -> Option<Call> {
+    let group = look.group(&interface.vpc, GroupRole::Isolation)?;
+    (!interface.managed && look.in_group(interface, GroupRole::Conversion))
+        .then(|| swap(&interface.id, &group.id, Change::Close))
+}
+
 /// What becomes of each interface on record.
 pub(super) fn ways<'a>(case: &'a Case, look: &'a Look) -> impl Iterator<Item = Way> + 'a {
     let recorded = case.records_of(NAME).filter_map(|id| Some((id, case.recorded::<Original>(&key(id))?)));
     recorded.map(move |(id, original)| match look.interface(id) {
         None => Way::Said(format!("{id}: no longer exists")),
-        Some(now) => way(case, look, now, &original),
+        Some(now) => match way(case, look, now, &original) {
+            Way::Restore(_) if closing(look, now).is_some() => Way::Done, // for now: it is closed first
+            way => way,
+        },
     })
 }
 

@@ -304,7 +304,13 @@ impl Simulated for Isolation {
                     assert_eq!(Some(*timeouts), original_idle(case, interface), "{call}");
                     continue;
                 }
-                _ => panic!("a release only restores: {call}"),
+                Call::ModifyNetworkInterfaceAttribute { interface, groups, change: Change::Close } => {
+                    let now = look.interfaces.iter().find(|i| i.id == *interface).unwrap();
+                    assert!(in_role(now, GroupRole::Conversion), "{call}");
+                    assert_eq!(*groups, [our_group(GroupRole::Isolation, &now.vpc)], "{call}");
+                    continue;
+                }
+                _ => panic!("a release only restores, and closes: {call}"),
             };
             let original = original_groups(case, interface).unwrap();
             let overruled = case.decision == Some(OnConflict::RestoreOriginal);
@@ -362,7 +368,12 @@ impl Simulated for Isolation {
             let (now, original) = (set(&interface.groups), original_groups(case, &interface.id));
             let was = before.interfaces.iter().find(|i| i.id == interface.id).map(|i| set(&i.groups));
             let left = original.as_ref().map(|o| o.difference(&aws.lost).cloned().collect::<BTreeSet<_>>());
-            assert!(left.as_ref() == Some(&now) || was == Some(now.clone()), "neither what was, nor the original: {now:?}");
+            let closed = in_role(interface, GroupRole::Isolation)
+                && was == Some(BTreeSet::from([our_group(GroupRole::Conversion, &interface.vpc)]));
+            let stays = was == Some(now.clone()) || closed;
+            assert!(left.as_ref() == Some(&now) || stays, "neither what was, nor the original: {now:?}");
+            let can_close = aws.groups.iter().any(|g| g.id == our_group(GroupRole::Isolation, &interface.vpc));
+            assert!(!(can_close && in_role(interface, GroupRole::Conversion)), "it stands open: {}", verdict.message);
             conflict |= original.is_some_and(|o| o != now);
             let noted = case.is_unknown("isolateNetwork");
             conflict |= original_groups(case, &interface.id).is_none() && (noted || touched(aws, interface));
