@@ -22,7 +22,7 @@ mod ssm;
 
 use std::time::{Duration, Instant};
 
-use firebreak_crds::{ContainAction, Evidence, Holder, HolderState, Quarantine, ResourceKind};
+use firebreak_crds::{ContainAction, Evidence, Holder, HolderState, Quarantine, ResourceKind, SeverTrackedConnections};
 use k8s_openapi::jiff::SignedDuration;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
@@ -55,7 +55,7 @@ pub enum Outcome {
 pub enum Guard {
     /// Nothing: it narrows, or changes no access.
     Narrowing,
-    /// For what destroys: this Quarantine, with this uid, is still held.
+    /// For what destroys, or opens an interface for seconds: this Quarantine, with this uid, is still held.
     StillHeld {
         /// Its name.
         name: String,
@@ -157,7 +157,7 @@ impl Actor {
         if call.widens() || asked.widens() {
             self.still_to_release(session, call, guard).await?;
         }
-        if call.destroys() {
+        if call.destroys() || call.opens() {
             self.still_decided(session, call, guard).await?;
         }
         self.leads(call)?;
@@ -213,7 +213,7 @@ impl Actor {
 
 impl Actor {
     /// What nothing gives back is decided at the effect too: who asked for it may have let go a moment ago, and what is only
-    /// asked for now may be evidence.
+    /// asked for now may be evidence. So is what opens an interface: it may have waited minutes for its turn.
     async fn still_decided(&self, session: &Session, call: &Call, guard: &Guard) -> Result<(), AwsError> {
         let Guard::StillHeld { name, uid } = guard else { return self.still_to_release(session, call, guard).await };
         let unknown = |e: &dyn std::fmt::Display| AwsError::fenced(call.operation(), format!("not known to be right: {e}"));
@@ -223,7 +223,8 @@ impl Actor {
                 let all = Api::<Evidence>::all(self.kube.clone()).list(&ListParams::default()).await;
                 all.map_err(|e| unknown(&e))?.items
             }
-            _ => Vec::new(), // a stop leaves the volumes, and it is put back without waiting for anything
+            // A stop leaves the volumes, and it is put back without waiting for anything; an opening touches none.
+            _ => Vec::new(),
         };
         let held = (quarantine.uid().as_ref() == Some(uid)).then_some(&quarantine);
         spared(call, held)?;
@@ -237,7 +238,7 @@ impl Actor {
     }
 }
 
-/// Whether a call that destroys is still what its holders ask for.
+/// Whether a call that destroys, or opens an interface, is still what its holders ask for.
 fn spared(call: &Call, held: Option<&Quarantine>) -> Result<(), AwsError> {
     let fenced = |why: &str| Err(AwsError::fenced(call.operation(), why));
     let Some(quarantine) = held.filter(|q| !crate::controllers::to_be_released(q)) else {
@@ -254,7 +255,16 @@ fn spared(call: &Call, held: Option<&Quarantine>) -> Result<(), AwsError> {
     if matches!(call, Call::TerminateInstances { .. }) && !agreed {
         return fenced("its holders do not agree to it any more");
     }
+    if call.opens() && !quarantine.spec.holders.iter().any(|h| asked(h, converts)) {
+        return fenced("its holders do not ask for it any more");
+    }
     Ok(())
+}
+
+/// Whether an action may open an interface for seconds.
+fn converts(action: &ContainAction) -> bool {
+    let sever = action.isolate_network.as_ref().map(|i| i.sever_tracked_connections);
+    sever.is_some_and(|sever| sever != SeverTrackedConnections::Never)
 }
 
 /// A piece of evidence of the resource that is not complete.

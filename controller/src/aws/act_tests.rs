@@ -47,6 +47,30 @@ fn what_is_lost_for_good_is_spared_once_anything_speaks_against_it() {
 }
 
 #[test]
+fn an_interface_is_opened_only_while_its_holders_ask_for_it() {
+    use SeverTrackedConnections::{Always, Auto, Never};
+    let open = Call::ModifyNetworkInterfaceAttribute { interface: "eni-1".into(), groups: vec![], change: Change::Convert };
+    assert!(open.opens());
+    let asks = |sever| held(vec![example::isolate(sever), end("stopInstance")]);
+    let mut suspended = asks(Auto);
+    suspended.spec.suspend = true;
+    let mut other = asks(Never);
+    other.spec.holders.push(example::holder("2", "inc-2", vec![example::isolate(Always)]));
+    for (what, quarantine, sent) in [
+        ("as asked", Some(asks(Auto)), true),
+        ("always", Some(asks(Always)), true),
+        ("never", Some(asks(Never)), false),
+        ("another asks for it", Some(other), true),
+        ("asked for by nobody", Some(held(vec![end("stopInstance")])), false),
+        ("let go", Some(example::quarantine(example::instance(), vec![])), false),
+        ("another containment", None, false),
+        ("suspended", Some(suspended), false),
+    ] {
+        assert_eq!(spared(&open, quarantine.as_ref()).is_ok(), sent, "{what}");
+    }
+}
+
+#[test]
 fn a_termination_waits_for_whatever_evidence_of_the_resource_is_not_complete() {
     let of = |ready| vec![evidence(example::instance(), ready)];
     for (what, known, waits) in [
