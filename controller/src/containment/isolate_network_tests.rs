@@ -342,7 +342,8 @@ fn a_window_that_nobody_saw_open_is_not_called_closed() {
     let case = window(recorded(), ConversionState::Open);
     let mut look = look(vec![Interface { public: true, ..interface("eni-1", &[ISOLATION]) }]);
     look.groups.push(group(GroupRole::Conversion, &Rule::all()));
-    for (sever, opened, recorded) in [(Auto, 1, None), (Always, 1, None), (Never, 0, Some(&ConversionState::Due))] {
+    let (open, due) = (Some(&ConversionState::Open), Some(&ConversionState::Due));
+    for (sever, opened, recorded) in [(Auto, 1, open), (Always, 1, open), (Never, 0, due)] {
         let plan = Isolation::contain(&case, &params(sever), &look);
         assert_eq!((plan.windows.len(), plan.conversions.get("eni-1")), (opened, recorded), "{sever:?}");
         assert!(plan.verdict.state == ActionState::InProgress && !plan.verdict.message.contains("attempted"), "{plan:?}");

@@ -49,6 +49,15 @@ fn an_interface_has_one_window_at_most() {
 }
 
 #[test]
+fn each_opening_is_a_write_of_its_own() {
+    let mut spec = spec();
+    apply(&mut spec, &window("eni-1", ConversionState::Open), at(1));
+    let before = spec.clone();
+    apply(&mut spec, &window("eni-1", ConversionState::Open), at(2));
+    assert_ne!(spec, before, "what cannot be stored opens nothing");
+}
+
+#[test]
 fn nothing_to_store_changes_nothing() {
     let mut changed = spec();
     apply(&mut changed, &Change::default(), at(1));

@@ -114,10 +114,12 @@ impl Plan {
         self.record.is_empty() && self.conversions.is_empty() && self.calls.is_empty() && self.windows.is_empty()
     }
 
-    /// Leaves out what AWS refused in this pass.
+    /// Leaves out what AWS refused in this pass; a window with what would be recorded of it.
     pub fn leave_out(&mut self, refused: impl Fn(&Call) -> bool) {
         self.calls.retain(|call| !refused(call));
-        self.windows.retain(|window| !refused(&window.open));
+        for shut in self.windows.extract_if(.., |window| refused(&window.open)) {
+            self.conversions.remove(&shut.interface);
+        }
     }
 
     /// Only what closes what stands open.

@@ -43,7 +43,7 @@ pub(super) fn convert(plan: &mut Plan, case: &Case, params: &IsolateNetwork, loo
             plan.conversions.insert(interface.id.clone(), ConversionState::Closed);
         } else if window != Some(ConversionState::Closed) {
             match due(window, params, interface, look) {
-                Some(true) => open(plan, window, interface, look, permit),
+                Some(true) => open(plan, interface, look, permit),
                 Some(false) => note(plan, window, interface, ConversionState::Skipped),
                 None if window == Some(ConversionState::Open) => note(plan, window, interface, ConversionState::Due),
                 None => {}
@@ -63,7 +63,8 @@ fn closing(interface: &Interface, look: &Look, permit: &Permit) -> Option<Call> 
     refuge.map(|group| swap(&interface.id, group, Change::Close))
 }
 
-fn open(plan: &mut Plan, window: Option<ConversionState>, interface: &Interface, look: &Look, permit: &Permit) {
+/// Recorded anew each time, also where it is on record as open: what cannot be recorded as closed must not be opened with each pass.
+fn open(plan: &mut Plan, interface: &Interface, look: &Look, permit: &Permit) {
     let Some(group) = look.group(&interface.vpc, GroupRole::Conversion) else {
         let create = Call::CreateSecurityGroup { vpc: interface.vpc.clone(), role: GroupRole::Conversion };
         if !plan.calls.contains(&create) {
@@ -74,7 +75,7 @@ fn open(plan: &mut Plan, window: Option<ConversionState>, interface: &Interface,
     let missing = |rules: &[Rule]| Rule::all().into_iter().filter(|r| !rules.contains(r)).collect::<Vec<_>>();
     let (ingress, egress, id) = (missing(&group.ingress), missing(&group.egress), &group.id);
     if let (true, Some(close)) = (group.allows_all(), closing(interface, look, permit)) {
-        note(plan, window, interface, ConversionState::Open);
+        plan.conversions.insert(interface.id.clone(), ConversionState::Open);
         let open = swap(&interface.id, id, Change::Convert);
         plan.windows.push(Window { interface: interface.id.clone(), open, lasts: CONVERSION, close });
         return;
