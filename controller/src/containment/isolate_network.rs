@@ -168,10 +168,10 @@ impl Action for Isolation {
             format!("{what}. Set its groups by hand, then spec.release.onConflict: KeepTheirs")
         }));
         ask.extend(tracking::restore(&mut plan, case, look));
-        plan.verdict.absent = known(case, look).any(|id| look.interface(&id).is_none());
+        plan.verdict.absent = is_absent(case, look);
         if plan.verdict.absent && look.instance.is_none() {
             let gone = Plan::gone(case, NAME, None).verdict;
-            ask.extend((gone.state == ActionState::Conflict).then_some(gone.message));
+            ask.splice(..0, (gone.state == ActionState::Conflict).then_some(gone.message));
         }
         plan.settle_release(!ask.is_empty());
         plan.verdict.message = ask.into_iter().chain(said).collect::<Vec<_>>().join("; ");
@@ -307,6 +307,12 @@ fn same(a: &[String], b: &[String]) -> bool {
 fn known<'a>(case: &'a Case, look: &'a Look) -> impl Iterator<Item = String> + 'a {
     let shown = look.instance.iter().flat_map(|i| i.interfaces.iter().cloned());
     shown.chain(case.records_of(Isolation::NAME).filter(|id| id.starts_with("eni-")).map(str::to_owned))
+}
+
+/// Whether AWS does not show what a release looks at: an interface on record, or the instance where that alone would name one.
+fn is_absent(case: &Case, look: &Look) -> bool {
+    let nameless = case.is_unknown(NAME) || known(case, look).next().is_none();
+    known(case, look).any(|id| look.interface(&id).is_none()) || (look.instance.is_none() && nameless)
 }
 
 /// Interfaces of which no original is recorded: in our groups, or in whatever groups where it is noted that it is not known.

@@ -480,6 +480,26 @@ fn an_interface_that_is_gone_is_given_back() {
 }
 
 #[test]
+fn an_instance_that_is_not_shown_is_asked_about_where_the_record_names_no_interface() {
+    let nothing = Look { instance: None, ..look(vec![]) };
+    let noted = example::recorded(case(), "isolateNetwork/unknown", &case().now);
+    let found = example::recorded(noted.clone(), "isolateNetwork/found-eni-1", &Found { found: vec!["sg-web".into()] });
+    for case in [noted.clone(), found] {
+        let plan = Isolation::release(&case, &nothing);
+        assert!(plan.verdict.state == ActionState::Conflict && plan.verdict.absent, "{plan:?}");
+        let ended = example::recorded(case, "instance/ended", &"now");
+        let plan = Isolation::release(&ended, &nothing);
+        assert!(plan.verdict.state == ActionState::Released && plan.verdict.absent, "seen twice: {plan:?}");
+    }
+    let empty = Isolation::release(&case(), &nothing).verdict;
+    assert!(empty.state == ActionState::Released && empty.absent, "nothing was done to it: {empty:?}");
+    let known = example::recorded(noted, "isolateNetwork/eni-1", &Original { groups: vec!["sg-web".into()] });
+    let left = Look { interfaces: vec![interface("eni-1", &["sg-web"])], ..nothing };
+    assert_eq!(Isolation::release(&known, &left).verdict.state, ActionState::Conflict, "another may be isolated");
+    assert_eq!(Isolation::release(&recorded(), &left).verdict.state, ActionState::Released, "all that was done is undone");
+}
+
+#[test]
 fn an_unknown_or_unreadable_original_waits_until_a_person_has_put_the_interface_where_it_belongs() {
     let unreadable = example::recorded(case(), "isolateNetwork/eni-1", &Empty {});
     let noted = example::recorded(case(), "isolateNetwork/unknown", &case().now);

@@ -150,7 +150,11 @@ impl Action for InstanceRole {
                     "the instance profile comes back at {from}: credentials of before would be denied with the old ones"
                 ),
             ),
-            _ => sessions::say_until(back, case),
+            _ => {
+                let mut end = sessions::say_until(back, case);
+                end.verdict.absent |= sessions::is_absent(case, look);
+                end
+            }
         }
     }
 

@@ -420,6 +420,25 @@ fn what_aws_has_forgotten_ends_no_session_of_its_role() {
 }
 
 #[test]
+fn one_answer_without_a_role_that_it_had_does_not_end_the_release() {
+    let (case, _) = contained();
+    let mut seen = look("running", &[("3", WEB)]);
+    for (what, roles, absent) in [
+        ("not shown", BTreeMap::new(), true),
+        (
+            "made again under its name",
+            BTreeMap::from([("web".to_owned(), Role { id: "AROANEW".into(), ..role(None) })]),
+            false,
+        ),
+    ] {
+        seen.roles = roles;
+        let end = InstanceRole::release(&case, &seen);
+        assert!(end.is_done() && end.verdict.state == ActionState::Released, "{what}: {end:?}");
+        assert_eq!(end.verdict.absent, absent, "{what}: its deny may stand");
+    }
+}
+
+#[test]
 fn a_role_made_again_under_its_name_is_another() {
     let (case, mut seen) = contained();
     let again = ProfileRole { name: "web".into(), id: "AROAAGAIN".into() };

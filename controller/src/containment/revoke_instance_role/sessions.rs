@@ -160,6 +160,11 @@ pub(super) fn release(plan: &mut Plan, case: &Case, look: &Look) -> Option<Times
     from
 }
 
+/// Whether AWS does not show a role of which the instance has or had sessions: its deny would stay, and the record goes.
+pub(super) fn is_absent(case: &Case, look: &Look) -> bool {
+    roles(case, look).iter().any(|(name, _)| !look.roles.contains_key(name))
+}
+
 /// The cutoff of this release: recorded first. Any time is right from when the profile was gone until another comes. Where it was
 /// never gone, sessions are issued all the time: then a cutoff that was decided earlier is none, while all are still denied. One that
 /// another instance's release has put there is better than one's own that is not there yet: the list may have room for no other.
