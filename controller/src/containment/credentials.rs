@@ -89,11 +89,11 @@ impl<C: Credentials> Action for C {
 
     fn contain(case: &Case, _: &Empty, look: &Look) -> Plan {
         let Some(user) = &look.user else { return super::deny_all::no_principal(case) };
-        if let Some(why) = case.another_user(user) {
-            return Plan::done(ActionState::Failed, why);
-        }
         if let Some(again) = exchanged(case, &user.id) {
             return again;
+        }
+        if let Some(why) = case.another_user(user) {
+            return Plan::done(ActionState::Failed, why);
         }
         let mut plan = Plan::default();
         let new = !case.has_record_of(C::ACTION);
@@ -123,11 +123,11 @@ impl<C: Credentials> Action for C {
 
     fn release(case: &Case, look: &Look) -> Plan {
         let Some(user) = &look.user else { return not_shown(case, C::ACTION) };
-        if let Some(why) = case.another_user(user) {
-            return another_users(case, &why);
-        }
         if let Some(again) = exchanged(case, &user.id) {
             return again;
+        }
+        if let Some(why) = case.another_user(user) {
+            return another_users(case, &why);
         }
         let mut plan = Plan::default();
         for one in &look.credentials {
@@ -211,7 +211,7 @@ pub(super) fn switched_on(case: &Case) -> impl Iterator<Item = Timestamp> {
 pub(super) fn another_users(case: &Case, why: &str) -> Plan {
     match case.decision {
         None => Plan::done(ActionState::Conflict, format!("{why}: spec.release.onConflict decides; nothing is changed")),
-        Some(_) => Plan::done(ActionState::Released, why),
+        Some(_) => Plan::absent(why),
     }
 }
 

@@ -24,7 +24,7 @@ use super::drive::{Action, Stage};
 use super::given::no_such_key;
 use super::plan::Plan;
 use super::residual::{self, Residual};
-use super::whereabouts::not_shown;
+use super::whereabouts::{exchanged, not_shown};
 use crate::aws::{AwsError, Call, Identity, Outcome, Session};
 
 /// The inline policy's name during the containment; that of an access key has its id besides.
@@ -83,6 +83,9 @@ impl Action for Sessions {
         if let Some(refused) = managed(case, identity) {
             return refused;
         }
+        if let Some(again) = exchanged(case, &identity.id) {
+            return again;
+        }
         if let Some(why) = case.another_user(identity) {
             return Plan::done(ActionState::Failed, why);
         }
@@ -107,6 +110,9 @@ impl Action for Sessions {
 
     fn release(case: &Case, look: &Look) -> Plan {
         let Some(identity) = &look.identity else { return not_shown(case, Self::NAME) };
+        if let Some(again) = exchanged(case, &identity.id) {
+            return again;
+        }
         if let Some(why) = case.another_user(identity) {
             return another_users(case, &why);
         }

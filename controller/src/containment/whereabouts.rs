@@ -171,6 +171,37 @@ mod tests {
     }
 
     #[test]
+    fn nor_of_a_key_and_its_release_ends_on_no_look_at_another_user() {
+        use crate::containment::deactivate_access_keys::AccessKeys;
+        use crate::containment::drive::Action;
+        use crate::containment::revoke_sessions::Sessions;
+        use firebreak_crds::Empty;
+
+        let ceo = Identity { id: "AIDACEO".into(), ..Identity::default() };
+        let keys = super::super::credentials::Look { user: Some(ceo.clone()), credentials: Vec::new() };
+        let sessions = super::super::revoke_sessions::Look { identity: Some(ceo), ..Default::default() };
+        let key = example::recorded(example::case(example::access_key("AKIA1")), "deactivateAccessKeys", &true);
+        let plans = |case: &Case| {
+            let contains = [AccessKeys::contain(case, &Empty {}, &keys), Sessions::contain(case, &Empty {}, &sessions)];
+            (contains, [AccessKeys::release(case, &keys), Sessions::release(case, &sessions)])
+        };
+        for decision in [None, Some(OnConflict::KeepTheirs), Some(OnConflict::RestoreOriginal)] {
+            let case = Case { decision, ..key.clone() };
+            let (contains, releases) = plans(&case.clone().at(Whereabouts::Named("mallory".into())));
+            for plan in contains.into_iter().chain(releases) {
+                assert!(plan.is_done() && plan.verdict.state == ActionState::InProgress, "looked for again: {plan:?}");
+            }
+            let (contains, releases) = plans(&case.at(Whereabouts::Gone));
+            assert!(contains.iter().all(|p| p.is_done() && p.verdict.state == ActionState::Failed), "{contains:?}");
+            for plan in releases {
+                let state = decision.map_or(ActionState::Conflict, |_| ActionState::Released);
+                assert!(plan.is_done() && plan.verdict.state == state, "{plan:?}");
+                assert_eq!(plan.verdict.absent, decision.is_some(), "seen twice: {plan:?}");
+            }
+        }
+    }
+
+    #[test]
     fn only_a_user_that_is_nowhere_counts_as_gone() {
         use ActionState::{Conflict, InProgress, Released};
         let unknown = || example::recorded(example::case(example::user()), "deactivateAccessKeys", &true);
