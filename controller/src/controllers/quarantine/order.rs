@@ -13,6 +13,9 @@ use super::telling::Meanwhile;
 use crate::aws::Class;
 use crate::containment::{DESTRUCTIVE, Pass, Report, Stage, Told, Wanted, action_of};
 
+/// What takes an instance out of work. It cuts nobody off.
+const WORK: [&str; 2] = ["deregisterFromLoadBalancers", "detachFromAutoScaling"];
+
 async fn side_by_side(wanted: impl IntoIterator<Item = &Wanted>, pass: &Pass<'_>) -> Vec<Report> {
     join_all(wanted.into_iter().map(|action| action.run(pass))).await
 }
@@ -35,9 +38,14 @@ pub async fn give_back(wanted: &[Wanted], releases: &Pass<'_>, holding: &Pass<'_
 }
 
 /// Whether an action is kept in force that waits for its stage. Not what the release had come to already, as was told: that is not
-/// taken again. What it had come to and nobody was told is taken again, since nobody knows how far it is, and given back anew.
+/// taken again. What it had come to and nobody was told is taken again, since nobody knows how far it is, and given back anew. But not
+/// what is under way back to work: an instance that is taken out of its group again is replaced, and then there is one too many.
 fn is_kept(quarantine: &Quarantine, action: &str) -> bool {
-    let given_back = |state| matches!(state, ActionState::Released | ActionState::Conflict);
+    let given_back = |state| match state {
+        ActionState::Released | ActionState::Conflict => true,
+        ActionState::InProgress => WORK.contains(&action),
+        _ => false,
+    };
     !DESTRUCTIVE.contains(&action) && !report::was(quarantine, action).is_some_and(given_back)
 }
 
@@ -201,10 +209,12 @@ mod tests {
                 since: since.clone(),
                 undone: Vec::new(),
             };
-            let actions = vec![told("isolateNetwork"), told("stopInstance")];
+            let actions = [&["isolateNetwork", "stopInstance"], &WORK[..]].concat().into_iter().map(told).collect();
             quarantine.status = Some(firebreak_crds::QuarantineStatus { actions, ..Default::default() });
             assert_eq!(is_kept(&quarantine, "isolateNetwork"), kept, "{state:?}");
             assert!(!is_kept(&quarantine, "stopInstance"), "nothing is stopped again");
+            let of_work = WORK.map(|action| is_kept(&quarantine, action));
+            assert_eq!(of_work, [kept && state != ActionState::InProgress; 2], "{state:?}: what goes back to work goes on");
         }
     }
 
