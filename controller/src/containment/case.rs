@@ -1,8 +1,8 @@
 //! Everything that a plan may depend on besides what was observed.
 
 use firebreak_crds::{
-    CONTAINED_SINCE, Conversion, ConversionState, Holder, HolderState, KeyUser, OnConflict, Quarantine, QuarantineSpec,
-    ReleasePolicy, Resource, ResourceKind,
+    ActionState, ActionStatus, CONTAINED_SINCE, Conversion, ConversionState, Holder, HolderState, KeyUser, OnConflict,
+    Quarantine, QuarantineSpec, ReleasePolicy, Resource, ResourceKind,
 };
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -34,6 +34,8 @@ pub struct Case {
     pub adopted: Option<Adopted>,
     /// The conversion windows.
     pub conversions: Vec<Conversion>,
+    /// How each action stood when that was last told.
+    pub told: Vec<ActionStatus>,
     /// What a person decided about conflicts.
     pub decision: Option<OnConflict>,
     /// What the policy of every holder, and of all that let go, gives back beyond the default.
@@ -89,6 +91,7 @@ impl Case {
             since: adopted.as_ref().map_or(made, |a| a.since.min(made)),
             adopted,
             conversions: spec.conversions.clone(),
+            told: quarantine.status.iter().flat_map(|s| s.actions.clone()).collect(),
             decision: spec.release.as_ref().and_then(|r| r.on_conflict),
             release: release_of(spec),
             holders: spec.holders.clone(),
@@ -172,6 +175,18 @@ impl Case {
     #[must_use]
     pub fn has_record_of(&self, action: &str) -> bool {
         self.records_of(action).next().is_some()
+    }
+
+    /// Whether a person keeps what was told as a conflict with these words, by whichever action, or what this one had come to after
+    /// that. One decision is for all conflicts, and may be one about another: what was never told was never decided.
+    #[must_use]
+    pub fn keeps_what_was_told(&self, action: &str, words: &str) -> bool {
+        let told = |a: &ActionStatus| match a.state {
+            ActionState::Conflict => a.message.contains(words),
+            ActionState::Released => a.name == action,
+            _ => false,
+        };
+        self.decision == Some(OnConflict::KeepTheirs) && self.told.iter().any(told)
     }
 
     /// Whether a holder asks for an action.

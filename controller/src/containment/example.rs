@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use firebreak_crds::{
-    ContainAction, Holder, HolderState, KeyUser, NameRef, Quarantine, QuarantineSpec, ReleasePolicy, Resource, ResourceKind,
-    Text,
+    ActionState, ActionStatus, ContainAction, Holder, HolderState, KeyUser, NameRef, Quarantine, QuarantineSpec,
+    ReleasePolicy, Resource, ResourceKind, Text,
 };
 use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
@@ -54,6 +54,7 @@ pub fn case(resource: Resource) -> Case {
         resolved: BTreeSet::new(),
         adopted: None,
         conversions: Vec::new(),
+        told: Vec::new(),
         decision: None,
         release: ReleasePolicy::default(),
         holders: Vec::new(),
@@ -64,6 +65,13 @@ pub fn case(resource: Resource) -> Case {
         partition: "aws".into(),
         now: since + std::time::Duration::from_mins(1),
     }
+}
+
+/// The case of which that was told last.
+pub fn told(mut case: Case, action: &str, state: ActionState, message: &str) -> Case {
+    let (name, message, since) = (action.to_owned(), message.to_owned(), crate::clock::time(case.since));
+    case.told.push(ActionStatus { name, wanted: None, state, message, since, undone: Vec::new() });
+    case
 }
 
 /// The case with one more record.

@@ -171,7 +171,8 @@ impl Action for Isolation {
         plan.verdict.absent = is_absent(case, look);
         if plan.verdict.absent && look.instance.is_none() {
             let gone = Plan::gone(case, NAME, None).verdict;
-            ask.splice(..0, (gone.state == ActionState::Conflict).then_some(gone.message));
+            let told = if gone.state == ActionState::Conflict { &mut ask } else { &mut said };
+            told.insert(0, gone.message);
         }
         plan.settle_release(!ask.is_empty());
         plan.verdict.message = ask.into_iter().chain(said).collect::<Vec<_>>().join("; ");

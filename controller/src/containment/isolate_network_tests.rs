@@ -476,7 +476,9 @@ fn an_interface_that_is_gone_is_given_back() {
     let asks = Isolation::release(&recorded(), &nothing).verdict;
     assert!(asks.state == ActionState::Conflict && asks.message.contains("never showed it to end"), "{asks:?}");
     let decided = Case { decision: Some(OnConflict::KeepTheirs), ..recorded() };
-    assert_eq!(Isolation::release(&decided, &nothing).verdict.state, ActionState::Released);
+    assert_eq!(Isolation::release(&decided, &nothing).verdict.state, ActionState::Conflict, "of another conflict");
+    let told = example::told(decided, "isolateNetwork", ActionState::Conflict, &asks.message);
+    assert_eq!(Isolation::release(&told, &nothing).verdict.state, ActionState::Released);
 }
 
 #[test]

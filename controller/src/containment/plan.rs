@@ -1,6 +1,6 @@
 //! What a pure plan returns: data, never effects.
 
-use firebreak_crds::{ActionState, ConversionState, OnConflict};
+use firebreak_crds::{ActionState, ConversionState};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -11,6 +11,8 @@ use crate::aws::{Call, Instance};
 
 /// The record has room for 256 entries; some are kept for what every action must note.
 pub const RECORDS: usize = 200;
+/// How a person is told of an instance that may be there, or not.
+const NEVER_ENDED: &str = "never showed it to end";
 
 /// The next step of one action, and how it stands.
 #[derive(Debug, Default, PartialEq)]
@@ -81,7 +83,7 @@ impl Plan {
     }
 
     /// A release of an instance that is ending, or that AWS does not show. Where it never showed it to end, it may be there with all that
-    /// was done to it, and the record goes with the release: so a person says that it is gone.
+    /// was done to it, and the record goes with the release: so a person says that it is gone, once told of it.
     pub fn gone(case: &Case, action: &str, instance: Option<&Instance>) -> Self {
         let gone = "the instance no longer exists";
         let (region, id) = case.instance();
@@ -91,12 +93,15 @@ impl Plan {
                 plan.verdict.state = ActionState::Released;
                 plan
             }
-            None if case.has_ended() || case.decision == Some(OnConflict::KeepTheirs) => Self::absent(gone),
+            None if case.has_ended() => Self::absent(gone),
+            None if case.keeps_what_was_told(action, NEVER_ENDED) => {
+                Self::absent(format!("{gone}, as was decided: AWS {NEVER_ENDED}"))
+            }
             None if !case.has_record_of(action) => Self::absent(gone), // nothing was done to it
             None => Self::done(
                 ActionState::Conflict,
                 format!(
-                    "AWS shows no instance {id} in {region}, and never showed it to end: it is looked for at each look; if it is gone, spec.release.onConflict: KeepTheirs"
+                    "AWS shows no instance {id} in {region}, and {NEVER_ENDED}: it is looked for at each look; if it is gone, spec.release.onConflict: KeepTheirs"
                 ),
             ),
         }
@@ -159,6 +164,8 @@ impl Plan {
 
 #[cfg(test)]
 mod tests {
+    use firebreak_crds::OnConflict;
+
     use super::*;
     use crate::containment::example;
 
@@ -172,10 +179,18 @@ mod tests {
         let known = example::recorded(example::case(example::instance()), action, &true);
         let ended = example::recorded(known.clone(), ENDED, &known.now);
         let decided = |decision| Case { decision: Some(decision), ..known.clone() };
+        let kept = |by, state, message: &str| example::told(decided(OnConflict::KeepTheirs), by, state, message);
+        let asked = Plan::gone(&known, action, None).verdict.message;
         for (what, case, state) in [
             ("never seen to end", &known, ActionState::Conflict),
             ("nothing to restore it with", &decided(OnConflict::RestoreOriginal), ActionState::Conflict),
-            ("a person knows", &decided(OnConflict::KeepTheirs), ActionState::Released),
+            ("decided before it was told", &decided(OnConflict::KeepTheirs), ActionState::Conflict),
+            ("decided of another", &kept(action, ActionState::Conflict, "eni-2 was moved"), ActionState::Conflict),
+            ("a person knows", &kept(action, ActionState::Conflict, &asked), ActionState::Released),
+            ("told by another action", &kept("tagResource", ActionState::Conflict, &asked), ActionState::Released),
+            ("gone already", &kept(action, ActionState::Released, ""), ActionState::Released),
+            ("another is given back", &kept("tagResource", ActionState::Released, ""), ActionState::Conflict),
+            ("contained again since", &kept(action, ActionState::InForce, ""), ActionState::Conflict),
             ("seen to end", &ended, ActionState::Released),
             ("nothing was done to it", &example::case(example::instance()), ActionState::Released),
         ] {

@@ -26,8 +26,8 @@ pub use merge::Sample;
 use std::collections::{BTreeMap, VecDeque};
 
 use firebreak_crds::{
-    ActionState, ConversionState, Holder, HolderState, KeyUser, NameRef, OnConflict, Quarantine, QuarantineSpec,
-    ReleaseDecision, ReleasePolicy, Resource, ResourceKind,
+    ActionState, ActionStatus, ConversionState, Holder, HolderState, KeyUser, NameRef, OnConflict, Quarantine,
+    QuarantineSpec, QuarantineStatus, ReleaseDecision, ReleasePolicy, Resource, ResourceKind,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -153,6 +153,7 @@ impl<A: Simulated> Simulation<A> {
     /// A pass without disturbance: it ends, and says so.
     fn contain(&mut self) -> Verdict {
         let verdict = self.pass(false).expect("an undisturbed pass ends within its steps");
+        self.tell(&verdict);
         A::contained(&self.case(), &self.params, &self.aws, &verdict);
         verdict
     }
@@ -161,7 +162,15 @@ impl<A: Simulated> Simulation<A> {
         let before = self.aws.clone();
         let verdict = self.pass(true).expect("an undisturbed pass ends within its steps");
         A::released(&self.case(), &before, &self.aws, &verdict);
+        self.tell(&verdict);
         verdict
+    }
+
+    /// The status of a pass: a decision is one about what was told.
+    fn tell(&mut self, verdict: &Verdict) {
+        let (name, state, message, since) = (A::NAME.to_owned(), verdict.state, verdict.message.clone(), Time(at(self.now)));
+        let action = ActionStatus { name, wanted: None, state, message, since, undone: Vec::new() };
+        self.quarantine.status = Some(QuarantineStatus { actions: vec![action], ..QuarantineStatus::default() });
     }
 
     /// One pass; None where it was cut short.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use firebreak_crds::{ActionState, OnConflict, ResourceKind};
+use firebreak_crds::{ActionState, ResourceKind};
 
 use super::case::Case;
 use super::plan::Plan;
@@ -11,6 +11,8 @@ use crate::aws::{AwsError, Session};
 
 /// Two lists must agree before a user counts as gone, this far apart.
 const CONFIRM: Duration = Duration::from_secs(2);
+/// How a person is told of a user who may be gone, or renamed.
+const ID_NOT_KNOWN: &str = "its unique id is not known";
 
 /// What AWS shows of the contained user at the beginning of a pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,31 +71,35 @@ pub fn exchanged(case: &Case, shown: &str) -> Option<Plan> {
     Some(Plan::done(ActionState::InProgress, what))
 }
 
-/// A release of what AWS does not show: done where it is gone, and not where it may have another name.
+/// A release of what AWS does not show: done where it is gone, and not where it may have another name, unless a person who was told of
+/// it knows better.
 #[must_use]
 pub fn not_shown(case: &Case, action: &str) -> Plan {
     let principal = case.principal();
     let kind = principal.either("user", "role");
     let gone = Plan::absent(format!("{kind} {principal} no longer exists"));
-    match (&case.whereabouts, case.decision) {
-        (Whereabouts::Gone, _) | (_, Some(OnConflict::KeepTheirs)) => gone,
-        (Whereabouts::Named(_), _) => Plan::done(
+    match &case.whereabouts {
+        Whereabouts::Gone => gone,
+        Whereabouts::Named(_) => Plan::done(
             ActionState::InProgress,
             format!("AWS does not show {kind} {principal}, who was there a moment ago: looked for again"),
         ),
-        (Whereabouts::NotAsked, _) if case.is_of_a_user() && case.has_record_of(action) => Plan::done(
+        Whereabouts::NotAsked if case.keeps_what_was_told(action, ID_NOT_KNOWN) => gone,
+        Whereabouts::NotAsked if case.is_of_a_user() && case.has_record_of(action) => Plan::done(
             ActionState::Conflict,
             format!(
-                "AWS shows no user {principal}: renamed or deleted, and its unique id is not known. Where it was deleted, spec.release.onConflict: \
+                "AWS shows no user {principal}: renamed or deleted, and {ID_NOT_KNOWN}. Where it was deleted, spec.release.onConflict: \
                  KeepTheirs; where it was renamed, give it its name back"
             ),
         ),
-        (Whereabouts::NotAsked, _) => gone,
+        Whereabouts::NotAsked => gone,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use firebreak_crds::OnConflict;
+
     use super::*;
     use crate::aws::{Credential, Identity, LoginProfile};
     use crate::containment::example;
@@ -207,12 +213,22 @@ mod tests {
         let unknown = || example::recorded(example::case(example::user()), "deactivateAccessKeys", &true);
         let role = || example::recorded(example::case(example::role()), "denyAll", &true);
         let kept = Some(OnConflict::KeepTheirs);
+        let asked = not_shown(&unknown(), "deactivateAccessKeys").verdict.message;
+        let told = || example::told(unknown(), "deactivateAccessKeys", Conflict, &asked);
         for (what, case, decision, state) in [
             ("nowhere", denied().at(Whereabouts::Gone), None, Released),
             ("renamed just now", denied().at(Whereabouts::Named("mallory".into())), None, InProgress),
+            (
+                "renamed just now, and another conflict decided",
+                denied().at(Whereabouts::Named("mallory".into())),
+                kept,
+                InProgress,
+            ),
             ("its id is not known", unknown(), None, Conflict),
             ("its id is not known, overruled", unknown(), Some(OnConflict::RestoreOriginal), Conflict),
-            ("its id is not known, and a person knows", unknown(), kept, Released),
+            ("its id is not known, decided before it was told", unknown(), kept, Conflict),
+            ("its id is not known, and told", told(), None, Conflict),
+            ("its id is not known, and a person knows", told(), kept, Released),
             ("nothing was done to it", example::case(example::user()), None, Released),
             ("a role", role(), None, Released),
         ] {
