@@ -27,9 +27,11 @@ enum Command {
     Run(RunArgs),
     /// Prints the IAM policy that the role in an account needs.
     IamPolicy,
-    /// Writes every Quarantine and all Evidence to standard output, as JSON: a backup of what a release gives back.
+    /// Writes every Quarantine, all Evidence, and of AwsAccounts the denies that outlive a release and since when tags are protected, to
+    /// standard output, as JSON: a backup of what a release gives back.
     Export,
-    /// Makes the Quarantines and Evidence of a backup on standard input that are not there.
+    /// Makes the Quarantines and Evidence of a backup on standard input that are not there, and adds what it has of AwsAccounts to those
+    /// that are. Fails where it leaves anything alone.
     Import,
     /// Lists what in an account carries Firebreak's marks, whether or not the cluster knows of it. Reads only.
     Inventory {
