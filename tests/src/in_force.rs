@@ -1,9 +1,11 @@
 //! Whether each action is in force, straight in AWS, whatever Firebreak says of it.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 
-use anyhow::ensure;
+use anyhow::{Context, bail, ensure};
 use aws_sdk_ec2::types::InstanceMetadataEndpointState;
+use serde_json::{Value, json};
 
 use crate::cases::{Case, INSTANCE, KEY, ROLE_KIND, SESSION_NAME, USER};
 use crate::credentials::Credentials;
@@ -12,6 +14,8 @@ use crate::world::World;
 
 /// Firebreak's own instance profile.
 const OURS: &str = "firebreak-deny-all";
+/// What the deny of sessions from before goes by.
+const BEFORE: &[&str] = &["DateLessThan", "aws:TokenIssueTime"];
 
 /// Whether that action is in force.
 pub async fn in_force(world: &World<'_>, case: &Case) -> anyhow::Result<()> {
@@ -20,7 +24,10 @@ pub async fn in_force(world: &World<'_>, case: &Case) -> anyhow::Result<()> {
         USER => of_user(world, case.action).await,
         ROLE_KIND => of_role(world, case.action).await,
         KEY => of_key(world, case.action).await,
-        _ => has_policy(sight::role(&world.aws).await?.inline.keys(), &format!("firebreak-deny-session-{SESSION_NAME}")),
+        _ => {
+            let inline = sight::role(&world.aws).await?.inline;
+            denies(&inline, &format!("firebreak-deny-session-{SESSION_NAME}"), &["StringEquals", "aws:userid", SESSION_NAME])
+        }
     }
 }
 
@@ -82,8 +89,9 @@ async fn of_user(world: &World<'_>, action: &str) -> anyhow::Result<()> {
     let kinds = [Credentials::SshKeys, Credentials::ServiceCredentials, Credentials::SigningCertificates];
     match action {
         "denyAll" => {
-            has_policy(sight::inline_policies(aws).await?.iter(), OURS)?;
-            has_policy(sight::attached_policies(aws).await?.iter(), "AWSDenyAll")?;
+            let user = sight::user(aws).await?;
+            denies(&user.inline, OURS, &[])?;
+            ensure!(user.attached.iter().any(|name| name == "AWSDenyAll"), "{user:?}");
             is(&sight::boundary(aws).await?.as_deref(), &Some("AWSDenyAll"))
         }
         "deactivateAccessKeys" => none(sight::keys(aws).await?.into_iter().filter(|(_, status)| status != "Inactive")),
@@ -98,8 +106,11 @@ async fn of_user(world: &World<'_>, action: &str) -> anyhow::Result<()> {
 async fn of_role(world: &World<'_>, action: &str) -> anyhow::Result<()> {
     let role = sight::role(&world.aws).await?;
     match action {
-        "denyAll" => sight::role_denied(&world.aws).await,
-        "revokeSessions" => has_policy(role.inline.keys(), "firebreak-revoke-sessions"),
+        "denyAll" => {
+            denies(&role.inline, OURS, &[])?;
+            sight::role_denied(&world.aws).await
+        }
+        "revokeSessions" => denies(&role.inline, "firebreak-revoke-sessions", BEFORE),
         "sealTrustPolicy" => {
             ensure!(role.trust.contains("FirebreakSealed") && !role.trust.contains("Allow"), "{}", role.trust);
             Ok(())
@@ -113,15 +124,24 @@ async fn of_key(world: &World<'_>, action: &str) -> anyhow::Result<()> {
     match action {
         "deactivateAccessKeys" => is(&sight::keys(&world.aws).await?.get(key).map(String::as_str), &Some("Inactive")),
         "revokeSessions" => {
-            has_policy(sight::inline_policies(&world.aws).await?.iter(), &format!("firebreak-revoke-sessions-{key}"))
+            let inline = sight::user(&world.aws).await?.inline;
+            denies(&inline, &format!("firebreak-revoke-sessions-{key}"), BEFORE)
         }
         _ => panic!("no way to see {action}"),
     }
 }
 
-fn has_policy<'a>(names: impl Iterator<Item = &'a String>, name: &str) -> anyhow::Result<()> {
-    let names: Vec<_> = names.collect();
-    ensure!(names.iter().any(|found| *found == name), "no {name} among {names:?}");
+/// Whether that inline policy denies everything, to all or to those whom the condition names, and does nothing else.
+fn denies(inline: &BTreeMap<String, String>, name: &str, condition: &[&str]) -> anyhow::Result<()> {
+    let text = inline.get(name).with_context(|| format!("no {name} among {:?}", inline.keys()))?;
+    let document: Value = serde_json::from_str(text)?;
+    let [statement] = &document["Statement"].as_array().cloned().unwrap_or_default()[..] else { bail!("{name}: {text}") };
+    let all = (&statement["Effect"], &statement["Action"], &statement["Resource"]);
+    ensure!(all == (&json!("Deny"), &json!("*"), &json!("*")), "{name}: {text}");
+    let shown = statement["Condition"].to_string();
+    let right =
+        if condition.is_empty() { statement["Condition"].is_null() } else { condition.iter().all(|c| shown.contains(c)) };
+    ensure!(right, "{name}: {text}");
     Ok(())
 }
 

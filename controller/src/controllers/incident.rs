@@ -37,6 +37,9 @@ use crate::clock;
 use crate::memory::next_sweep;
 use crate::stores::Stores;
 
+/// How soon it goes on where AWS or the API server must be asked again. A plan reads all that it is of, and holds nothing.
+const AGAIN: Duration = Duration::from_millis(500);
+const PLANNED: Duration = Duration::from_secs(5);
 /// The second and later changes of a status wait so long for each other; and once more for every so many targets.
 const STATUS_PACE: Duration = Duration::from_secs(1);
 const STATUS_TARGETS: usize = 1000;
@@ -255,7 +258,7 @@ async fn report(
 ) -> Result<Action, Error> {
     let world = report::World::of(ctx, incident, targets);
     let status = report::status(incident, targets, notes, &world, clock::now());
-    let again = notes.again.then_some(Duration::from_millis(500));
+    let again = notes.again.then_some(if incident.spec.mode == Mode::Plan { PLANNED } else { AGAIN });
     let refused = targets.iter().any(|t| t.resolved.is_err()) || !notes.per_target.is_empty() || notes.waiting.is_some();
     let open = refused || incident.spec.mode != Mode::Contain;
     let sweep = open.then(|| next_sweep(ctx.drift_interval, clock::now()));

@@ -82,13 +82,14 @@ impl<'p> Victim<'p> {
         Ok((call, held))
     }
 
-    /// Somebody undoes, while nobody watches, what is done by now. Whether there was something to undo.
+    /// Somebody undoes, while nobody watches, what is done by now. Whether that took something out of force.
     pub async fn attack(&self) -> bool {
+        let was_in_force = self.scenario.in_force(&self.world).await;
         let done = self.scenario.attack(&self.world).await;
         if let Err(nothing) = &done {
             println!("{:?}: nothing to undo yet: {nothing}", self.place);
         }
-        done.is_ok()
+        was_in_force.is_ok() && done.is_ok() && self.scenario.in_force(&self.world).await.is_err()
     }
 
     /// Waits until it is all that it must be.

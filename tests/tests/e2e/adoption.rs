@@ -64,10 +64,11 @@ async fn until_copied(world: &World<'_>) {
         .await;
 }
 
-/// What was there before, without what says how it became known.
+/// Without what is only noted: where the record is from, that an original is not known, and what was found in its place.
 fn originals(quarantine: &Quarantine) -> BTreeMap<String, Text> {
     let all = quarantine.spec.original.clone().unwrap_or_default();
-    all.into_iter().filter(|(key, _)| !key.starts_with("copy/") && !key.ends_with("/unknown")).collect()
+    let noted = |key: &str| key.starts_with("copy/") || key.ends_with("/unknown") || key.contains("/found-");
+    all.into_iter().filter(|(key, _)| !noted(key)).collect()
 }
 
 async fn records(world: &World<'_>) -> BTreeMap<String, BTreeMap<String, Text>> {

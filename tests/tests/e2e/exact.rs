@@ -53,7 +53,7 @@ async fn repaired(world: &World<'_>, case: &Case, contained: &Everything) {
         let mut different = differences(&at_rest(contained), &now);
         different.retain(|text| !case.differs.iter().any(|known| text.starts_with(known)));
         ensure!(different.is_empty() && writes() > before, "{} writes, {}", writes() - before, different.join("\n"));
-        Ok(())
+        in_force(world, case).await
     })
     .await;
 }

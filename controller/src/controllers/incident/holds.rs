@@ -42,7 +42,8 @@ pub async fn may_begin(ctx: &Ctx, incident: &Incident, target: &Resolved) -> Res
     if !target.actions.is_empty() && !found.as_deref().is_some_and(mine) {
         protection::by_arn(ctx, target).await?;
     }
-    if target.actions.is_empty() && !evidence::is_due(ctx, incident, target) {
+    let begins = found.is_none() && (!target.actions.is_empty() || evidence::is_due(ctx, incident, target));
+    if !begins || !pace::is_limited(target) {
         return Ok(());
     }
     let mut admitted = ctx.memory.admitted(); // locked before the Quarantines are read

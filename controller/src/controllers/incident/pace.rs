@@ -60,7 +60,7 @@ pub fn claim<Q: Borrow<Quarantine>>(
     target: &Resolved,
     now: Timestamp,
 ) -> Result<(), Refusal> {
-    if !is_limited(target) || target.causes.iter().any(|c| c.evidence_too) {
+    if target.causes.iter().any(|c| c.evidence_too) {
         return Ok(());
     }
     match Begun::of(quarantines, admitted, now).take(target) {
@@ -73,7 +73,8 @@ pub fn claim<Q: Borrow<Quarantine>>(
     }
 }
 
-fn is_limited(target: &Resolved) -> bool {
+/// Whether its account has such a limit.
+pub fn is_limited(target: &Resolved) -> bool {
     target.account.spec.limits.max_new_per_hour.is_some()
 }
 
