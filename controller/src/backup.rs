@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 
 use anyhow::Context;
 use firebreak_crds::{
-    AwsAccount, AwsAccountStatus, CONTAINED_SINCE, Evidence, FINALIZER, ProtectedByTag, Quarantine, ResidualDeny,
+    AwsAccount, AwsAccountStatus, CONTAINED_SINCE, Evidence, FINALIZER, HELD_AGAIN, ProtectedByTag, Quarantine, ResidualDeny,
 };
 use kube::api::{ObjectMeta, PostParams};
 use kube::core::object::HasSpec;
@@ -81,8 +81,9 @@ fn version() -> String {
 }
 
 /// With the time since when its resource is contained, which the next cluster could not know: it tells the owner's credentials from
-/// those that were made since.
+/// those that were made since. Without what was noted of a deletion, which it does not carry over.
 fn dated(mut quarantine: Quarantine) -> Quarantine {
+    quarantine.annotations_mut().remove(HELD_AGAIN);
     if let Some(since) = contained_since(&quarantine) {
         quarantine.annotations_mut().insert(CONTAINED_SINCE.into(), since.to_string());
     }

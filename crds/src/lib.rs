@@ -64,6 +64,9 @@ pub const ABANDON: &str = "firebreak.dev/abandon";
 /// Annotation of a Quarantine, written by `firebreak-controller export` only: since when the resource is contained. An imported one
 /// is younger than that.
 pub const CONTAINED_SINCE: &str = "firebreak.dev/contained-since";
+/// Annotation of a Quarantine, written by the controller only: the uids of the Incidents that hold it since after it was deleted. What
+/// was decided before they held does not end their holds.
+pub const HELD_AGAIN: &str = "firebreak.dev/held-again";
 
 /// Every kind's definition, in the order people read them.
 #[must_use]

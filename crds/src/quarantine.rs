@@ -43,7 +43,7 @@ pub struct QuarantineSpec {
     #[x_kube(validation = Rule::new("self == oldSelf").message("spec.resource cannot be changed"))]
     pub resource: Resource,
     /// Who holds it. The resource is given back when the list is empty, or when a person deletes this object and no
-    /// entry is `Holding`.
+    /// entry is `Holding`, nor began after that.
     #[serde(default)]
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["uid".into()]))]

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use firebreak_crds::{
-    ABANDON, AwsAccount, FINALIZER, HolderState, Quarantine, RECONCILE_REQUESTED, Resource as AwsResource,
+    ABANDON, AwsAccount, FINALIZER, HELD_AGAIN, Holder, HolderState, Quarantine, RECONCILE_REQUESTED,
+    Resource as AwsResource,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{ListParams, PostParams};
@@ -153,11 +154,18 @@ pub async fn crd_is_gone<K: Resource<DynamicType = ()>>(client: &Client) -> Resu
     Ok(find("read a CustomResourceDefinition", crds.get(&name)).await?.is_none())
 }
 
-/// Whether nobody holds it any more: no holder is left, or a person deleted it and none is `Holding`.
+/// Whether nobody holds it any more: no holder is left, or all that are left were `Retained`, and a person deleted it.
 #[must_use]
 pub fn to_be_released(quarantine: &Quarantine) -> bool {
-    let holding = quarantine.spec.holders.iter().any(|h| h.state == HolderState::Holding);
-    !holding && (quarantine.spec.holders.is_empty() || quarantine.meta().deletion_timestamp.is_some())
+    let deleted = quarantine.meta().deletion_timestamp.is_some();
+    let over = |h: &Holder| deleted && h.state == HolderState::Retained && !held_again(quarantine, h);
+    quarantine.spec.holders.iter().all(over)
+}
+
+/// Whether that hold began after a person had deleted the Quarantine, who so decided nothing about it.
+#[must_use]
+pub fn held_again(quarantine: &Quarantine, holder: &Holder) -> bool {
+    quarantine.annotations().get(HELD_AGAIN).is_some_and(|uids| uids.split(' ').any(|uid| uid == holder.uid))
 }
 
 /// The account of a resource, where it still is the one that the resource is of. An AwsAccount is found by its name, and one that was
@@ -247,6 +255,29 @@ pub async fn terminating_crds(client: &Client) -> Result<Vec<String>, Error> {
 mod tests {
     use super::*;
     use crate::containment::example;
+
+    #[test]
+    fn a_deletion_ends_what_was_retained_but_no_hold_that_began_after_it() {
+        let deleted_at = crate::clock::time(example::SINCE.parse().unwrap());
+        let (holding, retained) = (HolderState::Holding, HolderState::Retained);
+        for (holders, deleted, again, released) in [
+            (&[][..], false, None, true),
+            (&[], true, Some("1"), true),
+            (&[("1", retained)], false, None, false),
+            (&[("1", retained)], true, None, true),
+            (&[("1", retained), ("2", holding)], true, None, false),
+            (&[("1", retained), ("2", holding)], true, Some("2"), false),
+            (&[("1", retained), ("2", retained)], true, Some("2"), false),
+            (&[("1", retained), ("2", retained)], true, Some("12 3"), true),
+            (&[("1", retained)], true, Some("2"), true),
+        ] {
+            let of = |(uid, state): &(&str, HolderState)| Holder { state: *state, ..example::holder(uid, uid, vec![]) };
+            let mut quarantine = example::quarantine(example::user(), holders.iter().map(of).collect());
+            quarantine.metadata.deletion_timestamp = deleted.then(|| deleted_at.clone());
+            quarantine.annotations_mut().extend(again.map(|uids| (HELD_AGAIN.to_owned(), uids.to_owned())));
+            assert_eq!(to_be_released(&quarantine), released, "{holders:?} {deleted} {again:?}");
+        }
+    }
 
     #[test]
     fn an_account_of_the_same_name_is_used_only_while_it_is_the_same_account() {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, ensure};
-use firebreak_crds::{ConversionState, Evidence, HolderState, IsolateNetwork, Quarantine, is_true};
+use firebreak_crds::{ConversionState, Evidence, HELD_AGAIN, HolderState, IsolateNetwork, Quarantine, is_true};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::proxy::Call;
@@ -180,11 +180,13 @@ fn keeps_keys_off(quarantine: &Quarantine) -> bool {
     asked || quarantine.spec.original.iter().flat_map(BTreeMap::keys).any(|k| k.starts_with("deactivateAccessKeys"))
 }
 
-/// Nobody holds it; and a Retained hold ends only when somebody deletes the Quarantine.
+/// Nobody holds it; and a Retained hold ends only when somebody deletes the Quarantine, which it was held before.
 fn is_let_go(quarantine: &Quarantine) -> bool {
     let holders = &quarantine.spec.holders;
     let deleted = quarantine.metadata.deletion_timestamp.is_some();
-    holders.iter().all(|h| h.state != HolderState::Holding) && (holders.is_empty() || deleted)
+    let again = quarantine.metadata.annotations.iter().flatten().find(|(key, _)| *key == HELD_AGAIN);
+    let later = |uid: &str| again.is_some_and(|(_, uids)| uids.contains(uid));
+    holders.iter().all(|h| deleted && h.state != HolderState::Holding && !later(&h.uid))
 }
 
 /// What takes access away, or gives none.

@@ -269,6 +269,7 @@ async fn people_may_steer_a_quarantine_and_change_nothing_else_of_it() {
             json!({ "metadata": { "annotations": { "firebreak.dev/contained-since": "2026-01-01T00:00:00Z" } } }),
             "contained-since",
         ),
+        (json!({ "metadata": { "annotations": { "firebreak.dev/held-again": "1" } } }), "held-again"),
     ] {
         let refused = change(patch.clone()).await.expect_err(&format!("accepted: {patch}")).to_string();
         assert!(refused.contains(word), "no {word}, for {patch}: {refused}");

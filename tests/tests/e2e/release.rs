@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::ensure;
 use aws_sdk_iam::types::StatusType;
-use firebreak_crds::AwsAccount;
+use firebreak_crds::{AwsAccount, Quarantine};
 use firebreak_tests::judge::Judge;
 use firebreak_tests::sight;
 use firebreak_tests::world::{World, standard_policy};
@@ -81,12 +81,9 @@ async fn restore_original_puts_back_what_was_recorded() {
     assert_eq!(sight::groups(&world.aws, &world.scene.instances[0].interfaces).await.unwrap(), before);
 }
 
-/// The attacker is back while the release of a deleted Incident is in conflict.
-#[tokio::test]
-async fn what_is_in_conflict_while_its_quarantine_is_deleted_can_be_contained_again_and_comes_back_as_it_was() {
-    let (world, _guard) = world().await;
+/// The attacker is back while the release of a deleted Incident is in conflict: it is held again by Incident `again`. The groups of before.
+async fn held_again(world: &World<'_>) -> Before {
     let (id, interfaces) = (&world.scene.instances[0].id, &world.scene.instances[0].interfaces);
-    let judge = Judge::of(&world).await;
     let before = sight::groups(&world.aws, interfaces).await.unwrap();
     let made = world.aws.ec2.create_security_group().vpc_id(&world.scene.vpc).group_name("theirs").description("theirs");
     let theirs = made.send().await.unwrap().group_id.unwrap();
@@ -119,7 +116,35 @@ async fn what_is_in_conflict_while_its_quarantine_is_deleted_can_be_contained_ag
         "the record is the true one"
     );
     world.until_quarantine_says(id, "Stalled", "DeletionBlocked").await;
+    before
+}
+
+#[tokio::test]
+async fn what_is_in_conflict_while_its_quarantine_is_deleted_can_be_contained_again_and_comes_back_as_it_was() {
+    let (world, _guard) = world().await;
+    let judge = Judge::of(&world).await;
+    let before = held_again(&world).await;
     world.release("again").await;
+    world.until_nothing_is_held().await;
+    assert_eq!(sight::groups(&world.aws, &world.scene.instances[0].interfaces).await.unwrap(), before);
+    judge.assert_no_call_was_wrong();
+}
+
+/// `Retain` is the default; a namespace that goes ends a hold likewise.
+#[tokio::test]
+async fn what_is_held_again_while_its_quarantine_is_deleted_stays_contained_when_that_incident_is_deleted_too() {
+    let (world, _guard) = world().await;
+    let judge = Judge::of(&world).await;
+    let (id, interfaces) = (&world.scene.instances[0].id, &world.scene.instances[0].interfaces);
+    let before = held_again(&world).await;
+    world.delete_incident("again").await;
+    let ready = |q: &Quarantine| q.status.iter().flat_map(|s| &s.conditions).any(|c| c.message.contains("which is gone"));
+    world.until_quarantine(id, "says how it ends", ready).await;
+    world.until_answered("DescribeNetworkInterfaces", 3).await;
+    sight::isolated(&world.aws, interfaces).await.unwrap();
+
+    world.declare("again", "Release", json!({ "targets": [world.instance_target(0)] })).await;
+    world.until("again", "Released", "True").await;
     world.until_nothing_is_held().await;
     assert_eq!(sight::groups(&world.aws, interfaces).await.unwrap(), before);
     judge.assert_no_call_was_wrong();

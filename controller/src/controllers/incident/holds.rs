@@ -3,8 +3,8 @@
 
 use firebreak_crds::conditions::RELEASED;
 use firebreak_crds::{
-    ContainAction, FINALIZER, Holder, HolderState, Incident, Mode, Quarantine, QuarantineSpec, Resource, is_true,
-    quarantine_name,
+    ContainAction, FINALIZER, HELD_AGAIN, Holder, HolderState, Incident, Mode, Quarantine, QuarantineSpec, Resource,
+    is_true, quarantine_name,
 };
 use futures::{FutureExt, StreamExt, stream};
 use kube::api::PostParams;
@@ -15,7 +15,7 @@ use super::resolve::{Refusal, Resolved};
 use super::{evidence, pace, protection};
 use crate::clock;
 use crate::containment::{DESTRUCTIVE, grow, merge_release, name_of};
-use crate::controllers::{Ctx, Error, is_abandoned, kube, list};
+use crate::controllers::{Ctx, Error, held_again, is_abandoned, kube, list};
 use crate::stores::Stores;
 
 /// What `spec.holders` has room for.
@@ -83,6 +83,7 @@ pub async fn hold(ctx: &Ctx, incident: &Incident, target: &Resolved, places: &Se
         return Ok(Some(Refusal::new("Releasing", "it was given back, and its Quarantine goes; a new one is made then")));
     }
     let mut next = (*found).clone();
+    note_again(&mut next, &holder);
     put(&mut next.spec.holders, holder);
     kube("hold a resource", api.replace(&name, &PostParams::default(), &next)).await?;
     Ok(note)
@@ -93,6 +94,19 @@ pub async fn hold(ctx: &Ctx, incident: &Incident, target: &Resolved, places: &Se
 fn is_going(quarantine: &Quarantine) -> bool {
     let released = quarantine.status.as_ref().is_some_and(|s| is_true(&s.conditions, RELEASED));
     quarantine.metadata.deletion_timestamp.is_some() && (released || is_abandoned(quarantine))
+}
+
+/// Notes a hold that begins while the Quarantine is being deleted: that deletion does not end it, whatever becomes of its Incident.
+fn note_again(quarantine: &mut Quarantine, new: &Holder) {
+    let holds = |h: &Holder| h.uid == new.uid && h.state == HolderState::Holding;
+    let holders = &quarantine.spec.holders;
+    if quarantine.metadata.deletion_timestamp.is_none() || holders.iter().any(holds) {
+        return;
+    }
+    let noted = holders.iter().filter(|h| h.uid != new.uid && held_again(quarantine, h));
+    let uids: Vec<&str> = noted.chain([new]).map(|h| h.uid.as_str()).collect();
+    let uids = uids.join(" ");
+    quarantine.annotations_mut().insert(HELD_AGAIN.into(), uids);
 }
 
 /// Why there is nothing to hold.

@@ -193,6 +193,27 @@ fn one_that_is_being_deleted_is_held_again_unless_it_goes_in_a_moment() {
 }
 
 #[test]
+fn a_hold_that_begins_after_the_deletion_is_noted_with_it() {
+    let left = Holder { state: HolderState::Retained, ..example::holder("1", "a", vec![]) };
+    let mut quarantine = example::quarantine(example::user(), vec![left.clone(), example::holder("2", "b", vec![])]);
+    let hold = |quarantine: &mut Quarantine, uid, name| {
+        let holder = example::holder(uid, name, vec![deny_all()]);
+        note_again(quarantine, &holder);
+        put(&mut quarantine.spec.holders, holder);
+        quarantine.annotations().get(HELD_AGAIN).cloned()
+    };
+    assert_eq!(hold(&mut quarantine, "3", "c"), None, "it is not deleted");
+    quarantine.metadata.deletion_timestamp = Some(crate::clock::time(example::SINCE.parse().unwrap()));
+    assert_eq!(hold(&mut quarantine, "2", "b"), None, "it held before");
+    assert_eq!(hold(&mut quarantine, "4", "d").as_deref(), Some("4"));
+    assert_eq!(hold(&mut quarantine, "5", "a").as_deref(), Some("4 5"), "what its predecessor left behind was to go");
+    let_go(&mut quarantine.spec, &incident("4", "d"), End::LetGo);
+    assert_eq!(hold(&mut quarantine, "6", "e").as_deref(), Some("5 6"), "of those that hold");
+    quarantine.spec.holders = vec![left];
+    assert_eq!(hold(&mut quarantine, "1", "a").as_deref(), Some("1"), "it was retained, and holds again");
+}
+
+#[test]
 fn who_has_let_go_is_on_record_with_the_same_write_and_once() {
     let held = |uids: &[&str]| {
         let holders = uids.iter().map(|uid| example::holder(uid, uid, vec![])).collect();

@@ -5,14 +5,14 @@ mod contested;
 use std::time::Duration;
 
 use firebreak_crds::conditions::{CONTAINED, DRIFT_DETECTED, READY, RECONCILING, RELEASED, STALLED};
-use firebreak_crds::{ActionState, ActionStatus, HolderState, Quarantine, QuarantineStatus, get_condition, is_true};
+use firebreak_crds::{ActionState, ActionStatus, Holder, HolderState, Quarantine, QuarantineStatus, get_condition, is_true};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::aws::{Class, Principal};
 use crate::clock;
 use crate::conditions::{Conditions, bounded};
 use crate::containment::{Adopted, LedgerError, Report, TAG_RESOURCE, asked_of, holds_digest, problems_of_given};
-use crate::controllers::reconcile_requested;
+use crate::controllers::{held_again, reconcile_requested};
 use crate::events::{self, Events};
 
 /// So long without drift, and containment counts as enforced: IAM enforces late.
@@ -276,8 +276,10 @@ fn said(quarantine: &Quarantine, seen: &Seen, actions: &[ActionStatus]) -> Strin
 fn retained(quarantine: &Quarantine) -> Option<String> {
     let holders = &quarantine.spec.holders;
     let first = holders.first().filter(|_| holders.iter().all(|h| h.state == HolderState::Retained))?;
+    let deleted = quarantine.metadata.deletion_timestamp.is_some(); // before it was held, or with its CRD
+    let or = if deleted { "" } else { ", or this Quarantine is deleted" };
     Some(format!(
-        "retained: Incident {}/{} was deleted, and it stays contained until one of that name says mode: Release, or this Quarantine is deleted",
+        "retained: Incident {}/{} was deleted, and it stays contained until one of that name says mode: Release{or}",
         first.namespace, first.name
     ))
 }
@@ -361,6 +363,12 @@ fn deletion_blocked(quarantine: &Quarantine) -> String {
         .filter(|h| h.state == HolderState::Holding)
         .map(|h| format!("{}/{}", h.namespace, h.name))
         .collect();
+    let later = quarantine.spec.holders.iter().find(|h| held_again(quarantine, h));
+    if let (true, Some(Holder { namespace, name, .. })) = (holding.is_empty(), later) {
+        return format!(
+            "deleted before Incident {namespace}/{name} held it again, which is gone: an Incident of that name with mode: Release ends that hold. The resource stays contained"
+        );
+    }
     if holding.is_empty() {
         return "a CustomResourceDefinition of Firebreak is being deleted: that is no decision to release, so the resource stays contained; export what you need, then annotate with firebreak.dev/abandon: <uid> to let this object go without touching AWS".into();
     }

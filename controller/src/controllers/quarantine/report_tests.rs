@@ -320,6 +320,9 @@ fn a_deleted_quarantine_that_is_held_says_who_holds_it() {
     quarantine.spec.holders.remove(0);
     let next = after(&quarantine, &in_force(), at(0));
     assert!(condition(&next, READY).unwrap().message.contains("firebreak.dev/abandon"), "nobody holds: its CRD goes");
+    quarantine.metadata.annotations = Some([(firebreak_crds::HELD_AGAIN.to_owned(), "2".to_owned())].into());
+    let message = condition(&after(&quarantine, &in_force(), at(0)), READY).unwrap().message.clone();
+    assert!(message.contains("security/inc-2") && message.contains("mode: Release"), "{message}");
 }
 
 #[test]
