@@ -9,14 +9,14 @@ use anyhow::Context;
 use firebreak_crds::{
     AwsAccount, AwsAccountStatus, CONTAINED_SINCE, Evidence, FINALIZER, HELD_AGAIN, ProtectedByTag, Quarantine, ResidualDeny,
 };
-use kube::api::{ObjectMeta, PostParams};
+use kube::api::{ListParams, ObjectMeta, PostParams};
 use kube::core::object::HasSpec;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::containment::contained_since;
-use crate::controllers::list;
+use crate::controllers::{Error, find};
 
 /// What is written, and read again.
 #[derive(Debug, Serialize, Deserialize)]
@@ -64,15 +64,39 @@ impl AccountRecord {
 /// Writes every Quarantine, all Evidence and what is carried over of AwsAccounts as JSON.
 ///
 /// # Errors
-/// When the API server cannot be read, or nobody takes the output.
+/// When the API server cannot be read, or nobody takes the output. At the end, where it does not know one of the kinds: what is there is
+/// written for the sake of CRDs that are dying, and is no full backup. Nothing is written where it knows none.
 pub async fn export(client: &Client, mut to: impl Write) -> anyhow::Result<()> {
-    let quarantines = list::<Quarantine>(client).await?.into_iter().map(|q| portable(dated(q))).collect();
-    let evidence = list::<Evidence>(client).await?.into_iter().map(portable).collect();
-    let accounts = list::<AwsAccount>(client).await?.iter().map(AccountRecord::of).collect();
-    let backup = Backup { api_version: version(), quarantines, evidence, accounts };
+    let (quarantines, evidence) = (all::<Quarantine>(client).await?, all::<Evidence>(client).await?);
+    let accounts = all::<AwsAccount>(client).await?;
+    let known =
+        [("Quarantines", quarantines.is_some()), ("Evidence", evidence.is_some()), ("AwsAccounts", accounts.is_some())];
+    let unknown: Vec<&str> = known.into_iter().filter(|(_, known)| !known).map(|(kind, _)| kind).collect();
+    anyhow::ensure!(unknown.len() < known.len(), "this cluster has no CRDs of Firebreak: nothing was exported");
+    let backup = Backup {
+        api_version: version(),
+        quarantines: quarantines.into_iter().flatten().map(|q| portable(dated(q))).collect(),
+        evidence: evidence.into_iter().flatten().map(portable).collect(),
+        accounts: accounts.iter().flatten().map(AccountRecord::of).collect(),
+    };
     serde_json::to_writer_pretty(&mut to, &backup)?;
     writeln!(to)?;
+    let gone = unknown.join(" and ");
+    anyhow::ensure!(
+        unknown.is_empty(),
+        "this cluster has no CRD of {gone}: all else was exported, and this is no full backup"
+    );
     Ok(())
+}
+
+/// All objects of a kind; None where the API server does not know the kind, which is not the same as that there are none.
+async fn all<K>(client: &Client) -> Result<Option<Vec<K>>, Error>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    let listed = Api::<K>::all(client.clone());
+    let found = find(&format!("list {}", K::plural(&())), listed.list(&ListParams::default())).await?;
+    Ok(found.map(|live| live.items))
 }
 
 /// `firebreak.dev/v1alpha1`.
@@ -260,6 +284,32 @@ mod tests {
         let volumes: Vec<Value> =
             ids.iter().map(|id| json!({ "volumeId": "vol-1", "snapshotId": id, "state": "completed" })).collect();
         json!({ "request": { "at": "2026-03-01T12:00:00Z", "outcome": "Accepted" }, "volumes": volumes })
+    }
+
+    /// What is exported of a cluster that knows these kinds, each without an object, and whether it says that this is all.
+    async fn exported(kinds: &[&str]) -> (Option<Backup>, Result<(), String>) {
+        let empty = || async { json!({ "metadata": {}, "items": [] }).to_string() };
+        let path = |kind| format!("/apis/firebreak.dev/v1alpha1/{kind}");
+        let server = kinds.iter().fold(axum::Router::new(), |s, kind| s.route(&path(kind), axum::routing::get(empty)));
+        let server = server.fallback(|| async {
+            let status = json!({ "kind": "Status", "status": "Failure", "reason": "NotFound", "message": "", "code": 404 });
+            (axum::http::StatusCode::NOT_FOUND, status.to_string())
+        });
+        let mut written = Vec::new();
+        let end = export(&Client::new(server, "default"), &mut written).await;
+        (serde_json::from_slice(&written).ok(), end.map_err(|e| e.to_string()))
+    }
+
+    #[tokio::test]
+    async fn what_is_empty_because_the_cluster_does_not_know_the_kind_is_no_backup() {
+        let (backup, end) = exported(&["quarantines", "evidence", "awsaccounts"]).await;
+        assert!(backup.is_some() && end == Ok(()), "{end:?}");
+        let (backup, end) = exported(&["quarantines", "awsaccounts"]).await;
+        assert!(backup.is_some() && end.as_ref().is_err_and(|e| e.contains("no CRD of Evidence:")), "{end:?}");
+        let (backup, end) = exported(&["evidence", "awsaccounts"]).await;
+        assert!(backup.is_some() && end.as_ref().is_err_and(|e| e.contains("no CRD of Quarantines:")), "{end:?}");
+        let (backup, end) = exported(&[]).await;
+        assert!(backup.is_none() && end.as_ref().is_err_and(|e| e.contains("nothing was exported")), "{end:?}");
     }
 
     #[test]
