@@ -13,11 +13,16 @@ use serde_json::json;
 
 use crate::ground_up::world;
 
-/// Makes the AwsAccount again under its name, for that account.
-async fn made_again_for(world: &World<'_>, aws: &Aws) {
+/// Lets the AwsAccount go though what is contained needs it.
+async fn abandoned(world: &World<'_>) {
     let (api, name) = (Api::<AwsAccount>::all(world.kube.clone()), world.account_name());
     let abandon = json!({ "metadata": { "annotations": { ABANDON: api.get(&name).await.unwrap().uid() } } });
     api.patch(&name, &PatchParams::default(), &Patch::Merge(abandon)).await.unwrap();
+}
+
+/// Makes the AwsAccount again under its name, for that account.
+async fn made_again_for(world: &World<'_>, aws: &Aws) {
+    let (api, name) = (Api::<AwsAccount>::all(world.kube.clone()), world.account_name());
     api.delete(&name, &DeleteParams::default()).await.unwrap();
     gone(&api, &name, SOON).await;
     let spec = json!({ "accountId": aws.account, "assumeRole": { "roleArn": role_arn(&aws.account) } });
@@ -48,6 +53,7 @@ async fn nothing_is_done_in_an_account_that_has_the_name_of_another_and_the_reco
     world.until("inc", "Contained", "True").await;
     world.change("inc", json!({ "suspend": true })).await; // else it would hold, as it says, the user of the account that has the name now
 
+    abandoned(&world).await;
     made_again_for(&world, &other).await;
     refuses(&world, &other).await;
     world.change("inc", json!({ "mode": "Release" })).await;
@@ -60,7 +66,7 @@ async fn nothing_is_done_in_an_account_that_has_the_name_of_another_and_the_reco
     assert_eq!(shown().await, before, "the user of the same name is another");
     sight::cut_off(&world.aws).await.unwrap();
 
-    made_again_for(&world, &world.aws).await;
+    made_again_for(&world, &world.aws).await; // the way out that is told: nothing in the other account needs it
     world.until("inc", "Released", "True").await;
     world.until_nothing_is_held().await;
     assert!(sight::attached_policies(&world.aws).await.unwrap().is_empty(), "given back where it was contained");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use firebreak_crds::conditions::{READY, RECONCILING};
-use firebreak_crds::{ABANDON, AwsAccount, Evidence, Quarantine};
+use firebreak_crds::{ABANDON, AwsAccount, Evidence, Quarantine, Resource as AwsResource};
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 
@@ -11,7 +11,7 @@ use super::{PREPARED, end_residual_denies, old_sessions};
 use crate::clock;
 use crate::conditions::Conditions;
 use crate::controllers::evidence::is_complete;
-use crate::controllers::{Ctx, Error, is_abandoned, list, set_finalizer, write_status};
+use crate::controllers::{Ctx, Error, account_of, is_abandoned, list, set_finalizer, write_status};
 
 /// It stays while something needs it, and says what; residual denies are kept, and ended in their time, meanwhile.
 pub async fn delete(ctx: &Ctx, api: &Api<AwsAccount>, account: &AwsAccount) -> Result<Action, Error> {
@@ -43,14 +43,17 @@ pub async fn delete(ctx: &Ctx, api: &Api<AwsAccount>, account: &AwsAccount) -> R
     Ok(Action::requeue(Duration::from_secs(5)))
 }
 
-/// What needs the account, by live reads: Quarantines, evidence that is not complete, and denies that have not expired.
+/// What needs the account, by live reads: Quarantines, evidence that is not complete, and denies that have not expired. What is of
+/// another account, which had the name before, is neither contained nor given back in this one.
 async fn needs(ctx: &Ctx, account: &AwsAccount) -> Result<Vec<String>, Error> {
-    let name = account.name_any();
+    let is_in_it = |resource: &AwsResource| {
+        resource.account_ref.name == account.name_any() && account_of(resource, Some(account)).is_ok()
+    };
     let live = list::<Quarantine>(&ctx.client).await?;
-    let held = live.iter().filter(|q| q.spec.resource.account_ref.name == name);
+    let held = live.iter().filter(|q| is_in_it(&q.spec.resource));
     let mut needs: Vec<String> = held.map(|q| format!("Quarantine {}", q.name_any())).collect();
     let live = list::<Evidence>(&ctx.client).await?;
-    let open = live.iter().filter(|e| e.spec.resource.account_ref.name == name && !is_complete(e));
+    let open = live.iter().filter(|e| is_in_it(&e.spec.resource) && !is_complete(e));
     needs.extend(open.map(|e| format!("Evidence {}, which is not complete", e.name_any())));
     let denies = account.status.iter().flat_map(|s| &s.residual_denies);
     if let Some(last) = denies.clone().map(|d| d.until.0).max() {
