@@ -170,10 +170,9 @@ fn who<A: Borrow<Approval>>(incident: &Incident, digest: &str, group: Option<&st
             && named.name == incident.name_any()
             && Some(&named.uid) == incident.uid().as_ref()
     };
-    let vouched = group.is_some_and(|group| !EVERYBODY.contains(&group));
     let another = |name: &String| {
         let is_person = !is_service_account(name) && !is_service_account(author);
-        name != author && !incident.spec.authors.contains(name) && (vouched || is_person)
+        name != author && !incident.spec.authors.contains(name) && (vouches(group) || is_person)
     };
     let counts = |a: &&Approval| {
         let spec = &a.spec;
@@ -186,6 +185,11 @@ fn who<A: Borrow<Approval>>(incident: &Incident, digest: &str, group: Option<&st
     let people: BTreeSet<String> =
         approvals.iter().map(Borrow::borrow).filter(counts).map(|a| a.spec.approved_by.clone()).collect();
     people.into_iter().collect()
+}
+
+/// Whether an approval on its behalf is somebody's in particular, also where a ServiceAccount asked or approves.
+fn vouches(group: Option<&str>) -> bool {
+    group.is_some_and(|group| !EVERYBODY.contains(&group))
 }
 
 fn is_service_account(name: &str) -> bool {
@@ -296,9 +300,9 @@ fn how(incident: &Incident, asked: &Asked) -> String {
     let Some(author) = &incident.spec.requested_by else {
         return waits + "None counts while spec.requestedBy is empty: set it to your own user name (kubectl auth whoami)";
     };
-    if group.is_none() && is_service_account(author) {
+    if !vouches(group.as_deref()) && is_service_account(author) {
         return waits
-            + "None counts while spec.requestedBy is a ServiceAccount and no group is named, since whoever approves may be who acts as it: name one in approvals.group of the policy, or of the AwsAccount for what waits though no policy says so; or put your own user name (kubectl auth whoami) into spec.requestedBy";
+            + "None counts while spec.requestedBy is a ServiceAccount and no group is named but those that everybody is in (system:authenticated, system:serviceaccounts), since whoever approves may be who acts as it: name one in approvals.group of the policy, or of the AwsAccount for what waits though no policy says so; or put your own user name (kubectl auth whoami) into spec.requestedBy";
     }
     let namespace = incident.namespace().unwrap_or_default();
     let command =

@@ -139,9 +139,11 @@ fn a_service_account_is_a_second_person_only_where_a_group_is_named() {
 fn where_a_service_account_asks_and_no_group_is_named_what_to_do_is_said() {
     let mut incident = incident();
     incident.spec.requested_by = Some("system:serviceaccount:flux-system:kustomize-controller".into());
-    let asked = ask(&incident, &[target(vec![keys_off()], Some(policy(1, "deactivateAccessKeys", None)))], &[]);
-    let said = said(&incident, &asked);
-    assert!(said.contains("approvals.group") && !said.contains("kubectl create"), "{said}");
+    for group in [None, Some("system:authenticated"), Some("system:serviceaccounts")] {
+        let asked = ask(&incident, &[target(vec![keys_off()], Some(policy(1, "deactivateAccessKeys", group)))], &[]);
+        let said = said(&incident, &asked);
+        assert!(said.contains("approvals.group") && !said.contains("kubectl create"), "{said}");
+    }
     let asked = ask(&incident, &of_the_leads(), &[]);
     assert!(self::said(&incident, &asked).contains("kubectl create"), "its members may approve");
 }
