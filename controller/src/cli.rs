@@ -28,7 +28,7 @@ enum Command {
     /// Prints the IAM policy that the role in an account needs.
     IamPolicy,
     /// Writes every Quarantine, all Evidence, and of AwsAccounts the denies that outlive a release and since when tags are protected, to
-    /// standard output, as JSON: a backup of what a release gives back.
+    /// standard output, as JSON: a backup of what a release gives back. Fails where a CRD of theirs is gone.
     Export,
     /// Makes the Quarantines and Evidence of a backup on standard input that are not there, and adds what it has of AwsAccounts to those
     /// that are. Fails where it leaves anything alone.
