@@ -57,6 +57,7 @@ pub struct Memory {
     admitted: Mutex<HashMap<String, (String, Timestamp)>>,
     claimed: Mutex<HashMap<String, (String, Timestamp)>>,
     kept: Mutex<HashMap<String, Instant>>,
+    not_kept: Mutex<HashMap<String, String>>,
 }
 
 impl Memory {
@@ -153,9 +154,21 @@ impl Memory {
         due
     }
 
+    /// Why what an object keeps in place may not be there, as the last look found. `looked`: what one of now found.
+    pub fn not_kept(&self, uid: &str, looked: Option<Result<(), String>>) -> Option<String> {
+        let mut not_kept = self.not_kept.lock().unwrap_or_else(PoisonError::into_inner);
+        match looked {
+            Some(Err(why)) => not_kept.insert(uid.to_owned(), why),
+            Some(Ok(())) => not_kept.remove(uid),
+            None => None,
+        };
+        not_kept.get(uid).cloned()
+    }
+
     /// Forgets an object that is gone.
     pub fn forget(&self, uid: &str) {
         self.end(uid);
+        self.not_kept(uid, Some(Ok(())));
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
         self.memos().remove(uid);
     }
@@ -239,6 +252,19 @@ mod tests {
         assert!(keeps("a") && keeps("b") && !keeps("a"));
         memory.forget("a");
         assert!(keeps("a") && !keeps("b") && memory.keeps("b", Duration::ZERO));
+    }
+
+    #[test]
+    fn what_a_look_found_stands_until_the_next_one() {
+        let memory = Memory::default();
+        let denied = Some("denied".to_owned());
+        assert_eq!(memory.not_kept("a", None), None);
+        assert_eq!(memory.not_kept("a", Some(Err("denied".into()))), denied);
+        assert_eq!((memory.not_kept("a", None), memory.not_kept("b", None)), (denied.clone(), None));
+        assert_eq!((memory.not_kept("a", Some(Ok(()))), memory.not_kept("a", None)), (None, None));
+        memory.not_kept("a", Some(Err("denied".into())));
+        memory.forget("a");
+        assert_eq!(memory.not_kept("a", None), None);
     }
 
     #[test]

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use firebreak_crds::conditions::{READY, RECONCILING};
-use firebreak_crds::{ABANDON, AwsAccount, Evidence, Quarantine, Resource as AwsResource};
+use firebreak_crds::{ABANDON, AwsAccount, Evidence, Quarantine, ResidualDeny, Resource as AwsResource};
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 
 use super::{PREPARED, end_residual_denies, old_sessions};
+use crate::aws::Session;
 use crate::clock;
 use crate::conditions::Conditions;
 use crate::controllers::evidence::is_complete;
@@ -22,16 +23,11 @@ pub async fn delete(ctx: &Ctx, api: &Api<AwsAccount>, account: &AwsAccount) -> R
         return Ok(Action::await_change());
     }
     let mut status = account.status.clone().unwrap_or_default();
-    let ended = match ctx.accounts.session(account).await {
-        Ok(session) => {
-            let due = ctx.memory.keeps(&account.uid().unwrap_or_default(), PREPARED);
-            let denies = if due { &status.residual_denies[..] } else { &[] };
-            let kept = old_sessions::keep(ctx, &session, account, denies).await;
-            end_residual_denies(ctx, &session, &mut status.residual_denies).await.and(kept)
-        }
-        Err(error) => Err(error),
+    let problem = match ctx.accounts.session(account).await {
+        Ok(session) => keep_and_end(ctx, &session, account, &mut status.residual_denies).await,
+        Err(error) => Some(error.to_string()),
     };
-    let problem = ended.err().map(|e| format!("; {e}")).unwrap_or_default();
+    let problem = problem.map(|p| format!("; {p}")).unwrap_or_default();
     let message = format!("being deleted, but still needed: {}{problem}", needs.join("; "));
     let mut c = Conditions::new(&status.conditions, account.metadata.generation, clock::now());
     c.set(READY, "False", "DeletionBlocked", &*message);
@@ -41,6 +37,19 @@ pub async fn delete(ctx: &Ctx, api: &Api<AwsAccount>, account: &AwsAccount) -> R
         write_status(api, &AwsAccount { status: Some(status), ..account.clone() }).await?;
     }
     Ok(Action::requeue(Duration::from_secs(5)))
+}
+
+/// Keeps the denies, which are looked at more rarely than this is called, and ends those that are over. Why one may not be as it is to
+/// be: what a look found stands until the next one.
+async fn keep_and_end(ctx: &Ctx, session: &Session, account: &AwsAccount, denies: &mut Vec<ResidualDeny>) -> Option<String> {
+    let uid = account.uid().unwrap_or_default();
+    let mut looked = None;
+    if ctx.memory.keeps(&uid, PREPARED) {
+        looked = Some(old_sessions::keep(ctx, session, account, denies).await.map_err(|e| e.to_string()));
+    }
+    let ended = end_residual_denies(ctx, session, denies).await;
+    let not_kept = ctx.memory.not_kept(&uid, looked);
+    ended.err().map(|e| e.to_string()).or(not_kept)
 }
 
 /// What needs the account, by live reads: Quarantines, evidence that is not complete, and denies that have not expired. What is of
