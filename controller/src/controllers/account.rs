@@ -27,6 +27,9 @@ use crate::memory::next_sweep;
 
 /// Groups made ahead are looked at so often; those in use are looked at with what they isolate.
 const PREPARED: Duration = Duration::from_mins(5);
+/// The denies of old sessions are read so often at most, unless a look is asked for: a release that ends, or an account that cannot be
+/// used as asked, is no reason to read them all again.
+const KEPT: Duration = Duration::from_secs(30);
 /// More steps than making one group takes.
 const STEPS: usize = 6;
 
@@ -44,6 +47,7 @@ pub async fn reconcile(account: Arc<AwsAccount>, ctx: Arc<Ctx>) -> Result<Action
         return Ok(Action::requeue(wait));
     }
     let account = set_finalizer(&api, &account, true).await?;
+    let asked = account.status.as_ref().and_then(|s| s.last_handled_reconcile_at.clone()) != reconcile_requested(&account);
     let (status, wait) = look(&ctx, &account).await;
     let mut next = account.clone();
     if next.status.as_ref() != Some(&status) {
@@ -53,7 +57,24 @@ pub async fn reconcile(account: Arc<AwsAccount>, ctx: Arc<Ctx>) -> Result<Action
     }
     let memo = ctx.memory.of(&uid);
     ctx.memory.set(&uid, crate::memory::Memo { basis: self::basis(&next), due: std::time::Instant::now() + wait, ..memo });
+    if ctx.memory.keeps(&uid, KEPT) || asked {
+        keep_denied(&ctx, &next).await;
+    }
     Ok(Action::requeue(wait))
+}
+
+/// The old sessions of what was released. After the status is written, since what is slow or refused here must hold nothing else back;
+/// the account can be used all the same, so what fails is told as an event, and tried again with the next look.
+async fn keep_denied(ctx: &Ctx, account: &AwsAccount) {
+    let denies = account.status.as_ref().map_or(&[][..], |s| &s.residual_denies);
+    if denies.is_empty() || older_twin(ctx, account).is_some() {
+        return;
+    }
+    let Ok(session) = ctx.accounts.session(account).await else { return }; // Ready says so
+    if let Err(error) = old_sessions::keep(ctx, &session, account, denies).await {
+        let what = format!("what denies the old sessions of what was released is not all known to be in place: {error}");
+        ctx.events.warning(&events::reference(account), "OldSessionsNotKept", what).await;
+    }
 }
 
 fn basis(account: &AwsAccount) -> String {
@@ -134,9 +155,7 @@ async fn use_it(ctx: &Ctx, account: &AwsAccount, status: &mut AwsAccountStatus) 
     status.caller_arn = Some(session.caller_arn.clone());
     status.base_caller_arn.clone_from(&session.base_caller_arn);
     let AwsAccountStatus { residual_denies, isolation_groups, protected_by_tag, .. } = status;
-    let listed = residual_denies.clone();
-    let (kept, denies, profile, groups, tags) = futures::join!(
-        old_sessions::keep(ctx, &session, account, &listed),
+    let (denies, profile, groups, tags) = futures::join!(
         end_residual_denies(ctx, &session, residual_denies),
         prepare_denied(ctx, account, &session),
         prepare(ctx, account, &session, isolation_groups),
@@ -146,7 +165,7 @@ async fn use_it(ctx: &Ctx, account: &AwsAccount, status: &mut AwsAccountStatus) 
         let what = format!("what carries a protected tag is not all known anew, and what was known before counts: {error}");
         ctx.events.warning(&events::reference(account), "ProtectedTagsNotRead", what).await;
     }
-    kept.and(denies).and(profile).and(groups).map_err(Problem::Aws) // none of them holds another back; the first is told
+    denies.and(profile).and(groups).map_err(Problem::Aws) // none of them holds another back; the first is told
 }
 
 /// Two objects for one account could undo each other: the older wins.

@@ -362,9 +362,21 @@ async fn sessions_stay_blocked_after_the_release_until_the_last_has_expired() {
     let message = &released.status.unwrap().targets[1].message;
     assert!(message.contains(&deny.until.0.to_string()), "{message}");
 
-    // Somebody takes it away.
+    // Somebody takes it away, and AWS refuses to put it back: the account can be used all the same.
     let gone = world.aws.iam.delete_user_policy().user_name("mallory").policy_name(&deny.policy_name);
     gone.send().await.unwrap();
+    world.proxy.fail("PutUserPolicy", 409, "LimitExceeded", "Maximum policy size of 2048 bytes exceeded");
+    world.look_now().await;
+    world
+        .until_aws("it is told that they are not denied", async || {
+            let events = world.events_of(&world.account_name()).await;
+            ensure!(events.iter().any(|e| e.starts_with("OldSessionsNotKept") && e.contains("2048")), "{events:#?}");
+            Ok(())
+        })
+        .await;
+    let conditions = accounts.get(&world.account_name()).await.unwrap().status.unwrap().conditions;
+    assert!(firebreak_crds::is_true(&conditions, "Ready"), "{conditions:#?}");
+    world.proxy.recover("PutUserPolicy");
     world.look_now().await;
     world
         .until_aws("old sessions are denied again", async || {

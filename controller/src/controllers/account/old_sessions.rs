@@ -2,7 +2,7 @@
 //! session of before comes back to life: so they are read with each look at the account, and put back until their time is over.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use firebreak_crds::{AwsAccount, ResidualDeny};
 use futures::StreamExt;
@@ -17,32 +17,51 @@ use crate::containment::{Residual, session_of};
 use crate::controllers::Ctx;
 use crate::events;
 
-/// So many policies are read at once.
+/// So many policies are read, or put back, at once.
 const AT_ONCE: usize = 8;
 /// Two reads must agree, this far apart: a release that ended a moment ago may not be shown everywhere yet.
 const CONFIRM: Duration = Duration::from_secs(2);
+/// None is begun after so long: it waits for the next look. What has begun is ended, since a write that is given up may still arrive.
+const WITHIN: Duration = Duration::from_secs(30);
 
 /// Puts back what somebody took away or changed, and tells it. One that cannot be read or put holds no other back.
 ///
 /// # Errors
 /// The first of those that are not known to be in place.
 pub async fn keep(ctx: &Ctx, session: &Session, account: &AwsAccount, denies: &[ResidualDeny]) -> Result<(), AwsError> {
+    let begin_by = Instant::now() + WITHIN;
     let denies: Vec<&ResidualDeny> = in_time(denies, clock::now()).collect();
-    let (gone, unread) = missing(session, &denies).await;
+    let (gone, unread) = missing(session, &denies, begin_by).await;
     if gone.is_empty() {
         return unread.map_or(Ok(()), Err);
     }
     tokio::time::sleep(CONFIRM).await;
-    let (gone, still_unread) = missing(session, &gone).await;
+    let (gone, still_unread) = missing(session, &gone, begin_by).await;
+    let puts = stream::iter(gone.into_iter().cloned()).map(async |deny: ResidualDeny| {
+        in_good_time(begin_by)?;
+        put_back(ctx, session, &deny).await
+    });
     let mut first = unread.or(still_unread).map_or(Ok(()), Err);
-    for deny in gone {
-        match put_back(ctx, session, deny).await {
+    for put in puts.buffer_unordered(AT_ONCE).collect::<Vec<_>>().await {
+        match put {
             Ok(None) => {}
             Ok(Some(what)) => ctx.events.warning(&events::reference(account), "OldSessionsDeniedAgain", what).await,
             Err(error) => first = first.and(Err(error)),
         }
     }
     first
+}
+
+fn in_good_time(begin_by: Instant) -> Result<(), AwsError> {
+    if Instant::now() < begin_by {
+        return Ok(());
+    }
+    Err(AwsError {
+        class: Class::Transient,
+        operation: "iam:GetUserPolicy".into(),
+        code: "Late".into(),
+        message: format!("AWS answers slowly: what was not begun within {} s waits for the next look", WITHIN.as_secs()),
+    })
 }
 
 /// Those whose time is not over, and which no other denies as well.
@@ -58,10 +77,18 @@ fn covers(one: &ResidualDeny, other: &ResidualDeny) -> bool {
 }
 
 /// Those that AWS does not show as they are to be, and why not all could be read. Each policy is read once.
-async fn missing<'d>(session: &Session, denies: &[&'d ResidualDeny]) -> (Vec<&'d ResidualDeny>, Option<AwsError>) {
+async fn missing<'d>(
+    session: &Session,
+    denies: &[&'d ResidualDeny],
+    begin_by: Instant,
+) -> (Vec<&'d ResidualDeny>, Option<AwsError>) {
     let place = |deny: &ResidualDeny| Some((Principal::denied(deny)?, deny.policy_name.clone()));
     let places: HashSet<(Principal, String)> = denies.iter().filter_map(|deny| place(deny)).collect();
-    let reads = stream::iter(places).map(async |place| (session.inline_policy(&place.0, &place.1).await, place));
+    let read = async |(principal, policy): &(Principal, String)| {
+        in_good_time(begin_by)?;
+        session.inline_policy(principal, policy).await
+    };
+    let reads = stream::iter(places).map(async |place| (read(&place).await, place));
     let (mut gone, mut unread) = (Vec::new(), None);
     for (text, read) in reads.buffer_unordered(AT_ONCE).collect::<Vec<_>>().await {
         match text {
@@ -166,6 +193,14 @@ mod tests {
         ] {
             assert_eq!(call(&of_it, text.as_deref()).as_ref(), call_is, "{text:?}");
         }
+    }
+
+    #[test]
+    fn what_is_not_begun_in_time_is_told_and_left_to_the_next_look() {
+        let now = Instant::now();
+        assert!(in_good_time(now + WITHIN).is_ok());
+        let late = in_good_time(now).unwrap_err();
+        assert!(late.class == Class::Transient && late.message.contains("next look"), "{late}");
     }
 
     #[test]
