@@ -50,7 +50,7 @@ pub use ledger::{Ledger, LedgerError, Told};
 #[cfg(test)]
 pub use plan::Verdict;
 pub use progress::{PATIENCE, Progress};
-pub use residual::{Residual, all as residuals, session_of};
+pub use residual::{Residual, left as what_is_left, session_of};
 pub use second_copy::{Keys, SecondCopy, is_of_copy};
 pub use wanted::{DESTRUCTIVE, Planned, Wanted, asked_of, digest, grow, holds_digest, name_of, wanted};
 pub use whereabouts::Whereabouts;

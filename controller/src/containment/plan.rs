@@ -6,6 +6,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 use super::case::{Case, ENDED, unknown_key};
+use super::residual::Residual;
 use super::window::Window;
 use crate::aws::{Call, Instance};
 
@@ -44,11 +45,20 @@ pub struct Verdict {
     pub unknown: bool,
     /// It rests on AWS not showing something: one answer does not end a release.
     pub absent: bool,
+    /// Of instances released in their roles' lists: what stays denied there, as this look shows it. The record may have more decisions.
+    pub shown: Vec<Residual>,
 }
 
 impl Default for Verdict {
     fn default() -> Self {
-        Self { state: ActionState::InProgress, message: String::new(), drift: Vec::new(), unknown: false, absent: false }
+        Self {
+            state: ActionState::InProgress,
+            message: String::new(),
+            drift: Vec::new(),
+            unknown: false,
+            absent: false,
+            shown: Vec::new(),
+        }
     }
 }
 

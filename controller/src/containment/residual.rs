@@ -52,6 +52,16 @@ pub fn all(case: &Case) -> Vec<Residual> {
     case.original.keys().filter(|k| k.contains(KEY)).filter_map(|k| case.recorded(k)).collect()
 }
 
+/// What outlives a release that ends now: of a session whose deny the last look showed, what it showed; else every decision on record. One
+/// that was never put would deny sessions of after the release, once somebody puts it "back".
+#[must_use]
+pub fn left(case: &Case, shown: &[Residual]) -> Vec<Residual> {
+    let of_it = |r: &Residual, s: &Residual| (&r.policy, &r.role, &r.userid) == (&s.policy, &s.role, &s.userid);
+    let mut left = all(case);
+    left.retain(|r| shown.contains(r) || !shown.iter().any(|s| of_it(r, s)));
+    left
+}
+
 /// What is recorded for an action under such a key.
 fn of<'a, T: serde::de::DeserializeOwned>(case: &'a Case, action: &'a str, key: &'a str) -> impl Iterator<Item = T> + 'a {
     let of_it = move |k: &&String| k.strip_prefix(action).is_some_and(|rest| rest.starts_with(key));
@@ -256,6 +266,32 @@ mod tests {
         let instances = Residual { policy: SESSION_DENIES.into(), userid: Some("AROA1:i-1".into()), ..of_a_role };
         assert_eq!(listed("build", &instances, Some("AROA1:i-1")), Some(instances.clone()));
         assert_eq!(listed("build", &instances, None), None);
+    }
+
+    #[test]
+    fn a_decision_that_was_never_put_does_not_outlive_the_release() {
+        use crate::containment::example;
+        let now: Timestamp = "2026-03-01T12:00:00Z".parse().unwrap();
+        let of = |role: &str, minutes| Residual {
+            policy: SESSION_DENIES.into(),
+            userid: Some(format!("{role}:i-1")),
+            role: Some(role.into()),
+            ..Residual::decided(now + SignedDuration::from_mins(minutes), LONGEST_ROLE_SESSION)
+        };
+        let (shared, own, other) = (of("web", 0), of("web", 1), of("other", 1));
+        let mut case = example::case(example::user());
+        for residual in [&shared, &own, &other] {
+            let key = format!("-{}", residual.role.as_deref().unwrap());
+            case = example::recorded(case, &(residual.key("revokeInstanceRole") + &key), residual);
+        }
+        let cutoffs = |shown: &[Residual]| {
+            let mut left = left(&case, shown);
+            left.sort_by_key(|r| (r.role.clone(), r.cutoff));
+            left
+        };
+        assert_eq!(cutoffs(&[shared.clone()]), [other.clone(), shared.clone()], "of the other role nothing was shown");
+        assert_eq!(cutoffs(&[own.clone(), other.clone()]), [other.clone(), own.clone()]);
+        assert_eq!(cutoffs(&[]), [other, shared, own]);
     }
 
     #[test]

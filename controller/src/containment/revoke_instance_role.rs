@@ -151,7 +151,7 @@ impl Action for InstanceRole {
                 ),
             ),
             _ => {
-                let mut end = sessions::say_until(back, case);
+                let mut end = sessions::say_until(back, case, plan.verdict.shown);
                 end.verdict.absent |= sessions::is_absent(case, look);
                 end
             }

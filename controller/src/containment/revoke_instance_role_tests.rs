@@ -274,6 +274,17 @@ fn the_cutoff_of_another_instances_release_is_shared_where_it_can_be() {
         theirs,
         "theirs came first: there may be no room for another"
     );
+
+    let taken = InstanceRole::release(&case, &seen);
+    let case = later(case, &taken, 100);
+    taken.calls.iter().for_each(|call| InstanceRole::after(&mut seen, call, &Outcome::Done));
+    seen.associations = vec![association("4", WEB)];
+    let done = InstanceRole::release(&case, &seen);
+    assert!(done.is_done() && done.verdict.state == ActionState::Released, "{done:?}");
+    let cutoffs = |residuals: Vec<residual::Residual>| residuals.iter().map(|r| r.cutoff).collect::<Vec<_>>();
+    assert_eq!(residual::all(&case).len(), 2, "its own is on record");
+    assert_eq!(cutoffs(residual::left(&case, &done.verdict.shown)), [theirs], "its own was never put");
+    assert!(done.verdict.message.contains(&format!("before {theirs} stay denied")), "{}", done.verdict.message);
 }
 
 fn cutoff_of(plan: &Plan) -> Timestamp {

@@ -108,7 +108,8 @@ impl Turn<'_> {
         if releasing && seen.released() {
             let said = quarantine.status.as_ref().and_then(|s| get_condition(&s.conditions, RELEASED));
             self.ctx.memory.released(&quarantine.name_any(), said.map(|c| c.message.clone()).unwrap_or_default());
-            let finished = finish::Finished { quarantine: &quarantine, renamed: seen.renamed.as_deref() };
+            let (renamed, reports) = (seen.renamed.as_deref(), &seen.reports);
+            let finished = finish::Finished { quarantine: &quarantine, renamed, reports };
             finish::finish(self.ctx, &self.api, &finished, self.account.as_deref()).await?;
             self.ctx.memory.forget(&self.uid);
             return Ok(Action::await_change());

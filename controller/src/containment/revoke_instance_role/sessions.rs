@@ -152,6 +152,7 @@ pub(super) fn release(plan: &mut Plan, case: &Case, look: &Look) -> Option<Times
         }
         let cutoff = (!all_expired(case, &name)).then(|| cutoff(plan, case, &shown, (&name, &session, denied)));
         from = from.max(cutoff.map(|cutoff| cutoff + AFTER));
+        plan.verdict.shown.extend(cutoff.map(|cutoff| residual(&name, &session, cutoff)));
         let exact = role.denies.as_deref().is_none_or(|text| SessionDenies::exactly(text).is_some());
         if !(exact && shown.is_released(&session, cutoff)) {
             plan.calls.push(Call::EditSessionDenies { role: name, edit: DenyEdit::Release(session, cutoff) });
@@ -183,11 +184,14 @@ fn cutoff(plan: &mut Plan, case: &Case, shown: &SessionDenies, (role, session, d
         return cutoff;
     }
     let cutoff = there.unwrap_or_else(|| round(earliest, case.now - BEFORE));
-    let until = sessions_until(cutoff);
-    let (userid, role_name) = (Some(session.to_owned()), Some(role.to_owned()));
-    let residual = Residual { policy: SESSION_DENIES.into(), cutoff, until, userid, role: role_name };
-    plan.record(key(&format!("residual-{role}-{}", cutoff.as_second())), &residual);
+    plan.record(key(&format!("residual-{role}-{}", cutoff.as_second())), &residual(role, session, cutoff));
     cutoff
+}
+
+/// What the list of a role denies of a session that is released.
+fn residual(role: &str, session: &str, cutoff: Timestamp) -> Residual {
+    let (userid, role) = (Some(session.to_owned()), Some(role.to_owned()));
+    Residual { policy: SESSION_DENIES.into(), cutoff, until: sessions_until(cutoff), userid, role }
 }
 
 /// A whole minute: instances that are released side by side do not see each other's cutoff, and each cutoff is a statement in the one
@@ -214,12 +218,13 @@ fn whole(at: Timestamp) -> Timestamp {
 }
 
 /// Says how long old sessions stay denied.
-pub(super) fn say_until(mut plan: Plan, case: &Case) -> Plan {
-    let last = residual::all(case).into_iter().filter(|r| r.role.is_some()).max_by_key(|r| r.cutoff);
+pub(super) fn say_until(mut plan: Plan, case: &Case, shown: Vec<Residual>) -> Plan {
+    let last = residual::left(case, &shown).into_iter().filter(|r| r.role.is_some()).max_by_key(|r| r.cutoff);
     if let (ActionState::Released, Some(r)) = (plan.verdict.state, last) {
         let stays = format!("credentials that it got before {} stay denied until {}", r.cutoff, r.until);
         let so_far = std::mem::take(&mut plan.verdict.message);
         plan.verdict.message = [so_far, stays].into_iter().filter(|t| !t.is_empty()).collect::<Vec<_>>().join("; ");
     }
+    plan.verdict.shown = shown;
     plan
 }

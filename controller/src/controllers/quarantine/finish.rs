@@ -6,7 +6,7 @@ use kube::{Api, ResourceExt};
 
 use crate::aws::Principal;
 use crate::clock;
-use crate::containment::{Case, Residual, beside, keeps_keys_off, release_of, residuals, stays_off};
+use crate::containment::{Case, Report, Residual, beside, keeps_keys_off, release_of, stays_off, what_is_left};
 use crate::controllers::{Ctx, Error, find, kube, set_finalizer, to_be_released, write_status};
 
 /// A Quarantine whose release is verified.
@@ -15,6 +15,8 @@ pub struct Finished<'a> {
     pub quarantine: &'a Quarantine,
     /// The name of a user that has another now than the one under which it was contained.
     pub renamed: Option<&'a str>,
+    /// What the last pass saw, by action.
+    pub reports: &'a [Report],
 }
 
 /// Hands the residual deny over to the AwsAccount, then deletes the Quarantine.
@@ -86,8 +88,9 @@ fn entry(finished: &Finished<'_>, residual: Residual) -> ResidualDeny {
 
 /// The residual deny outlives the Quarantine: the AwsAccount controller removes it in its time.
 async fn hand_over(ctx: &Ctx, finished: &Finished<'_>, account: &AwsAccount) -> Result<(), Error> {
-    let residuals = residuals(&Case::of(finished.quarantine, "aws", clock::now())).into_iter();
-    let mut entries: Vec<ResidualDeny> = residuals.map(|residual| entry(finished, residual)).collect();
+    let shown: Vec<Residual> = finished.reports.iter().flat_map(|r| r.verdict.shown.clone()).collect();
+    let left = what_is_left(&Case::of(finished.quarantine, "aws", clock::now()), &shown).into_iter();
+    let mut entries: Vec<ResidualDeny> = left.map(|residual| entry(finished, residual)).collect();
     entries.dedup();
     if entries.is_empty() {
         return Ok(());
