@@ -318,8 +318,8 @@ pub struct ResidualDeny {
     pub policy_name: String,
     /// When it is removed: no session issued before the release can be alive then.
     pub until: Time,
-    /// Whose sessions it denies, as `aws:userid` has it: of a user its unique id, of a role `<its unique id>:<the session's name>`. Absent
-    /// where that is not known, or where it is all of a role's.
+    /// Whose sessions it denies: of a user or a role its unique id; where it is only those of one name, `<the role's unique id>:<that name>`, as
+    /// `aws:userid` has it. Absent where that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 200))]
     pub user_id: Option<String>,

@@ -134,6 +134,15 @@ impl Case {
         }
     }
 
+    /// The unique id of the contained user or role, where it is on record.
+    #[must_use]
+    pub fn principal_id(&self) -> Option<String> {
+        match self.resource.kind {
+            ResourceKind::IamRole => deny_all::recorded_id(self),
+            _ => self.user_id(),
+        }
+    }
+
     /// Of an access key: why this user is not its user any more, though it has that user's name.
     #[must_use]
     pub fn another_user(&self, user: &Identity) -> Option<String> {

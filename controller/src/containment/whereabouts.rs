@@ -126,6 +126,9 @@ mod tests {
             None,
             "a role has one name"
         );
+        let role = Case { resource: example::role(), ..denied() };
+        assert_eq!((role.user_id(), role.principal_id().as_deref()), (None, Some("AIDA1")));
+        assert_eq!(denied().principal_id(), denied().user_id());
     }
 
     #[test]

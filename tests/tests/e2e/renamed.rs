@@ -81,6 +81,36 @@ async fn a_renamed_user_is_contained_and_given_back_under_the_name_that_it_has_n
 }
 
 #[tokio::test]
+async fn a_user_that_is_renamed_after_its_release_keeps_the_deny_of_its_old_sessions() {
+    let (world, _guard) = world().await;
+    world.declare("inc", "Contain", json!({ "targets": [world.user_target()] })).await;
+    world.until("inc", "Contained", "True").await;
+    world.release("inc").await;
+    let accounts = Api::<AwsAccount>::all(world.kube.clone());
+    let listed = async || accounts.get(&world.account_name()).await.unwrap().status.unwrap().residual_denies;
+    let [deny] = listed().await.try_into().unwrap();
+    let iam = &world.aws.iam;
+    rename(&world).await;
+    iam.delete_user_policy().user_name(NEW).policy_name(&deny.policy_name).send().await.unwrap();
+    iam.create_user().user_name(USER).send().await.unwrap(); // a decoy
+    world.look_now().await;
+    world
+        .until_aws("old sessions are denied again, and listed where they are", async || {
+            let inline = iam.list_user_policies().user_name(NEW).send().await?.policy_names;
+            ensure!(inline.contains(&deny.policy_name), "{inline:?}");
+            let names: Vec<_> = listed().await.into_iter().map(|d| d.user_name.unwrap_or_default()).collect();
+            ensure!(names == [NEW], "{names:?}");
+            Ok(())
+        })
+        .await;
+    let decoy = iam.list_user_policies().user_name(USER).send().await.unwrap().policy_names;
+    assert!(decoy.is_empty(), "another user: {decoy:?}");
+    let events = world.events_of(&world.account_name()).await;
+    let told = |e: &String| e.starts_with("OldSessionsDeniedAgain") && e.contains("renamed") && e.contains(NEW);
+    assert!(events.iter().any(told), "{events:#?}");
+}
+
+#[tokio::test]
 async fn a_user_that_was_renamed_while_nobody_looked_is_not_taken_for_gone_at_its_release() {
     let (world, _guard) = world().await;
     world.declare("inc", "Contain", json!({ "targets": [world.user_target()] })).await;

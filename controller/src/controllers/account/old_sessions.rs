@@ -8,13 +8,16 @@ use firebreak_crds::{AwsAccount, ResidualDeny};
 use futures::StreamExt;
 use futures::stream;
 use k8s_openapi::jiff::Timestamp;
+use kube::{Api, ResourceExt};
+use tracing::warn;
 
 use crate::aws::{
-    AwsError, Call, Class, DenyEdit, Guard, Principal, Priority, SESSION_DENIES, Session, SessionDenies, same_document,
+    AwsError, Call, Class, DenyEdit, Guard, Identity, Principal, Priority, SESSION_DENIES, Session, SessionDenies,
+    same_document,
 };
 use crate::clock;
 use crate::containment::{Residual, session_of};
-use crate::controllers::Ctx;
+use crate::controllers::{Ctx, kube, write_status};
 use crate::events;
 
 /// So many policies are read, or put back, at once.
@@ -39,17 +42,48 @@ pub async fn keep(ctx: &Ctx, session: &Session, account: &AwsAccount, denies: &[
     let (gone, still_unread) = missing(session, &gone, begin_by).await;
     let puts = stream::iter(gone.into_iter().cloned()).map(async |deny: ResidualDeny| {
         in_good_time(begin_by)?;
-        put_back(ctx, session, &deny).await
+        Ok(put_back(ctx, session, &deny).await?.map(|done| (deny, done)))
     });
-    let mut first = unread.or(still_unread).map_or(Ok(()), Err);
+    let (mut first, mut renamed) = (unread.or(still_unread).map_or(Ok(()), Err), Vec::new());
     for put in puts.buffer_unordered(AT_ONCE).collect::<Vec<_>>().await {
         match put {
             Ok(None) => {}
-            Ok(Some(what)) => ctx.events.warning(&events::reference(account), "OldSessionsDeniedAgain", what).await,
+            Ok(Some((deny, done))) => {
+                ctx.events.warning(&events::reference(account), "OldSessionsDeniedAgain", done.said).await;
+                renamed.extend((done.now != deny).then_some((deny, done.now)));
+            }
             Err(error) => first = first.and(Err(error)),
         }
     }
+    list_anew(ctx, account, &renamed).await;
     first
+}
+
+/// Lists what is of a renamed user under the name that it has now: by name its end takes it away. Where that is not written, the user is
+/// looked for again with the next look.
+async fn list_anew(ctx: &Ctx, account: &AwsAccount, renamed: &[(ResidualDeny, ResidualDeny)]) {
+    if renamed.is_empty() {
+        return;
+    }
+    let api = Api::<AwsAccount>::all(ctx.client.clone());
+    let listed = async {
+        let mut live = kube("read the AwsAccount", api.get(&account.name_any())).await?;
+        rename(&mut live.status.get_or_insert_default().residual_denies, renamed);
+        write_status(&api, &live).await
+    };
+    if let Err(error) = listed.await {
+        warn!(account = account.name_any(), %error, "denies of a renamed user are listed under its old name still");
+    }
+}
+
+/// All of such a user, also what another denies as well.
+fn rename(denies: &mut [ResidualDeny], renamed: &[(ResidualDeny, ResidualDeny)]) {
+    let of = |deny: &ResidualDeny, old: &ResidualDeny| (&deny.user_name, &deny.user_id) == (&old.user_name, &old.user_id);
+    for deny in denies {
+        if let Some((_, now)) = renamed.iter().find(|(old, _)| of(deny, old)) {
+            deny.user_name.clone_from(&now.user_name);
+        }
+    }
 }
 
 fn in_good_time(begin_by: Instant) -> Result<(), AwsError> {
@@ -119,22 +153,57 @@ fn call(deny: &ResidualDeny, text: Option<&str>) -> Option<Call> {
     }
 }
 
-/// What was done, in words; None where who was denied is there no more: its sessions went with it.
-async fn put_back(ctx: &Ctx, session: &Session, deny: &ResidualDeny) -> Result<Option<String>, AwsError> {
-    let (Some(principal), Some(call)) = (Principal::denied(deny), call(deny, None)) else { return Ok(None) };
-    let id = deny.user_id.as_deref().and_then(|id| id.split(':').next());
-    let shown = session.identity(&principal).await?;
-    if shown.is_none_or(|shown| id.is_some_and(|id| id != shown.id)) {
-        return Ok(None);
+/// What was done for a deny that was not in its place.
+struct Done {
+    /// In words.
+    said: String,
+    /// The deny under the name that its user has now.
+    now: ResidualDeny,
+}
+
+/// None where who was denied is there no more: its sessions went with it.
+async fn put_back(ctx: &Ctx, session: &Session, deny: &ResidualDeny) -> Result<Option<Done>, AwsError> {
+    let Some(now) = under_its_name(session, deny).await? else { return Ok(None) };
+    let Some(principal) = Principal::denied(&now) else { return Ok(None) };
+    let renamed = now != *deny;
+    let there = if renamed { session.inline_policy(&principal, &now.policy_name).await? } else { None };
+    let mut said = Vec::new();
+    if renamed {
+        let before = deny.user_name.as_deref().unwrap_or_default();
+        said.push(format!("user {before} was renamed (iam:UpdateUser) to {principal}, whose old sessions stay denied"));
     }
-    match ctx.actor.act(session, None, &call, &Guard::Narrowing, Priority::Sweep).await {
-        Ok(_) => Ok(Some(format!(
-            "somebody took away or changed what denies the old sessions of {principal} until {}; put back: {call}",
-            deny.until.0
-        ))),
-        Err(error) if error.class == Class::NotFound => Ok(None),
-        Err(error) => Err(error),
+    if let Some(call) = call(&now, there.as_deref()) {
+        match ctx.actor.act(session, None, &call, &Guard::Narrowing, Priority::Sweep).await {
+            Ok(_) => said.push(format!(
+                "somebody took away or changed what denies the old sessions of {principal} until {}; put back: {call}",
+                now.until.0
+            )),
+            Err(error) if error.class == Class::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        }
     }
+    Ok((!said.is_empty()).then(|| Done { said: said.join("; "), now }))
+}
+
+/// The deny, of a user under the name that it has now; None where who was denied is there no more. A role keeps its name.
+async fn under_its_name(session: &Session, deny: &ResidualDeny) -> Result<Option<ResidualDeny>, AwsError> {
+    let Some(principal) = Principal::denied(deny) else { return Ok(None) };
+    if session.identity(&principal).await?.is_some_and(|shown| is_it(deny, &shown)) {
+        return Ok(Some(deny.clone()));
+    }
+    let (Principal::User(_), Some(id)) = (principal, id(deny)) else { return Ok(None) };
+    let name = session.name_of_user(id).await?;
+    Ok(name.map(|name| ResidualDeny { user_name: Some(name), ..deny.clone() }))
+}
+
+/// Whether that is who was denied, and not another who was made again under the name. Where no id is listed, the name is all there is.
+fn is_it(deny: &ResidualDeny, shown: &Identity) -> bool {
+    id(deny).is_none_or(|id| id == shown.id)
+}
+
+/// The unique id of the user or role.
+fn id(deny: &ResidualDeny) -> Option<&str> {
+    deny.user_id.as_deref().and_then(|id| id.split(':').next())
 }
 
 #[cfg(test)]
@@ -193,6 +262,34 @@ mod tests {
         ] {
             assert_eq!(call(&of_it, text.as_deref()).as_ref(), call_is, "{text:?}");
         }
+    }
+
+    #[test]
+    fn who_was_made_again_under_the_name_is_another() {
+        let policy = "firebreak-sessions-until-20260302T000000Z";
+        let shown = |id: &str| Identity { id: id.into(), ..Identity::default() };
+        for (listed, shown_id, is) in [
+            (Some("AROA1"), "AROA1", true),
+            (Some("AROA1"), "AROA2", false),
+            (Some("AROA1:ci"), "AROA1", true),
+            (Some("AROA1:ci"), "AROA2", false),
+            (None, "AROA2", true),
+        ] {
+            assert_eq!(is_it(&deny(false, policy, 12, listed), &shown(shown_id)), is, "{listed:?} {shown_id}");
+        }
+        let whole = deny(false, policy, 12, Some("AROA1"));
+        let Some(Call::PutPolicy { document, .. }) = call(&whole, None) else { panic!("nothing is put") };
+        assert!(!document.contains("userid"), "all of the role's sessions: {document}");
+    }
+
+    #[test]
+    fn all_that_is_listed_of_a_renamed_user_gets_its_new_name_and_nothing_else_does() {
+        let of = |policy: &str, id| deny(true, policy, 36, id);
+        let mut listed = [of("A", Some("AIDA1")), of("B", Some("AIDA1")), of("A", Some("AIDA2")), of("A", None)];
+        let before = listed.clone();
+        let now = ResidualDeny { user_name: Some("eve".into()), ..before[0].clone() };
+        rename(&mut listed, &[(before[0].clone(), now)]);
+        assert_eq!(listed.each_ref().map(|d| d.user_name.as_deref().unwrap()), ["eve", "eve", "mallory", "mallory"]);
     }
 
     #[test]

@@ -82,7 +82,7 @@ fn entry(finished: &Finished<'_>, residual: Residual) -> ResidualDeny {
         role_name: matches!(principal, Principal::Role(_)).then(name),
         policy_name: residual.policy,
         until: clock::time(residual.until),
-        user_id: residual.userid.or_else(|| Case::of(finished.quarantine, "aws", clock::now()).user_id()),
+        user_id: residual.userid.or_else(|| Case::of(finished.quarantine, "aws", clock::now()).principal_id()),
     }
 }
 
