@@ -24,7 +24,8 @@ use crate::events;
 const AT_ONCE: usize = 8;
 /// Two reads must agree, this far apart: a release that ended a moment ago may not be shown everywhere yet.
 const CONFIRM: Duration = Duration::from_secs(2);
-/// None is begun after so long: it waits for the next look. What has begun is ended, since a write that is given up may still arrive.
+/// Of each step (reading, reading again, putting back) none is begun after so long: it waits for the next look. What has begun is
+/// ended, since a write that is given up may still arrive.
 const WITHIN: Duration = Duration::from_secs(30);
 
 /// Puts back what somebody took away or changed, and tells it. One that cannot be read or put holds no other back.
@@ -32,14 +33,14 @@ const WITHIN: Duration = Duration::from_secs(30);
 /// # Errors
 /// The first of those that are not known to be in place.
 pub async fn keep(ctx: &Ctx, session: &Session, account: &AwsAccount, denies: &[ResidualDeny]) -> Result<(), AwsError> {
-    let begin_by = Instant::now() + WITHIN;
     let denies: Vec<&ResidualDeny> = in_time(denies, clock::now()).collect();
-    let (gone, unread) = missing(session, &denies, begin_by).await;
+    let (gone, unread) = missing(session, &denies).await;
     if gone.is_empty() {
         return unread.map_or(Ok(()), Err);
     }
     tokio::time::sleep(CONFIRM).await;
-    let (gone, still_unread) = missing(session, &gone, begin_by).await;
+    let (gone, still_unread) = missing(session, &gone).await;
+    let begin_by = Instant::now() + WITHIN;
     let puts = stream::iter(gone.into_iter().cloned()).map(async |deny: ResidualDeny| {
         in_good_time(begin_by)?;
         Ok(put_back(ctx, session, &deny).await?.map(|done| (deny, done)))
@@ -111,11 +112,8 @@ fn covers(one: &ResidualDeny, other: &ResidualDeny) -> bool {
 }
 
 /// Those that AWS does not show as they are to be, and why not all could be read. Each policy is read once.
-async fn missing<'d>(
-    session: &Session,
-    denies: &[&'d ResidualDeny],
-    begin_by: Instant,
-) -> (Vec<&'d ResidualDeny>, Option<AwsError>) {
+async fn missing<'d>(session: &Session, denies: &[&'d ResidualDeny]) -> (Vec<&'d ResidualDeny>, Option<AwsError>) {
+    let begin_by = Instant::now() + WITHIN;
     let place = |deny: &ResidualDeny| Some((Principal::denied(deny)?, deny.policy_name.clone()));
     let places: HashSet<(Principal, String)> = denies.iter().filter_map(|deny| place(deny)).collect();
     let read = async |(principal, policy): &(Principal, String)| {
