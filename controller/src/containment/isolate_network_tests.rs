@@ -410,16 +410,16 @@ fn a_release_closes_first_what_stands_open_whatever_it_waits_for() {
             assert_eq!(plan.only_closing().calls, std::slice::from_ref(&closes), "{what}: also while suspended");
         }
     }
-    let mut closed = open(&[CONVERSION_GROUP]);
-    Isolation::after(&mut closed, &closes, &Outcome::Done);
-    assert_eq!(Isolation::release(&recorded(), &closed).calls, [restore("eni-1", &["sg-web".to_owned()])]);
-    closed.lost = lost.lost;
-    let waits = Isolation::release(&recorded(), &closed);
+    let mut shut = open(&[CONVERSION_GROUP]);
+    Isolation::after(&mut shut, &closes, &Outcome::Done);
+    assert_eq!(Isolation::release(&recorded(), &shut).calls, [restore("eni-1", &["sg-web".to_owned()])]);
+    shut.lost = lost.lost;
+    let waits = Isolation::release(&recorded(), &shut);
     assert!(waits.is_done() && waits.verdict.state == ActionState::Conflict, "{waits:?}");
-    closed.interfaces[0].groups = vec![CONVERSION_GROUP.into()];
-    closed.groups.remove(0);
-    closed.lost.clear();
-    let without = Isolation::release(&recorded(), &closed).calls;
+    shut.interfaces[0].groups = vec![CONVERSION_GROUP.into()];
+    shut.groups.remove(0);
+    shut.lost.clear();
+    let without = Isolation::release(&recorded(), &shut).calls;
     assert_eq!(without, [restore("eni-1", &["sg-web".to_owned()])], "somebody deleted the isolation group");
 }
 

@@ -289,7 +289,11 @@ mod tests {
             left.sort_by_key(|r| (r.role.clone(), r.cutoff));
             left
         };
-        assert_eq!(cutoffs(&[shared.clone()]), [other.clone(), shared.clone()], "of the other role nothing was shown");
+        assert_eq!(
+            cutoffs(std::slice::from_ref(&shared)),
+            [other.clone(), shared.clone()],
+            "of the other role nothing was shown"
+        );
         assert_eq!(cutoffs(&[own.clone(), other.clone()]), [other.clone(), own.clone()]);
         assert_eq!(cutoffs(&[]), [other, shared, own]);
     }

@@ -79,20 +79,22 @@ pub fn not_shown(case: &Case, action: &str) -> Plan {
     let kind = principal.either("user", "role");
     let gone = Plan::absent(format!("{kind} {principal} no longer exists"));
     match &case.whereabouts {
-        Whereabouts::Gone => gone,
         Whereabouts::Named(_) => Plan::done(
             ActionState::InProgress,
             format!("AWS does not show {kind} {principal}, who was there a moment ago: looked for again"),
         ),
-        Whereabouts::NotAsked if case.keeps_what_was_told(action, ID_NOT_KNOWN) => gone,
-        Whereabouts::NotAsked if case.is_of_a_user() && case.has_record_of(action) => Plan::done(
-            ActionState::Conflict,
-            format!(
-                "AWS shows no user {principal}: renamed or deleted, and {ID_NOT_KNOWN}. Where it was deleted, spec.release.onConflict: \
+        Whereabouts::NotAsked
+            if case.is_of_a_user() && case.has_record_of(action) && !case.keeps_what_was_told(action, ID_NOT_KNOWN) =>
+        {
+            Plan::done(
+                ActionState::Conflict,
+                format!(
+                    "AWS shows no user {principal}: renamed or deleted, and {ID_NOT_KNOWN}. Where it was deleted, spec.release.onConflict: \
                  KeepTheirs; where it was renamed, give it its name back"
-            ),
-        ),
-        Whereabouts::NotAsked => gone,
+                ),
+            )
+        }
+        Whereabouts::Gone | Whereabouts::NotAsked => gone,
     }
 }
 

@@ -48,7 +48,7 @@ pub async fn side_by_side(round: &impl Round, count: usize) -> Vec<Report> {
 }
 
 enum Event {
-    Ended(usize, Report),
+    Ended(usize, Box<Report>),
     Due(bool),
     Told(Told),
 }
@@ -89,7 +89,7 @@ impl<'r, R: Round> Side<'r, R> {
 
     fn run(&mut self, place: usize) {
         if self.busy.insert(place) {
-            self.events.push(self.round.run(place).map(move |report| Event::Ended(place, report)).boxed());
+            self.events.push(self.round.run(place).map(move |report| Event::Ended(place, Box::new(report))).boxed());
         }
     }
 
@@ -99,7 +99,10 @@ impl<'r, R: Round> Side<'r, R> {
                 self.first.remove(&place);
                 self.busy.remove(&place);
                 let earlier = self.reports[place].take();
-                self.reports[place] = Some(earlier.map_or_else(|| report.clone(), |earlier| earlier.then(report.clone())));
+                self.reports[place] = Some(match earlier {
+                    Some(earlier) => earlier.then(*report),
+                    None => *report,
+                });
                 self.news = self.news.map(|_| true);
             }
             Event::Due(true) => {
