@@ -125,7 +125,7 @@ async fn a_key_of_which_aws_does_not_say_whose_it_is_holds_no_other_target_back(
     let log = world.proxy.log();
     let before = log.iter().take_while(|c| c.action != "ModifyNetworkInterfaceAttribute");
     let attempts = before.filter(|c| c.action == "GetAccessKeyLastUsed").count();
-    assert!(attempts <= 1, "it waited for attempts, which come five seconds after each other: {attempts}");
+    assert!(attempts < 3, "it waited for all attempts, which come five seconds after each other: {attempts}");
     world
         .until_target("inc", 0, |t| t.contained == "False" && ["Resolving", "AccountNotReached"].contains(&&*t.reason))
         .await;
