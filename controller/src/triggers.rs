@@ -74,7 +74,7 @@ impl Triggers {
         send(&self.incidents, &**incident);
         let uid = incident.uid().unwrap_or_default();
         if self.stores.incidents.get(&ObjectRef::from_obj(&**incident)).is_none() {
-            let held = self.stores.quarantines.state_filter(|q| q.spec.holders.iter().any(|h| h.uid == uid));
+            let held = self.stores.quarantines.state_filter(|q| q.spec.is_held_by(&uid));
             held.iter().for_each(|q| send(&self.quarantines, &**q));
         }
     }

@@ -74,6 +74,29 @@ pub struct QuarantineSpec {
     pub suspend: bool,
 }
 
+impl QuarantineSpec {
+    /// Of a resource of which nothing is recorded yet.
+    #[must_use]
+    pub fn of(resource: Resource, holders: Vec<Holder>) -> Self {
+        Self {
+            resource,
+            holders,
+            let_go: None,
+            let_go_by: Vec::new(),
+            original: None,
+            conversions: Vec::new(),
+            release: None,
+            suspend: false,
+        }
+    }
+
+    /// Whether the Incident of that uid holds it, or left its hold behind.
+    #[must_use]
+    pub fn is_held_by(&self, uid: &str) -> bool {
+        self.holders.iter().any(|h| h.uid == uid)
+    }
+}
+
 /// A recorded state, as JSON text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]

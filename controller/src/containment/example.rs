@@ -94,17 +94,7 @@ pub fn holder(uid: &str, name: &str, actions: Vec<ContainAction>) -> Holder {
 }
 
 pub fn quarantine(resource: Resource, holders: Vec<Holder>) -> Quarantine {
-    let spec = QuarantineSpec {
-        resource,
-        holders,
-        let_go: None,
-        let_go_by: Vec::new(),
-        original: None,
-        conversions: Vec::new(),
-        release: None,
-        suspend: false,
-    };
-    let mut quarantine = Quarantine::new("q", spec);
+    let mut quarantine = Quarantine::new("q", QuarantineSpec::of(resource, holders));
     quarantine.metadata.generation = Some(1);
     quarantine
 }

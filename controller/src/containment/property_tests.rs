@@ -114,17 +114,7 @@ impl<A: Simulated> Simulation<A> {
             release: ReleasePolicy::default(),
             selector: None,
         };
-        let spec = QuarantineSpec {
-            resource,
-            holders: vec![holder],
-            let_go: None,
-            let_go_by: Vec::new(),
-            original: None,
-            conversions: Vec::new(),
-            release: None,
-            suspend: false,
-        };
-        let mut quarantine = Quarantine::new("q", spec);
+        let mut quarantine = Quarantine::new("q", QuarantineSpec::of(resource, vec![holder]));
         quarantine.metadata.creation_timestamp = Some(Time(at(SINCE)));
         Self { quarantine, aws, params, script: VecDeque::new(), now: SINCE }
     }

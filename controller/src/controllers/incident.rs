@@ -225,7 +225,7 @@ fn let_go_of<'a>(ctx: &Ctx, incident: &'a Incident) -> impl Iterator<Item = Arc<
 /// The Quarantines that this Incident holds, as far as is known.
 fn held<'a>(ctx: &Ctx, incident: &'a Incident) -> impl Iterator<Item = Arc<Quarantine>> + 'a {
     let uid = incident.uid().unwrap_or_default();
-    ctx.stores.quarantines.state().into_iter().filter(move |q| q.spec.holders.iter().any(|h| h.uid == uid))
+    ctx.stores.quarantines.state().into_iter().filter(move |q| q.spec.is_held_by(&uid))
 }
 
 /// The names of the Quarantines that this Incident speaks of: of its targets, and of those that its status names.

@@ -38,8 +38,8 @@ pub enum End {
 /// Why not.
 pub async fn may_begin(ctx: &Ctx, incident: &Incident, target: &Resolved) -> Result<(), Refusal> {
     let found = Stores::named(&ctx.stores.quarantines, &quarantine_name(&target.resource));
-    let mine = |q: &Quarantine| q.spec.holders.iter().any(|h| Some(&h.uid) == incident.uid().as_ref());
-    if !target.actions.is_empty() && !found.as_deref().is_some_and(mine) {
+    let uid = incident.uid().unwrap_or_default();
+    if !target.actions.is_empty() && !found.as_ref().is_some_and(|q| q.spec.is_held_by(&uid)) {
         protection::by_arn(ctx, target).await?;
     }
     let begins = found.is_none() && (!target.actions.is_empty() || evidence::is_due(ctx, incident, target));
@@ -128,17 +128,7 @@ async fn create(
 
 /// A Quarantine that nobody holds yet. Its finalizer is in it from the first moment.
 pub fn new(target: &Resolved, name: &str) -> Quarantine {
-    let spec = QuarantineSpec {
-        resource: target.resource.clone(),
-        holders: Vec::new(),
-        let_go: None,
-        let_go_by: Vec::new(),
-        original: None,
-        conversions: Vec::new(),
-        release: None,
-        suspend: false,
-    };
-    let mut quarantine = Quarantine::new(name, spec);
+    let mut quarantine = Quarantine::new(name, QuarantineSpec::of(target.resource.clone(), Vec::new()));
     quarantine.metadata.finalizers = Some(vec![FINALIZER.into()]);
     quarantine
 }

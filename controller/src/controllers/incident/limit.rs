@@ -78,7 +78,7 @@ impl Places {
     fn of<Q: Borrow<Quarantine>>(claimed: &mut Claimed, quarantines: &[Q], incident: &Incident, now: Timestamp) -> Self {
         let uid = incident.uid().unwrap_or_default();
         let all = || quarantines.iter().map(Borrow::borrow);
-        let own = all().filter(|q| q.spec.holders.iter().any(|h| h.uid == uid)).map(Quarantine::name_any).collect();
+        let own = all().filter(|q| q.spec.is_held_by(&uid)).map(Quarantine::name_any).collect();
         let known: HashSet<String> = all().map(Quarantine::name_any).collect();
         claimed.retain(|name, (_, at)| !known.contains(name) && *at + KEPT > now);
         let mut taken: HashMap<String, HashSet<String>> = HashMap::new();

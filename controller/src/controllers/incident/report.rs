@@ -72,7 +72,7 @@ impl World {
 
     /// The Quarantines that the Incident holds.
     pub fn holds(&self, uid: &str) -> impl Iterator<Item = &Arc<Quarantine>> {
-        self.quarantines.values().filter(move |q| q.spec.holders.iter().any(|h| h.uid == uid))
+        self.quarantines.values().filter(move |q| q.spec.is_held_by(uid))
     }
 
     /// The Quarantines that the Incident has let go of, and that are still there.

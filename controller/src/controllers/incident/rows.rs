@@ -114,7 +114,7 @@ fn complete(row: &mut TargetStatus, about: &About<'_>, now: Timestamp) {
     let Some(name) = row.resource.as_ref().map(quarantine_name) else { return };
     let quarantine = about.world.quarantines.get(&name);
     let before = about.earlier(row.resource.as_ref());
-    let holds = quarantine.filter(|q| q.spec.holders.iter().any(|h| h.uid == about.uid));
+    let holds = quarantine.filter(|q| q.spec.is_held_by(&about.uid));
     let since = holds.map(|q| since(about, q, now));
     row.held_since = before.and_then(|b| b.held_since.clone()).or(since);
     row.quarantine = quarantine.filter(|_| row.reason != "Released").map(|_| name);
@@ -151,7 +151,7 @@ pub fn explained(t: &TargetStatus) -> String {
 fn row(about: &About<'_>, t: &Target) -> TargetStatus {
     let About { incident, world, .. } = about;
     let name = t.resource.as_ref().map(quarantine_name).unwrap_or_default();
-    let quarantine = world.quarantines.get(&name).filter(|q| q.spec.holders.iter().any(|h| h.uid == about.uid));
+    let quarantine = world.quarantines.get(&name).filter(|q| q.spec.is_held_by(&about.uid));
     let note = about.notes.get(name.as_str());
     if let Some(quarantine) = quarantine {
         let (contained, reason, message) = match (containment(incident, quarantine), &t.resolved) {
