@@ -52,7 +52,8 @@ pub struct Case {
     pub differs: &'static [&'static str],
 }
 
-const fn case(action: &'static str, kind: &'static str) -> Case {
+/// An action with nothing special about it.
+pub const fn case(action: &'static str, kind: &'static str) -> Case {
     Case { action, kind, with: "{}", found: Found::Usual, differs: &[] }
 }
 
@@ -147,7 +148,7 @@ impl Case {
         }
         run_command(world).await?;
         keep_idle_flows(world, 350).await?;
-        for kind in [Credentials::SshKeys, Credentials::ServiceCredentials, Credentials::SigningCertificates] {
+        for kind in Credentials::ALL {
             kind.make(aws).await?;
         }
         self.find(world).await

@@ -32,6 +32,14 @@ dZmPS33YDggwdb6SyAIhALIayFj2v4nNTUeaxBB/pU+nnwYzUbobgMN3PblF8BMB\n\
 -----END CERTIFICATE-----";
 
 impl Credentials {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::SshKeys, Self::ServiceCredentials, Self::SigningCertificates];
+
+    /// The kind that this action switches off.
+    pub fn of(action: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.action() == action)
+    }
+
     /// The action that switches them off.
     pub fn action(self) -> &'static str {
         match self {

@@ -122,7 +122,7 @@ async fn of_user(aws: &Aws, all: &mut Everything) -> anyhow::Result<()> {
     put(all, "user", USER, &shown);
     put(all, "keys", USER, &sight::keys(aws).await?);
     put(all, "password", USER, &sight::login_profile(aws).await?);
-    for kind in [Credentials::SshKeys, Credentials::ServiceCredentials, Credentials::SigningCertificates] {
+    for kind in Credentials::ALL {
         put(all, kind.action(), USER, &kind.all(aws).await?);
     }
     Ok(())

@@ -86,20 +86,16 @@ async fn revoked(world: &World<'_>) -> anyhow::Result<()> {
 
 async fn of_user(world: &World<'_>, action: &str) -> anyhow::Result<()> {
     let aws = &world.aws;
-    let kinds = [Credentials::SshKeys, Credentials::ServiceCredentials, Credentials::SigningCertificates];
     match action {
         "denyAll" => {
             let user = sight::user(aws).await?;
             denies(&user.inline, OURS, &[])?;
             ensure!(user.attached.iter().any(|name| name == "AWSDenyAll"), "{user:?}");
-            is(&sight::boundary(aws).await?.as_deref(), &Some("AWSDenyAll"))
+            is(&user.boundary.as_deref(), &Some("AWSDenyAll"))
         }
         "deactivateAccessKeys" => none(sight::keys(aws).await?.into_iter().filter(|(_, status)| status != "Inactive")),
         "removeConsoleAccess" => none(sight::login_profile(aws).await?),
-        _ => {
-            let kind = kinds.into_iter().find(|kind| kind.action() == action).expect("an action");
-            kind.all_off(aws, 1).await
-        }
+        _ => Credentials::of(action).expect("an action").all_off(aws, 1).await,
     }
 }
 

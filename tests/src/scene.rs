@@ -217,7 +217,8 @@ async fn network(aws: &Aws) -> anyhow::Result<(String, String)> {
     Ok((vpc, subnet.and_then(|subnet| subnet.subnet_id).context("a subnet")?))
 }
 
-async fn group(aws: &Aws, vpc: &str, name: &str) -> anyhow::Result<String> {
+/// A new security group with AWS's own rules: its id.
+pub async fn group(aws: &Aws, vpc: &str, name: &str) -> anyhow::Result<String> {
     let made = aws.ec2.create_security_group().vpc_id(vpc).group_name(name).description(name).send().await?;
     made.group_id.context("a group")
 }

@@ -127,8 +127,14 @@ pub async fn user(aws: &Aws) -> anyhow::Result<User> {
 
 /// Whether the user is denied everything and every key is off.
 pub async fn cut_off(aws: &Aws) -> anyhow::Result<()> {
-    let (keys, inline, attached) = (keys(aws).await?, inline_policies(aws).await?, attached_policies(aws).await?);
+    let keys = keys(aws).await?;
     anyhow::ensure!(keys.values().all(|s| s == "Inactive"), "{keys:?}");
+    denied(aws).await
+}
+
+/// Whether the user is denied everything, three times.
+pub async fn denied(aws: &Aws) -> anyhow::Result<()> {
+    let (inline, attached) = (inline_policies(aws).await?, attached_policies(aws).await?);
     anyhow::ensure!(inline.contains(&"firebreak-deny-all".to_owned()), "{inline:?}");
     anyhow::ensure!(attached.contains(&"AWSDenyAll".to_owned()), "{attached:?}");
     let boundary = boundary(aws).await?;

@@ -100,14 +100,14 @@ async fn of_user(world: &World<'_>, action: &str) -> anyhow::Result<()> {
     match action {
         "denyAll" => delete_from_user(world, "firebreak-deny-all").await,
         "deactivateAccessKeys" => switch_key_on(world).await,
-        "deactivateSshKeys" => switch_on(world, Credentials::SshKeys).await,
-        "deactivateServiceCredentials" => switch_on(world, Credentials::ServiceCredentials).await,
-        "deactivateSigningCertificates" => switch_on(world, Credentials::SigningCertificates).await,
         "removeConsoleAccess" => {
             world.aws.iam.create_login_profile().user_name(USER).password("another-Horse-2").send().await?;
             Ok(())
         }
-        _ => bail!("no way to undo {action}"),
+        _ => {
+            let kind = Credentials::of(action).with_context(|| format!("no way to undo {action}"))?;
+            switch_on(world, kind).await
+        }
     }
 }
 

@@ -95,9 +95,19 @@ impl World<'_> {
     }
 
     /// The Approvals of this test's namespace.
-    pub async fn approvals(&self) -> Vec<Approval> {
-        let api = Api::<Approval>::namespaced(self.kube.clone(), &self.namespace);
-        api.list(&ListParams::default()).await.unwrap().items
+    pub fn approvals(&self) -> Api<Approval> {
+        Api::namespaced(self.kube.clone(), &self.namespace)
+    }
+
+    /// Waits until an event of that object has this reason, and these words.
+    pub async fn until_event(&self, object: &str, reason: &str, words: &[&str]) {
+        self.until_aws(&format!("{reason} of {object} says {words:?}"), async || {
+            let events = self.events_of(object).await;
+            let said = |e: &&String| e.starts_with(reason) && words.iter().all(|w| e.contains(w));
+            ensure!(events.iter().any(|e| said(&e)), "{events:#?}");
+            Ok(())
+        })
+        .await;
     }
 
     /// Waits until nothing of this account is held.
@@ -130,6 +140,12 @@ impl World<'_> {
     pub async fn release(&self, incident: &str) -> Incident {
         self.change(incident, json!({ "mode": "Release" })).await;
         self.until(incident, "Released", "True").await
+    }
+
+    /// `mode: Release`, and waits until nobody holds the resource: nothing need be given back yet.
+    pub async fn let_go(&self, incident: &str, id: &str) {
+        self.change(incident, json!({ "mode": "Release" })).await;
+        self.until_quarantine(id, "let go", |q| q.spec.holders.is_empty()).await;
     }
 
     /// Patches a Quarantine's spec as a person does.

@@ -162,8 +162,7 @@ async fn what_was_exported_and_lost_is_imported_and_given_back() {
     world.until("inc", "EvidencePreserved", "True").await;
     assert_eq!(sight::snapshots(&world.aws).await.unwrap().len(), 3, "none is taken again");
     is_stopped(&world).await;
-    world.change("inc", json!({ "mode": "Release" })).await;
-    world.until("inc", "Released", "True").await;
+    world.release("inc").await;
     assert_eq!(sight::groups(&world.aws, &world.scene.instances[0].interfaces).await.unwrap(), before);
     let (keys, old) = (sight::keys(&world.aws).await.unwrap(), &world.scene.access_keys[0]);
     assert_eq!((keys[old].as_str(), keys[&new].as_str()), ("Active", "Inactive"), "it was made during the containment");
@@ -176,8 +175,7 @@ async fn what_outlives_a_release_is_carried_over_and_ended_by_the_next_cluster()
     let world = World::new(&plane).await;
     world.declare("inc", "Contain", json!({ "targets": [world.user_target()] })).await;
     world.until("inc", "Contained", "True").await;
-    world.change("inc", json!({ "mode": "Release" })).await;
-    world.until("inc", "Released", "True").await;
+    world.release("inc").await;
     let backup = command(&plane, &["export"], "").await;
     controller.stop().unwrap();
     let (accounts, name) = (Api::<AwsAccount>::all(world.kube.clone()), world.account_name());

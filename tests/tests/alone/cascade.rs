@@ -145,8 +145,7 @@ async fn where_nothing_is_contained_all_crds_go_with_what_they_hold_in_whatever_
     let world = World::new(&plane).await;
     world.declare("inc", "Contain", json!({ "targets": [world.instance_target(0)] })).await;
     world.until("inc", "Contained", "True").await;
-    world.change("inc", json!({ "mode": "Release" })).await;
-    world.until("inc", "Released", "True").await;
+    world.release("inc").await;
     let account = Api::<AwsAccount>::all(world.kube.clone()).get(&world.account_name()).await.unwrap();
     let incident = world.incidents().get("inc").await.unwrap();
     assert_eq!((account.finalizers(), incident.finalizers()), (&[FINALIZER.to_owned()][..], &[FINALIZER.to_owned()][..]));
@@ -196,8 +195,7 @@ async fn the_chart_goes_and_comes_again_and_everything_stays_contained() {
     elsewhere.start().unwrap();
     is_repaired(&world).await;
     assert_eq!(judge.assert_no_call_was_wrong(), 0, "nothing was opened");
-    world.change("inc", json!({ "mode": "Release" })).await;
-    world.until("inc", "Released", "True").await;
+    world.release("inc").await;
     assert_eq!(sight::groups(&world.aws, &world.scene.instances[0].interfaces).await.unwrap(), before);
     judge.assert_no_call_was_wrong();
 }
@@ -238,8 +236,7 @@ async fn a_held_quarantine_that_is_deleted_stays_contained_and_says_so() {
     world.until("inc", "Contained", "True").await;
     assert_eq!(judge.assert_no_call_was_wrong(), 0, "nothing was opened");
 
-    world.change("inc", json!({ "mode": "Release" })).await;
-    world.until("inc", "Released", "True").await;
+    world.release("inc").await;
     gone(&world.all_quarantines(), &name, SOON).await;
     assert_eq!(sight::groups(&world.aws, &world.scene.instances[0].interfaces).await.unwrap(), before);
     judge.assert_no_call_was_wrong();

@@ -11,7 +11,6 @@ mod enforced;
 mod kills;
 mod lease;
 mod many;
-mod picture;
 mod places;
 mod quiet;
 mod rolled_back;

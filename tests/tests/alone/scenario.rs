@@ -2,13 +2,15 @@
 
 use std::fmt;
 
-use firebreak_tests::cases::Case;
+use firebreak_tests::cases::{Case, INSTANCE, USER, case};
 use firebreak_tests::in_force::in_force;
-use firebreak_tests::scene::USER;
 use firebreak_tests::sight;
 use firebreak_tests::tampering::undo;
 use firebreak_tests::world::World;
 use serde_json::{Value, json};
+
+/// What somebody undoes of the usual policy.
+const USUAL: [Case; 2] = [case("isolateNetwork", INSTANCE), case("deactivateAccessKeys", USER)];
 
 /// What the victims of one matrix have in common.
 #[derive(Debug, Clone, Copy)]
@@ -84,14 +86,9 @@ impl Scenario {
 
     /// What an attacker does while nobody watches: what was there before is there again. An error where there is nothing to undo.
     pub async fn attack(self, world: &World<'_>) -> anyhow::Result<()> {
-        if let Some(case) = self.case() {
-            return undo(world, case).await;
+        for case in self.case().map_or(&USUAL[..], std::slice::from_ref) {
+            undo(world, case).await?;
         }
-        let (iam, ec2, scene) = (&world.aws.iam, &world.aws.ec2, &world.scene);
-        let swap = ec2.modify_network_interface_attribute().network_interface_id(&scene.instances[0].interfaces[0]);
-        swap.groups(&scene.groups[0]).send().await?;
-        let on = iam.update_access_key().user_name(USER).access_key_id(&scene.access_keys[0]);
-        on.status("Active".into()).send().await?;
         Ok(())
     }
 }

@@ -48,10 +48,5 @@ async fn what_fails_in_one_region_or_of_one_deny_holds_nothing_else_of_the_accou
     })
     .await;
     assert!(sight::inline_policies(&world.aws).await.unwrap().contains(&OVER.to_owned()));
-    eventually("it is told where tags could not be read", SOON, async || {
-        let events = world.events_of(&world.account_name()).await;
-        ensure!(events.iter().any(|e| e.starts_with("ProtectedTagsNotRead")), "{events:#?}");
-        Ok(())
-    })
-    .await;
+    world.until_event(&world.account_name(), "ProtectedTagsNotRead", &[]).await;
 }

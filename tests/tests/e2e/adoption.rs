@@ -203,13 +203,7 @@ async fn a_group_of_the_policys_own_and_idle_timeouts_are_adopted_too() {
 }
 
 async fn told_of_adoption(world: &World<'_>, object: &str) {
-    world
-        .until_aws("an event tells of it", async || {
-            let events = world.events_of(object).await;
-            ensure!(events.iter().any(|e| e.starts_with("Adopted: ") && e.contains("adopted from its tags")), "{events:#?}");
-            Ok(())
-        })
-        .await;
+    world.until_event(object, "Adopted: ", &["adopted from its tags"]).await;
 }
 
 #[tokio::test]

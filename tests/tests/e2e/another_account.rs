@@ -56,8 +56,7 @@ async fn nothing_is_done_in_an_account_that_has_the_name_of_another_and_the_reco
     abandoned(&world).await;
     made_again_for(&world, &other).await;
     refuses(&world, &other).await;
-    world.change("inc", json!({ "mode": "Release" })).await;
-    world.until_quarantine(USER, "let go", |q| q.spec.holders.is_empty()).await;
+    world.let_go("inc", USER).await;
     world.look_now().await;
     let asked = |q: &Quarantine| q.status.as_ref().is_some_and(|s| s.last_handled_reconcile_at.is_some());
     let kept = world.until_quarantine(USER, "looked at again", asked).await;

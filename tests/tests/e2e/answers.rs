@@ -13,8 +13,6 @@ use serde_json::{Value, json};
 
 use crate::ground_up::{Guard, world};
 
-const CREDENTIALS: [Credentials; 3] =
-    [Credentials::SshKeys, Credentials::ServiceCredentials, Credentials::SigningCertificates];
 /// A release that gives a role back waits until new credentials are told from the old ones.
 const RELEASED: Duration = Duration::from_mins(3);
 /// Longer than a pass takes, and shorter than AWS may take.
@@ -38,7 +36,7 @@ async fn thorough() -> (World<'static>, Guard) {
     let (world, guard) = world().await;
     scene::crowd(&world.aws, &world.scene).await.unwrap();
     scene::role(&world.aws).await.unwrap();
-    for kind in CREDENTIALS {
+    for kind in Credentials::ALL {
         kind.make(&world.aws).await.unwrap();
     }
     let policy = include_str!("../../../examples/21-containment-policy-thorough.yaml");
@@ -61,7 +59,7 @@ async fn until_all_is_cut(world: &World<'_>) {
             sight::isolated(aws, &instance.interfaces).await?;
             sight::cut_off(aws).await?;
             sight::role_denied(aws).await?;
-            for kind in CREDENTIALS {
+            for kind in Credentials::ALL {
                 let all = kind.all(aws).await?;
                 ensure!(all.values().all(|status| status != "Active"), "{kind:?}: {all:?}");
             }
@@ -189,7 +187,7 @@ async fn late_answers_to_every_read_of_every_action_are_no_drift_no_conflict_and
 async fn every_page_of_every_service_is_read_also_after_an_empty_one() {
     let (world, _guard) = thorough().await;
     let judge = Judge::of(&world).await;
-    for kind in CREDENTIALS {
+    for kind in Credentials::ALL {
         kind.make(&world.aws).await.unwrap();
     }
     let before = given_back(&world).await.unwrap();

@@ -1,12 +1,11 @@
 //! Two people: what the policy lets nobody do alone waits until somebody else approved the plan as it stands. All else is in
 //! force meanwhile.
 
-use firebreak_crds::{Approval, ApprovalStatus, Incident};
+use firebreak_crds::{ApprovalStatus, Incident};
 use firebreak_tests::approving::{APPROVERS, approve, blank, let_approve};
-use firebreak_tests::eventually::{eventually, gone};
+use firebreak_tests::eventually::gone;
 use firebreak_tests::sight;
 use firebreak_tests::world::{ADMIN, SOON, World, standard_policy, uid};
-use kube::Api;
 use kube::api::{DeleteParams, ListParams};
 use serde_json::{Value, json};
 
@@ -15,7 +14,7 @@ use crate::ground_up::{Guard, world};
 /// The group whose approval the policy asks for.
 const LEADS: &str = "leads";
 
-/// A world whose policy lets nobody switch access keys off, or do `more`, alone; and people who may approve.
+/// A world whose policy lets nobody switch access keys off, alone; and people who may approve.
 async fn two_people(approvals: Value) -> (World<'static>, Guard) {
     let (world, guard) = world().await;
     let mut policy = standard_policy();
@@ -33,13 +32,23 @@ fn asked(incident: &Incident) -> ApprovalStatus {
     incident.status.clone().unwrap_or_default().approval.expect("something to approve")
 }
 
+/// An Approval by bob that was written before anything asked for one.
+fn by_hand(world: &World<'_>, incident: &Incident) -> Value {
+    json!({
+        "apiVersion": "firebreak.dev/v1alpha1",
+        "kind": "Approval",
+        "metadata": { "name": "early", "namespace": world.namespace },
+        "spec": {
+            "incidentRef": { "name": "inc", "uid": uid(incident) },
+            "planDigest": asked(incident).digest,
+            "approvedBy": "bob",
+        },
+    })
+}
+
 async fn refused(world: &World<'_>, user: &str, groups: &[&str], approval: &Value) -> String {
     let created = world.plane.create_as(user, groups, &approval.to_string()).await;
     created.expect_err(&format!("accepted from {user}: {approval}")).to_string()
-}
-
-fn approvals(world: &World<'_>) -> Api<Approval> {
-    Api::namespaced(world.kube.clone(), &world.namespace)
 }
 
 /// How many keys of the user are on.
@@ -50,6 +59,23 @@ async fn active_keys(world: &World<'_>) -> usize {
 /// Long enough for the keys to go off, if nothing held them back: what else is done to the user was looked at again.
 async fn until_looked_at(world: &World<'_>) {
     world.until_answered("ListAttachedUserPolicies", 2).await;
+}
+
+/// After that nothing counted: it waits, and both keys are on.
+async fn still_waits(world: &World<'_>) {
+    until_looked_at(world).await;
+    assert_eq!((world.said("inc", "Approved").await.0.as_str(), active_keys(world).await), ("AwaitingApproval", 2));
+}
+
+/// Waits until the condition `Approved` says that.
+async fn until_told(world: &World<'_>, words: &str) {
+    world
+        .until_aws(words, async || {
+            let (_, message) = world.said("inc", "Approved").await;
+            anyhow::ensure!(message.contains(words), "{message}");
+            Ok(())
+        })
+        .await;
 }
 
 /// What needs no approval is read back in force.
@@ -93,8 +119,7 @@ async fn what_needs_approval_waits_for_a_second_person_and_all_else_goes_at_once
     let mut for_nobody = by("bob").await;
     for_nobody["spec"]["groups"] = json!([]);
     approve(&world, "bob", &[APPROVERS, LEADS], &for_nobody).await;
-    until_looked_at(&world).await;
-    assert_eq!((world.said("inc", "Approved").await.0.as_str(), active_keys(&world).await), ("AwaitingApproval", 2));
+    still_waits(&world).await;
 
     approve(&world, "bob", &[APPROVERS, LEADS], &by("bob").await).await;
     let approved = world.until("inc", "Approved", "True").await;
@@ -127,7 +152,7 @@ async fn a_deleted_approval_takes_nothing_away_and_a_changed_plan_needs_a_new_on
     assert!(world.quarantine_of(&world.scene.instances[0].id).await.is_none(), "nothing of it is held");
     sight::isolated(&world.aws, &world.scene.instances[0].interfaces).await.unwrap_err();
 
-    approvals(&world).delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
+    world.approvals().delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
     world.look_now().await;
     world.until_swept(2).await;
     sight::cut_off(&world.aws).await.unwrap();
@@ -156,12 +181,7 @@ async fn a_plan_shows_what_will_wait_and_may_be_approved_ahead_by_as_many_as_it_
     let (bob, carol) = (blank(&world, "bob").await, blank(&world, "carol").await);
     approve(&world, "bob", &[APPROVERS], &bob).await;
     approve(&world, "bob", &[APPROVERS], &bob).await;
-    eventually("one person's consent counts once", SOON, async || {
-        let (_, message) = world.said("inc", "Approved").await;
-        anyhow::ensure!(message.contains("1 of 2 given"), "{message}");
-        Ok(())
-    })
-    .await;
+    until_told(&world, "1 of 2 given").await;
     approve(&world, "carol", &[APPROVERS], &carol).await;
     world.until("inc", "Approved", "True").await;
     assert_eq!(active_keys(&world).await, 2, "a plan changes nothing");
@@ -182,25 +202,16 @@ async fn without_a_name_on_the_incident_nothing_can_be_approved() {
     let incident = world.until("inc", "Approved", "False").await;
     let (_, message) = world.said("inc", "Approved").await;
     assert!(message.contains("set it to your own user name"), "{message}");
-    let approval = json!({
-        "apiVersion": "firebreak.dev/v1alpha1",
-        "kind": "Approval",
-        "metadata": { "name": "early", "namespace": world.namespace },
-        "spec": {
-            "incidentRef": { "name": "inc", "uid": uid(&incident) },
-            "planDigest": asked(&incident).digest,
-            "approvedBy": "bob",
-        },
-    });
+    let approval = by_hand(&world, &incident);
     let early = refused(&world, "bob", &[APPROVERS], &approval).await;
     assert!(early.contains("nobody put their name to this Incident"), "{early}");
 
     world.change("inc", json!({ "requestedBy": ADMIN })).await;
     approve(&world, "bob", &[APPROVERS], &approval).await;
     world.until_aws("the keys are off", async || sight::cut_off(&world.aws).await).await;
-    let mut changed = approvals(&world).get("early").await.unwrap();
+    let mut changed = world.approvals().get("early").await.unwrap();
     changed.spec.approved_by = "carol".into();
-    let frozen = approvals(&world).replace("early", &kube::api::PostParams::default(), &changed).await.unwrap_err();
+    let frozen = world.approvals().replace("early", &kube::api::PostParams::default(), &changed).await.unwrap_err();
     assert!(frozen.to_string().contains("cannot be changed"), "{frozen}");
     // Whoever names themselves the requester is not the second person any more; labels are anybody's.
     let (namespace, patch) = (format!("-n={}", world.namespace), r#"{"spec":{"title":"mine"}}"#);
@@ -210,8 +221,8 @@ async fn without_a_name_on_the_incident_nothing_can_be_approved() {
     let label = ["label", "inc", "inc", &namespace, "seen=yes", "--as=bob", "--as-group=system:masters"];
     world.plane.kubectl(&label).await.unwrap();
     world.delete_incident("inc").await;
-    approvals(&world).delete("early", &DeleteParams::default()).await.unwrap();
-    gone(&approvals(&world), "early", SOON).await;
+    world.approvals().delete("early", &DeleteParams::default()).await.unwrap();
+    gone(&world.approvals(), "early", SOON).await;
 }
 
 /// Whoever is admin of a namespace has its ServiceAccounts, too.
@@ -230,8 +241,7 @@ async fn a_service_account_is_a_second_person_only_on_behalf_of_a_group_that_the
     let mut on_behalf_of_others = blank(&world, &robot).await;
     on_behalf_of_others["spec"]["groups"] = json!([APPROVERS]);
     approve(&world, &robot, &[APPROVERS], &on_behalf_of_others).await;
-    until_looked_at(&world).await;
-    assert_eq!((world.said("inc", "Approved").await.0.as_str(), active_keys(&world).await), ("AwaitingApproval", 2));
+    still_waits(&world).await;
 
     approve(&world, &robot, &[APPROVERS, LEADS], &blank(&world, &robot).await).await;
     let approved = world.until("inc", "Approved", "True").await;
@@ -248,32 +258,17 @@ async fn what_a_service_account_asks_for_is_approved_on_behalf_of_a_group_or_not
     let incident = world.until("inc", "Approved", "False").await;
     let (_, message) = world.said("inc", "Approved").await;
     assert!(message.contains("approvals.group") && !message.contains("kubectl create"), "{message}");
-    let mut approval = json!({
-        "apiVersion": "firebreak.dev/v1alpha1",
-        "kind": "Approval",
-        "metadata": { "generateName": "inc-", "namespace": world.namespace },
-        "spec": {
-            "incidentRef": { "name": "inc", "uid": uid(&incident) },
-            "planDigest": asked(&incident).digest,
-            "approvedBy": "bob",
-        },
-    });
+    let mut approval = by_hand(&world, &incident);
     let alone = refused(&world, "bob", &[APPROVERS], &approval).await;
     assert!(alone.contains("a ServiceAccount asked for this Incident"), "{alone}");
     approval["spec"]["groups"] = json!([APPROVERS]);
     approve(&world, "bob", &[APPROVERS], &approval).await;
-    until_looked_at(&world).await;
-    assert_eq!((world.said("inc", "Approved").await.0.as_str(), active_keys(&world).await), ("AwaitingApproval", 2));
+    still_waits(&world).await;
 
     let mut policy = standard_policy();
     policy["approvals"] = of_the_leads();
     world.plane.apply(&world.policy("standard", policy).to_string()).await.unwrap();
-    eventually("the members of the group are asked", SOON, async || {
-        let (_, message) = world.said("inc", "Approved").await;
-        anyhow::ensure!(message.contains("kubectl create"), "{message}");
-        Ok(())
-    })
-    .await;
+    until_told(&world, "kubectl create").await;
     approve(&world, "bob", &[APPROVERS, LEADS], &blank(&world, "bob").await).await;
     world.until("inc", "Approved", "True").await;
     world.until_aws("the keys are off", async || sight::cut_off(&world.aws).await).await;

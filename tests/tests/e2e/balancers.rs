@@ -70,16 +70,7 @@ async fn an_instance_leaves_its_load_balancers_by_id_and_by_address_and_comes_ba
     world.until_drift_counts(id).await;
     register(&world, &balancers.web, id, 22).await;
     until_out(&world, &other).await;
-    world
-        .until_aws("the drift is told", async || {
-            let events = world.events_of("inc").await;
-            ensure!(
-                events.iter().any(|e| e.starts_with("DriftDetected") && e.contains(":22 was registered with web")),
-                "{events:#?}"
-            );
-            Ok(())
-        })
-        .await;
+    world.until_event("inc", "DriftDetected", &[":22 was registered with web"]).await;
     balancers.register(&world.aws, &world.scene, 0).await.unwrap();
     until_out(&world, &other).await;
 
@@ -99,14 +90,7 @@ async fn a_load_balancer_that_is_gone_is_said_and_ends_no_release() {
     world.until_nothing_is_held().await;
     let now = sight::registrations(&world.aws).await.unwrap();
     assert_eq!((now.get("web"), &now["api"], &now["old"]), (None, &before["api"], &before["old"]));
-    world
-        .until_aws("an event says so", async || {
-            let events = world.events_of("inc").await;
-            let said = |e: &String| e.starts_with("Released") && e.contains("target group web no longer exists");
-            ensure!(events.iter().any(said), "{events:#?}");
-            Ok(())
-        })
-        .await;
+    world.until_event("inc", "Released", &["target group web no longer exists"]).await;
 }
 
 #[tokio::test]

@@ -27,8 +27,7 @@ async fn contained(world: &World<'_>) {
 async fn made_again_and_let_go(world: &World<'_>) {
     world.steer("mallory", json!({ "suspend": true })).await;
     make(world).await;
-    world.change("inc", json!({ "mode": "Release" })).await;
-    world.until_quarantine("mallory", "let go", |q| q.spec.holders.is_empty()).await;
+    world.let_go("inc", "mallory").await;
 }
 
 async fn make(world: &World<'_>) {

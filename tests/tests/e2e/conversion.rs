@@ -1,7 +1,6 @@
 //! The seconds in which an interface is opened to cut the flows that the VPC tracks.
 
 use anyhow::ensure;
-use aws_sdk_ec2::types::{IpPermission, IpRange};
 use firebreak_crds::conditions::CONTAINED;
 use firebreak_crds::{ConversionState, Quarantine};
 use firebreak_tests::proxy::{Call, When};
@@ -9,7 +8,9 @@ use firebreak_tests::sight;
 use firebreak_tests::world::World;
 use serde_json::json;
 
+use crate::drift::set_groups;
 use crate::ground_up::world;
+use crate::own_groups::allow;
 
 /// An Incident over the instance alone, without evidence, so that the changing calls come in a known order.
 async fn contain(world: &World<'_>, tracked: &str) {
@@ -66,8 +67,7 @@ async fn an_interface_is_isolated_and_its_window_recorded_before_it_is_opened_an
     sight::isolated(&world.aws, &[interface]).await.unwrap();
     held.release();
 
-    let closed = |q: &Quarantine| interfaces.iter().all(|i| conversion(q, i) == Some(ConversionState::Closed));
-    world.until_quarantine(id, "closed", closed).await;
+    until_converted(&world, id, interfaces).await;
     world.until("inc", "Contained", "True").await;
     sight::isolated(&world.aws, interfaces).await.unwrap();
     let calls = world.proxy.changing();
@@ -99,21 +99,19 @@ async fn until_refused(world: &World<'_>, times: usize) {
         .await;
 }
 
+/// Isolates the instance, and has AWS refuse each opening, in more than one pass.
+async fn with_openings_refused(world: &World<'_>) {
+    let mut rules = world.proxy.hold_action("AuthorizeSecurityGroupIngress", 1, When::Before);
+    contain(world, "Always").await;
+    rules.reached().await;
+    throttle(world);
+    rules.release();
+    until_refused(world, 7).await;
+}
+
 async fn until_converted(world: &World<'_>, id: &str, interfaces: &[String]) {
     let closed = |q: &Quarantine| interfaces.iter().all(|i| conversion(q, i) == Some(ConversionState::Closed));
     world.until_quarantine(id, "converted", closed).await;
-}
-
-async fn set_groups(world: &World<'_>, interface: &str, groups: &[&String]) {
-    let groups = groups.iter().map(|g| (*g).clone()).collect();
-    let call = world.aws.ec2.modify_network_interface_attribute().network_interface_id(interface);
-    call.set_groups(Some(groups)).send().await.unwrap();
-}
-
-async fn let_in(world: &World<'_>, group: &str) {
-    let ssh = IpPermission::builder().ip_protocol("tcp").from_port(22).to_port(22);
-    let ssh = ssh.ip_ranges(IpRange::builder().cidr_ip("198.51.100.7/32").build()).build();
-    world.aws.ec2.authorize_security_group_ingress().group_id(group).ip_permissions(ssh).send().await.unwrap();
 }
 
 #[tokio::test]
@@ -146,12 +144,7 @@ async fn an_interface_that_is_open_is_closed_as_soon_as_aws_takes_the_call_whate
 async fn a_conversion_that_aws_refuses_is_not_called_attempted_and_goes_on_later() {
     let (world, _guard) = world().await;
     let (id, interfaces) = (&world.scene.instances[0].id, &world.scene.instances[0].interfaces);
-    let mut rules = world.proxy.hold_action("AuthorizeSecurityGroupIngress", 1, When::Before);
-    contain(&world, "Always").await;
-    rules.reached().await;
-    throttle(&world);
-    rules.release();
-    until_refused(&world, 7).await; // in more than one pass
+    with_openings_refused(&world).await;
     let message = world.until_quarantine_says(id, CONTAINED, "AwsUnreachable").await;
     assert!(message.contains("2 of 2 interfaces isolated") && !message.contains("attempted"), "{message}");
     let quarantine = world.quarantine_of(id).await.unwrap();
@@ -172,12 +165,7 @@ async fn a_conversion_that_aws_refuses_is_not_called_attempted_and_goes_on_later
 async fn an_open_window_is_closed_though_the_quarantine_is_suspended_and_nothing_else_is_done() {
     let (world, _guard) = world().await;
     let (id, interfaces) = (&world.scene.instances[0].id, &world.scene.instances[0].interfaces);
-    let mut rules = world.proxy.hold_action("AuthorizeSecurityGroupIngress", 1, When::Before);
-    contain(&world, "Always").await;
-    rules.reached().await;
-    throttle(&world); // so the windows stay on record as open
-    rules.release();
-    until_refused(&world, 7).await;
+    with_openings_refused(&world).await; // so the windows stay on record as open
     world.steer(id, json!({ "suspend": true })).await;
     world.until_quarantine_says(id, "Ready", "Suspended").await;
     let group = conversion_group(&world).await.unwrap();
@@ -201,7 +189,7 @@ async fn flows_that_began_through_the_opened_isolation_group_are_converted() {
     world.until("inc", "Contained", "True").await;
     until_converted(&world, id, interfaces).await;
     let isolation = sight::groups(&world.aws, interfaces).await.unwrap()[&interfaces[0]][0].clone();
-    let_in(&world, &isolation).await;
+    allow(&world, &isolation, "198.51.100.7/32").await;
     let group = conversion_group(&world).await.unwrap();
     world
         .until_aws("converted once more", async || {
@@ -220,7 +208,7 @@ async fn an_interface_that_the_attacker_put_into_our_group_before_is_converted_a
     let (world, _guard) = world().await;
     let (id, interfaces) = (&world.scene.instances[0].id, &world.scene.instances[0].interfaces);
     let group = group_named(&world, "firebreak-isolation").await.expect("made ahead");
-    let_in(&world, &group).await;
+    allow(&world, &group, "198.51.100.7/32").await;
     set_groups(&world, &interfaces[0], &[&world.scene.groups[0], &group]).await;
     set_groups(&world, &interfaces[1], &[&group]).await;
     for interface in interfaces {
@@ -271,20 +259,9 @@ async fn give_public_address(world: &World<'_>, interface: &str) {
 async fn auto_converts_what_has_a_route_to_an_internet_gateway() {
     let (world, _guard) = world().await;
     let (id, interfaces) = (&world.scene.instances[0].id, &world.scene.instances[0].interfaces);
-    route_to_internet(&world).await;
+    world.scene.open_to_internet(&world.aws).await.unwrap();
     contain(&world, "Auto").await;
     world.until("inc", "Contained", "True").await;
-    let closed = |q: &Quarantine| interfaces.iter().all(|i| conversion(q, i) == Some(ConversionState::Closed));
-    world.until_quarantine(id, "converted", closed).await;
+    until_converted(&world, id, interfaces).await;
     sight::isolated(&world.aws, interfaces).await.unwrap();
-}
-
-async fn route_to_internet(world: &World<'_>) {
-    let (ec2, vpc) = (&world.aws.ec2, &world.scene.vpc);
-    let gateway = ec2.create_internet_gateway().send().await.unwrap().internet_gateway.unwrap().internet_gateway_id.unwrap();
-    ec2.attach_internet_gateway().internet_gateway_id(&gateway).vpc_id(vpc).send().await.unwrap();
-    let tables = ec2.describe_route_tables().send().await.unwrap();
-    let table = tables.route_tables().iter().find(|t| t.vpc_id() == Some(vpc)).unwrap().route_table_id.clone();
-    let route = ec2.create_route().set_route_table_id(table).destination_cidr_block("0.0.0.0/0").gateway_id(gateway);
-    route.send().await.unwrap();
 }

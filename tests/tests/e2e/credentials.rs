@@ -61,8 +61,7 @@ async fn what_is_made_during_the_containment_never_comes_back(kind: Credentials)
     // Suspended, so that it is on when the release begins: with the deny gone it would be a way in.
     world.steer("mallory", json!({ "suspend": true })).await;
     kind.switch(&world.aws, &second, true).await.unwrap();
-    world.change("inc", json!({ "mode": "Release" })).await;
-    world.until_quarantine("mallory", "let go", |q| q.spec.holders.is_empty()).await;
+    world.let_go("inc", "mallory").await;
     world.steer("mallory", json!({ "suspend": false })).await;
     world.until("inc", "Released", "True").await;
     kind.all_off(&world.aws, 1).await.unwrap();

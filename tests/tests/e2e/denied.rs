@@ -128,8 +128,7 @@ async fn a_user_whose_inline_quota_the_attacker_filled_is_released_once_a_person
     assert!(target.message.contains("LimitExceeded") && target.message.contains("of filler, own"), "{target:?}");
     denied_by_two(&world).await;
 
-    world.change("inc", json!({ "mode": "Release" })).await;
-    world.until_quarantine(USER, "let go", |q| q.spec.holders.is_empty()).await;
+    world.let_go("inc", USER).await;
     let released = |q: &Quarantine| q.status.iter().flat_map(|s| &s.conditions).any(|c| c.type_ == RELEASED);
     world.until_quarantine(USER, "its release has begun", released).await;
     let message = world.until_quarantine_says(USER, "Stalled", "AwsRefused").await;

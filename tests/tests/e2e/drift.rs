@@ -37,7 +37,8 @@ async fn told(world: &World<'_>, id: &str, words: &[&str]) {
     world.until("inc", "Contained", "True").await;
 }
 
-async fn set_groups(world: &World<'_>, interface: &str, groups: &[&String]) {
+/// Puts an interface into these groups.
+pub async fn set_groups(world: &World<'_>, interface: &str, groups: &[&String]) {
     let groups = groups.iter().map(|g| (*g).clone()).collect();
     let call = world.aws.ec2.modify_network_interface_attribute().network_interface_id(interface);
     call.set_groups(Some(groups)).send().await.unwrap();

@@ -8,7 +8,7 @@ use anyhow::ensure;
 use firebreak_tests::approving::{APPROVERS, approve, blank, let_approve};
 use firebreak_tests::cases::{CASES, Case};
 use firebreak_tests::eventually::{condition, eventually};
-use firebreak_tests::everything::{Everything, at_rest, differences, everything};
+use firebreak_tests::everything::{Everything, at_rest, everything};
 use firebreak_tests::in_force::in_force;
 use firebreak_tests::judge::Judge;
 use firebreak_tests::tampering::undo;
@@ -50,8 +50,7 @@ async fn repaired(world: &World<'_>, case: &Case, contained: &Everything) {
     undo(world, case).await.unwrap();
     eventually(&format!("{case} is repaired"), LONG, async || {
         let now = at_rest(&everything(&world.aws, &world.scene).await?);
-        let mut different = differences(&at_rest(contained), &now);
-        different.retain(|text| !case.differs.iter().any(|known| text.starts_with(known)));
+        let different = case.wrong(&at_rest(contained), &now).0;
         ensure!(different.is_empty() && writes() > before, "{} writes, {}", writes() - before, different.join("\n"));
         in_force(world, case).await
     })

@@ -19,8 +19,7 @@ async fn an_incident_is_contained_and_given_back_exactly() {
     world.until("inc", "EvidencePreserved", "True").await;
     assert_eq!(sight::snapshots(&world.aws).await.unwrap().len(), 3);
 
-    world.change("inc", json!({ "mode": "Release" })).await;
-    world.until("inc", "Released", "True").await;
+    world.release("inc").await;
     assert_eq!(sight::groups(&world.aws, interfaces).await.unwrap(), before);
     assert!(sight::keys(&world.aws).await.unwrap().values().all(|s| s == "Inactive"), "keys stay off by default");
     assert!(sight::attached_policies(&world.aws).await.unwrap().is_empty());

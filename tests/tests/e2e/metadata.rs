@@ -8,6 +8,7 @@ use firebreak_tests::world::World;
 use serde_json::{Value, json};
 
 use crate::ground_up::world;
+use crate::release::moved_away;
 
 fn off() -> Value {
     json!([{ "disableInstanceMetadata": {} }])
@@ -95,12 +96,8 @@ async fn it_stays_off_while_it_waits_for_a_person_what_the_network_comes_back_to
     world.contain_instance("inc", id, json!([{ "isolateNetwork": {} }, { "disableInstanceMetadata": {} }])).await;
     world.until("inc", "Contained", "True").await;
     world.steer(id, json!({ "suspend": true })).await;
-    let made = ec2.create_security_group().vpc_id(&world.scene.vpc).group_name("theirs").description("theirs");
-    let theirs = made.send().await.unwrap().group_id.unwrap();
-    let moved = ec2.modify_network_interface_attribute().network_interface_id(&interfaces[0]).groups(theirs);
-    moved.send().await.unwrap();
-    world.change("inc", json!({ "mode": "Release" })).await;
-    world.until_quarantine(id, "let go", |q| q.spec.holders.is_empty()).await;
+    moved_away(&world, &interfaces[0]).await;
+    world.let_go("inc", id).await;
     world.steer(id, json!({ "suspend": false })).await;
     world.until_quarantine_says(id, "Stalled", "ReleaseConflict").await;
     let now = shown(&world, id).await.http_endpoint;

@@ -25,7 +25,8 @@ fn ssh(cidr: &str) -> IpPermission {
     rule.ip_ranges(IpRange::builder().cidr_ip(cidr).build()).build()
 }
 
-async fn allow(world: &World<'_>, group: &str, cidr: &str) {
+/// Lets a network in by SSH.
+pub async fn allow(world: &World<'_>, group: &str, cidr: &str) {
     let call = world.aws.ec2.authorize_security_group_ingress().group_id(group).ip_permissions(ssh(cidr));
     call.send().await.unwrap();
 }

@@ -96,8 +96,7 @@ async fn a_protection_that_was_there_before_and_is_gone_is_for_a_person_to_decid
     world.until("inc", "Contained", "True").await;
     world.steer(id, json!({ "suspend": true })).await;
     set_termination(&world, id, false).await;
-    world.change("inc", json!({ "mode": "Release" })).await;
-    world.until_quarantine(id, "let go", |q| q.spec.holders.is_empty()).await;
+    world.let_go("inc", id).await;
     world.steer(id, json!({ "suspend": false })).await;
     let message = world.until_quarantine_says(id, "Stalled", "ReleaseConflict").await;
     assert!(message.contains("disableApiTermination") && message.contains("RestoreOriginal"), "{message}");

@@ -6,8 +6,8 @@ use anyhow::ensure;
 use aws_sdk_iam::types::StatusType;
 use firebreak_crds::{AwsAccount, Quarantine};
 use firebreak_tests::judge::Judge;
-use firebreak_tests::sight;
 use firebreak_tests::world::{World, standard_policy};
+use firebreak_tests::{scene, sight};
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
@@ -18,21 +18,25 @@ use crate::ground_up::world;
 /// The groups of each interface, before.
 type Before = BTreeMap<String, Vec<String>>;
 
+/// Somebody puts an interface into a group of their own: its id.
+pub async fn moved_away(world: &World<'_>, interface: &str) -> String {
+    let theirs = scene::group(&world.aws, &world.scene.vpc, "theirs").await.unwrap();
+    let call = world.aws.ec2.modify_network_interface_attribute().network_interface_id(interface);
+    call.groups(&theirs).send().await.unwrap();
+    theirs
+}
+
 /// Contained, then let go while somebody changed the first interface's groups: AWS shows neither Firebreak's nor the original.
 async fn in_conflict(world: &World<'_>) -> (Before, String) {
     let (id, interfaces) = (&world.scene.instances[0].id, &world.scene.instances[0].interfaces);
     let before = sight::groups(&world.aws, interfaces).await.unwrap();
-    let made = world.aws.ec2.create_security_group().vpc_id(&world.scene.vpc).group_name("theirs").description("theirs");
-    let theirs = made.send().await.unwrap().group_id.unwrap();
     world.declare("inc", "Contain", json!({ "targets": [world.instance_target(0)] })).await;
     world.until("inc", "Contained", "True").await;
 
     // Suspended, so that nothing is repaired until the release begins.
     world.steer(id, json!({ "suspend": true })).await;
-    let call = world.aws.ec2.modify_network_interface_attribute().network_interface_id(&interfaces[0]).groups(&theirs);
-    call.send().await.unwrap();
-    world.change("inc", json!({ "mode": "Release" })).await;
-    world.until_quarantine(id, "let go", |q| q.spec.holders.is_empty()).await;
+    let theirs = moved_away(world, &interfaces[0]).await;
+    world.let_go("inc", id).await;
     world.steer(id, json!({ "suspend": false })).await;
     world.until_reason("inc", "Stalled", "ReleaseConflict").await;
     (before, theirs)
@@ -85,14 +89,11 @@ async fn restore_original_puts_back_what_was_recorded() {
 async fn held_again(world: &World<'_>) -> Before {
     let (id, interfaces) = (&world.scene.instances[0].id, &world.scene.instances[0].interfaces);
     let before = sight::groups(&world.aws, interfaces).await.unwrap();
-    let made = world.aws.ec2.create_security_group().vpc_id(&world.scene.vpc).group_name("theirs").description("theirs");
-    let theirs = made.send().await.unwrap().group_id.unwrap();
     world.declare("inc", "Contain", json!({ "targets": [world.instance_target(0)] })).await;
     world.until("inc", "Contained", "True").await;
     world.delete_incident("inc").await;
     world.steer(id, json!({ "suspend": true })).await;
-    let call = world.aws.ec2.modify_network_interface_attribute().network_interface_id(&interfaces[0]).groups(&theirs);
-    call.send().await.unwrap();
+    moved_away(world, &interfaces[0]).await;
     let held = world.quarantine_of(id).await.unwrap();
     world.all_quarantines().delete(&held.metadata.name.clone().unwrap(), &DeleteParams::default()).await.unwrap();
     world.steer(id, json!({ "suspend": false })).await;
@@ -189,8 +190,7 @@ async fn groups_come_back_in_their_order() {
 async fn without_a_group(world: &World<'_>) -> String {
     let (id, interfaces) = (&world.scene.instances[0].id, &world.scene.instances[0].interfaces);
     let [web, _] = world.scene.groups.clone();
-    let made = world.aws.ec2.create_security_group().vpc_id(&world.scene.vpc).group_name("old").description("old");
-    let old = made.send().await.unwrap().group_id.unwrap();
+    let old = scene::group(&world.aws, &world.scene.vpc, "old").await.unwrap();
     for interface in interfaces {
         let call = world.aws.ec2.modify_network_interface_attribute().network_interface_id(interface);
         call.groups(&web).groups(&old).send().await.unwrap();
@@ -263,8 +263,7 @@ async fn the_boundary_that_was_there_comes_back_and_one_that_somebody_put_is_a_c
     world.until("again", "Contained", "True").await;
     world.steer("mallory", json!({ "suspend": true })).await;
     put("AdministratorAccess").await;
-    world.change("again", json!({ "mode": "Release" })).await;
-    world.until_quarantine("mallory", "let go", |q| q.spec.holders.is_empty()).await;
+    world.let_go("again", "mallory").await;
     world.steer("mallory", json!({ "suspend": false })).await;
     let message = world.until_quarantine_says("mallory", "Stalled", "ReleaseConflict").await;
     assert!(message.contains("ReadOnlyAccess") && message.contains("AdministratorAccess"), "{message}");
@@ -284,8 +283,7 @@ async fn what_is_decided_of_a_conflict_leaves_no_key_on() {
     let bound = iam.put_user_permissions_boundary().user_name("mallory");
     bound.permissions_boundary("arn:aws:iam::aws:policy/AdministratorAccess").send().await.unwrap();
     iam.update_access_key().user_name("mallory").access_key_id(key).status(StatusType::Active).send().await.unwrap();
-    world.change("inc", json!({ "mode": "Release" })).await;
-    world.until_quarantine("mallory", "let go", |q| q.spec.holders.is_empty()).await;
+    world.let_go("inc", "mallory").await;
     world.steer("mallory", json!({ "suspend": false, "release": { "onConflict": "KeepTheirs" } })).await;
     world.until("inc", "Released", "True").await;
     let keys = sight::keys(&world.aws).await.unwrap();
@@ -367,13 +365,7 @@ async fn sessions_stay_blocked_after_the_release_until_the_last_has_expired() {
     gone.send().await.unwrap();
     world.proxy.fail("PutUserPolicy", 409, "LimitExceeded", "Maximum policy size of 2048 bytes exceeded");
     world.look_now().await;
-    world
-        .until_aws("it is told that they are not denied", async || {
-            let events = world.events_of(&world.account_name()).await;
-            ensure!(events.iter().any(|e| e.starts_with("OldSessionsNotKept") && e.contains("2048")), "{events:#?}");
-            Ok(())
-        })
-        .await;
+    world.until_event(&world.account_name(), "OldSessionsNotKept", &["2048"]).await;
     let conditions = accounts.get(&world.account_name()).await.unwrap().status.unwrap().conditions;
     assert!(firebreak_crds::is_true(&conditions, "Ready"), "{conditions:#?}");
     world.proxy.recover("PutUserPolicy");
@@ -448,8 +440,7 @@ async fn an_account_that_is_deleted_stays_until_its_denies_have_expired_and_says
     let (world, _guard) = world().await;
     world.declare("inc", "Contain", json!({ "targets": [world.user_target()] })).await;
     world.until("inc", "Contained", "True").await;
-    world.change("inc", json!({ "mode": "Release" })).await;
-    world.until("inc", "Released", "True").await;
+    world.release("inc").await;
     let (accounts, name) = (Api::<AwsAccount>::all(world.kube.clone()), world.account_name());
     accounts.delete(&name, &DeleteParams::default()).await.unwrap();
     let account =
@@ -471,8 +462,7 @@ async fn the_deny_goes_only_when_no_key_works() {
     let key = keys.keys().next().unwrap();
     let on = world.aws.iam.update_access_key().user_name("mallory").access_key_id(key).status(StatusType::Active);
     on.send().await.unwrap();
-    world.change("inc", json!({ "mode": "Release" })).await;
-    world.until_quarantine("mallory", "let go", |q| q.spec.holders.is_empty()).await;
+    world.let_go("inc", "mallory").await;
 
     world.proxy.fail("UpdateAccessKey", 403, "AccessDenied", "not authorized");
     world.steer("mallory", json!({ "suspend": false })).await;
@@ -494,8 +484,7 @@ async fn what_waits_for_its_stage_is_put_back_while_aws_is_busy() {
     world.declare("inc", "Contain", json!({ "targets": [world.user_target()] })).await;
     world.until("inc", "Contained", "True").await;
     world.steer("mallory", json!({ "suspend": true })).await;
-    world.change("inc", json!({ "mode": "Release" })).await;
-    world.until_quarantine("mallory", "let go", |q| q.spec.holders.is_empty()).await;
+    world.let_go("inc", "mallory").await;
     let iam = &world.aws.iam;
     iam.delete_user_policy().user_name("mallory").policy_name("firebreak-deny-all").send().await.unwrap();
     iam.detach_user_policy().user_name("mallory").policy_arn("arn:aws:iam::aws:policy/AWSDenyAll").send().await.unwrap();
@@ -503,19 +492,10 @@ async fn what_waits_for_its_stage_is_put_back_while_aws_is_busy() {
 
     world.proxy.fail("ListAccessKeys", 400, "Throttling", "Rate exceeded");
     world.steer("mallory", json!({ "suspend": false })).await;
-    world.until_aws("it is denied again", async || denied(&world).await).await;
+    world.until_aws("it is denied again", async || sight::denied(&world.aws).await).await;
     world.proxy.recover("ListAccessKeys");
     world.look_now().await;
     world.until("inc", "Released", "True").await;
     assert!(!sight::inline_policies(&world.aws).await.unwrap().contains(&"firebreak-deny-all".to_owned()));
     assert_eq!(sight::boundary(&world.aws).await.unwrap(), None);
-}
-
-/// By all three denies.
-async fn denied(world: &World<'_>) -> anyhow::Result<()> {
-    let (inline, attached) = (sight::inline_policies(&world.aws).await?, sight::attached_policies(&world.aws).await?);
-    let boundary = sight::boundary(&world.aws).await?;
-    let all = inline.contains(&"firebreak-deny-all".to_owned()) && attached.contains(&"AWSDenyAll".to_owned());
-    ensure!(all && boundary.as_deref() == Some("AWSDenyAll"), "{inline:?} {attached:?} {boundary:?}");
-    Ok(())
 }

@@ -117,8 +117,7 @@ async fn a_user_that_was_renamed_while_nobody_looked_is_not_taken_for_gone_at_it
     world.until("inc", "Contained", "True").await;
     world.steer(USER, json!({ "suspend": true })).await;
     rename(&world).await;
-    world.change("inc", json!({ "mode": "Release" })).await;
-    world.until_quarantine(USER, "let go", |q| q.spec.holders.is_empty()).await;
+    world.let_go("inc", USER).await;
     world.steer(USER, json!({ "suspend": false })).await;
     world.until("inc", "Released", "True").await;
     assert_eq!((attached(&world, NEW).await.unwrap(), boundary(&world, NEW).await.unwrap()), (vec![], None));
@@ -136,8 +135,7 @@ async fn a_user_that_was_deleted_needs_nobody_to_be_released() {
         iam.delete_user_policy().user_name(USER).policy_name(policy).send().await.unwrap();
     }
     iam.delete_user().user_name(USER).send().await.unwrap();
-    world.change("inc", json!({ "mode": "Release" })).await;
-    world.until_quarantine(USER, "let go", |q| q.spec.holders.is_empty()).await;
+    world.let_go("inc", USER).await;
     world.steer(USER, json!({ "suspend": false })).await;
     world.until("inc", "Released", "True").await;
     let (_, said) = world.said("inc", "Released").await;

@@ -49,17 +49,6 @@ async fn said(world: &World<'_>, state: ActionState, words: &str) {
         .await;
 }
 
-/// An event of the Quarantine, or of the Incident.
-async fn until_event(world: &World<'_>, object: &str, words: &[&str]) {
-    world
-        .until_aws(&format!("an event of {object} says {words:?}"), async || {
-            let events = world.events_of(object).await;
-            ensure!(events.iter().any(|e| words.iter().all(|w| e.contains(w))), "{events:#?}");
-            Ok(())
-        })
-        .await;
-}
-
 #[tokio::test]
 async fn a_detached_instance_is_replaced_stays_out_and_is_not_given_back_by_default() {
     let (world, _guard) = world().await;
@@ -75,13 +64,13 @@ async fn a_detached_instance_is_replaced_stays_out_and_is_not_given_back_by_defa
     let attach = aws.autoscaling.attach_instances().auto_scaling_group_name(GROUP).instance_ids(id);
     attach.send().await.unwrap();
     until_place(&world, None).await;
-    until_event(&world, "inc", &["DriftDetected", "it was InService in Auto Scaling group web"]).await;
+    world.until_event("inc", "DriftDetected", &["it was InService in Auto Scaling group web"]).await;
 
     let name = world.quarantine_of(id).await.unwrap().metadata.name.unwrap();
     world.release("inc").await;
     world.until_nothing_is_held().await;
     assert_eq!(sight::membership(aws, id).await.unwrap(), None);
-    until_event(&world, &name, &["Released", "it stays out of web", "release.rejoinAutoScaling"]).await;
+    world.until_event(&name, "Released", &["it stays out of web", "release.rejoinAutoScaling"]).await;
     judge.assert_no_call_was_wrong();
 }
 
@@ -111,7 +100,7 @@ async fn a_release_that_rejoins_waits_for_room_and_gives_the_place_and_its_prote
     world.until_nothing_is_held().await;
     assert_eq!(sight::membership(aws, id).await.unwrap(), before);
     assert_eq!(sight::capacity(aws, GROUP).await.unwrap(), (2, 2));
-    until_event(&world, &name, &["Released", "the desired capacity grew by one"]).await;
+    world.until_event(&name, "Released", &["the desired capacity grew by one"]).await;
     assert!(judge.assert_no_call_was_wrong() > 0, "AttachInstances was judged");
 }
 

@@ -37,16 +37,6 @@ async fn until_alone(world: &World<'_>, id: &str, elsewhere: &BTreeMap<String, S
         .await;
 }
 
-async fn until_an_event(world: &World<'_>, reason: &str, text: &str) {
-    world
-        .until_aws("an event says so", async || {
-            let events = world.events_of("inc").await;
-            ensure!(events.iter().any(|e| e.starts_with(reason) && e.contains(text)), "{events:#?}");
-            Ok(())
-        })
-        .await;
-}
-
 /// As AWS shows them, by id.
 async fn instances(world: &World<'_>) -> Vec<Instance> {
     let mut shown = Vec::new();
@@ -76,16 +66,16 @@ async fn sessions_and_commands_end_and_those_that_come_later_end_too() {
     world.until_drift_counts(id).await;
     let session = start_session(&world, id).await;
     until_alone(&world, id, &elsewhere).await;
-    until_an_event(&world, "DriftDetected", &format!("session {session} of arn:aws:sts::")).await;
+    world.until_event("inc", "DriftDetected", &[&format!("session {session} of arn:aws:sts::")]).await;
     world.until_drift_counts(id).await;
     let command = send_command(&world, &[id, other]).await;
     until_alone(&world, id, &elsewhere).await;
-    until_an_event(&world, "DriftDetected", &format!("command {command} (AWS-RunShellScript) was going on")).await;
+    world.until_event("inc", "DriftDetected", &[&format!("command {command} (AWS-RunShellScript) was going on")]).await;
     world.until("inc", "Contained", "True").await;
 
     world.release("inc").await;
     world.until_nothing_is_held().await;
-    until_an_event(&world, "Released", "stay ended").await;
+    world.until_event("inc", "Released", &["stay ended"]).await;
     assert_eq!(instances(&world).await, before);
     until_alone(&world, id, &elsewhere).await;
     assert!(judge.assert_no_call_was_wrong() > 0, "the groups came back");
