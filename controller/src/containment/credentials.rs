@@ -21,7 +21,7 @@ use super::case::Case;
 use super::drive::Action;
 use super::given::{no_such_key, reads};
 use super::plan::Plan;
-use super::whereabouts::{exchanged, not_shown};
+use super::whereabouts::not_shown;
 use crate::aws::{AwsError, Call, Class, Credential, Outcome, Session, User};
 
 /// Where it is recorded that an access key was found switched on during its containment.
@@ -67,6 +67,10 @@ impl<C: Credentials> Action for C {
         look.user.as_ref().map(|u| &u.tags)
     }
 
+    fn user(look: &Look) -> Option<&str> {
+        look.user.as_ref().map(|u| &*u.id)
+    }
+
     fn check(sub: &str, text: &str) -> Result<(), String> {
         match sub {
             "" => reads::<Empty>(text), // that none was active
@@ -89,9 +93,6 @@ impl<C: Credentials> Action for C {
 
     fn contain(case: &Case, _: &Empty, look: &Look) -> Plan {
         let Some(user) = &look.user else { return super::deny_all::no_principal(case) };
-        if let Some(again) = exchanged(case, &user.id) {
-            return again;
-        }
         if let Some(why) = case.another_user(user) {
             return Plan::done(ActionState::Failed, why);
         }
@@ -123,9 +124,6 @@ impl<C: Credentials> Action for C {
 
     fn release(case: &Case, look: &Look) -> Plan {
         let Some(user) = &look.user else { return not_shown(case, C::ACTION) };
-        if let Some(again) = exchanged(case, &user.id) {
-            return again;
-        }
         if let Some(why) = case.another_user(user) {
             return another_users(case, &why);
         }

@@ -17,7 +17,7 @@ use super::given::{no_such_key, reads};
 use super::plan::Plan;
 use super::residual;
 use super::tag_resource::is_marked_before;
-use super::whereabouts::{exchanged, not_shown};
+use super::whereabouts::not_shown;
 use crate::aws::{AwsError, Call, DENY_POLICY, Identity, Outcome, Session};
 
 /// The inline policy's name.
@@ -57,6 +57,10 @@ impl Action for DenyAll {
         look.identity.as_ref().map(|i| &i.tags)
     }
 
+    fn user(look: &Look) -> Option<&str> {
+        look.identity.as_ref().map(|i| &*i.id)
+    }
+
     fn check(sub: &str, text: &str) -> Result<(), String> {
         match sub {
             "" => reads::<Original>(text),
@@ -80,7 +84,7 @@ impl Action for DenyAll {
 
     fn contain(case: &Case, _: &Empty, look: &Look) -> Plan {
         let Some(identity) = &look.identity else { return no_principal(case) };
-        if let Some(refused) = managed(case, identity).or_else(|| exchanged(case, &identity.id)) {
+        if let Some(refused) = managed(case, identity) {
             return refused;
         }
         let rungs = look.rungs(case);
@@ -110,9 +114,6 @@ impl Action for DenyAll {
 
     fn release(case: &Case, look: &Look) -> Plan {
         let Some(identity) = &look.identity else { return not_shown(case, Self::NAME) };
-        if let Some(again) = exchanged(case, &identity.id) {
-            return again;
-        }
         let Some(original) = case.recorded::<Original>(Self::NAME) else { return release_unknown(case, look) };
         if original.user_id != identity.id && case.decision.is_none() {
             let why = made_again(case, &original.user_id, &identity.id);

@@ -1,7 +1,7 @@
 //! The loop that every action goes through: look, plan (pure), record, act, and look again to verify.
 //!
 //! Between the calls of a chain nothing is read: the action's own model says what each call does. Only the end is verified
-//! by reading. A call that failed is not repeated in the same pass; the others go on.
+//! by reading. A call that failed is not repeated in the same pass, but for one that closes; the others go on.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -19,7 +19,7 @@ use super::plan::{Plan, Verdict};
 use super::progress::{Progress, Waiting};
 use super::quota;
 use super::refused::{self, Refused};
-use super::whereabouts::Whereabouts;
+use super::whereabouts::{Whereabouts, exchanged};
 use super::window::{Hand, Sent, insist, pass_through};
 use crate::aws::{Actor, AwsError, Call, Guard, Outcome, Priority, Session};
 use crate::clock;
@@ -81,6 +81,10 @@ pub trait Action {
 
     /// The resource's tags, as the look shows them.
     fn tags(look: &Self::Look) -> Option<&BTreeMap<String, String>>;
+    /// The unique id of the user whom the look shows: calls go by name.
+    fn user(_: &Self::Look) -> Option<&str> {
+        None
+    }
     /// Whether a text is what the action records under one of its keys; `sub` is what comes after its name.
     ///
     /// # Errors
@@ -92,6 +96,16 @@ pub trait Action {
         case: &Case,
         params: Option<&Self::Params>,
     ) -> impl Future<Output = Result<Self::Look, AwsError>> + Send;
+    /// The next step; back where `params` is None. Pure.
+    fn next(case: &Case, params: Option<&Self::Params>, look: &Self::Look) -> Plan {
+        if let Some(again) = Self::user(look).and_then(|id| exchanged(case, id)) {
+            return again;
+        }
+        match params {
+            Some(params) => Self::contain(case, params, look),
+            None => Self::release(case, look),
+        }
+    }
     /// The next step towards containment. Pure.
     fn contain(case: &Case, params: &Self::Params, look: &Self::Look) -> Plan;
     /// The next step back to what was there. Pure.
@@ -116,7 +130,7 @@ pub struct Pass<'a> {
     pub adoption: &'a Adoption,
     /// Contain, or give back.
     pub releasing: bool,
-    /// Looks and reports only.
+    /// Looks and reports only, but for what closes an interface.
     pub suspended: bool,
     /// What calls that give access back need.
     pub guard: Guard,
@@ -261,10 +275,8 @@ impl<A: Action> Running<'_, A> {
     async fn plan(&mut self, look: &A::Look) -> Plan {
         let case = self.case().await;
         self.decision = case.decision;
-        if !self.failed.is_empty() {
-            self.told = refused::is_told(&self.pass.ledger.latest().await, A::NAME);
-        }
-        let mut plan = if self.pass.releasing { A::release(&case, look) } else { A::contain(&case, self.params, look) };
+        self.told = refused::is_told(&case, A::NAME);
+        let mut plan = A::next(&case, (!self.pass.releasing).then_some(self.params), look);
         if self.drift.is_none() {
             self.report.open = plan.verdict.state != ActionState::InForce;
             self.drift = Some(plan.verdict.drift.clone());

@@ -6,8 +6,9 @@
 //! What AWS refuses for a moment looks the same (an instance that is starting), and a decision may be one about another conflict: so
 //! nothing is left out before an earlier look has told that it is refused.
 
-use firebreak_crds::{ActionState, OnConflict, Quarantine};
+use firebreak_crds::{ActionState, OnConflict};
 
+use super::case::Case;
 use super::plan::Verdict;
 use crate::aws::{AwsError, Call, Class};
 
@@ -27,8 +28,8 @@ pub fn ends(verdict: &Verdict, failed: &[Refused]) -> bool {
 
 /// Whether an earlier look has told that AWS refuses what a release of that action needs.
 #[must_use]
-pub fn is_told(quarantine: &Quarantine, action: &str) -> bool {
-    let mut actions = quarantine.status.iter().flat_map(|s| &s.actions).filter(|a| a.name == action);
+pub fn is_told(case: &Case, action: &str) -> bool {
+    let mut actions = case.told.iter().filter(|a| a.name == action);
     actions.any(|a| a.state == ActionState::Conflict && a.message.contains(REFUSES))
 }
 
@@ -57,8 +58,6 @@ pub fn verdict(so_far: &Verdict, failed: &[Refused], decision: Option<OnConflict
 
 #[cfg(test)]
 mod tests {
-    use firebreak_crds::{ActionStatus, QuarantineStatus};
-
     use super::*;
     use crate::aws::{Change, Principal};
     use crate::containment::example;
@@ -109,15 +108,10 @@ mod tests {
         let failed = [refused(restore(), Class::Terminal)];
         let first = verdict(&Verdict::default(), &failed, Some(OnConflict::KeepTheirs), false).unwrap();
         assert_eq!(first.state, ActionState::Conflict);
-        let mut quarantine = example::quarantine(example::instance(), vec![]);
-        assert!(!is_told(&quarantine, "isolateNetwork"));
-        let mut tell = |state, message: &str| {
-            let (name, message) = ("isolateNetwork".to_owned(), message.to_owned());
-            let since = crate::clock::time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH);
-            let action = ActionStatus { name, wanted: None, state, message, since, undone: Vec::new() };
-            quarantine.status = Some(QuarantineStatus { actions: vec![action], ..QuarantineStatus::default() });
-            is_told(&quarantine, "isolateNetwork")
-        };
+        let case = example::case(example::instance());
+        assert!(!is_told(&case, "isolateNetwork"));
+        let tell =
+            |state, message: &str| is_told(&example::told(case.clone(), "isolateNetwork", state, message), "isolateNetwork");
         assert!(tell(ActionState::Conflict, &first.message));
         assert!(!tell(ActionState::Conflict, "eni-1 was moved"), "another conflict");
         assert!(!tell(ActionState::Failed, &first.message));

@@ -15,7 +15,7 @@ use super::drive::Action;
 use super::given::{no_such_key, reads};
 use super::plan::Plan;
 use super::tag_resource::is_marked_before;
-use super::whereabouts::{exchanged, not_shown};
+use super::whereabouts::not_shown;
 use crate::aws::{AwsError, Call, LoginProfile, Outcome, Session, User};
 
 /// The action.
@@ -45,6 +45,10 @@ impl Action for ConsoleAccess {
         look.user.as_ref().map(|u| &u.tags)
     }
 
+    fn user(look: &Look) -> Option<&str> {
+        look.user.as_ref().map(|u| &*u.id)
+    }
+
     fn check(sub: &str, text: &str) -> Result<(), String> {
         match sub {
             "" => reads::<Original>(text),
@@ -60,9 +64,6 @@ impl Action for ConsoleAccess {
 
     fn contain(case: &Case, _: &Empty, look: &Look) -> Plan {
         let Some(user) = &look.user else { return super::deny_all::no_principal(case) };
-        if let Some(again) = exchanged(case, &user.id) {
-            return again;
-        }
         let mut plan = Plan::default();
         let new = !case.has_record_of(Self::NAME);
         if case.is_unknown(Self::NAME) || (new && is_marked_before(case, &user.tags)) {
@@ -84,9 +85,8 @@ impl Action for ConsoleAccess {
     }
 
     fn release(case: &Case, look: &Look) -> Plan {
-        let Some(user) = &look.user else { return not_shown(case, Self::NAME) };
-        if let Some(again) = exchanged(case, &user.id) {
-            return again;
+        if look.user.is_none() {
+            return not_shown(case, Self::NAME);
         }
         match look.profile {
             None => Plan::done(ActionState::Released, what_became_of_it(case)),

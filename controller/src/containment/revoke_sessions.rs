@@ -24,7 +24,7 @@ use super::drive::{Action, Stage};
 use super::given::no_such_key;
 use super::plan::Plan;
 use super::residual::{self, Residual};
-use super::whereabouts::{exchanged, not_shown};
+use super::whereabouts::not_shown;
 use crate::aws::{AwsError, Call, Identity, Outcome, Session};
 
 /// The inline policy's name during the containment; that of an access key has its id besides.
@@ -65,6 +65,10 @@ impl Action for Sessions {
         look.identity.as_ref().map(|i| &i.tags)
     }
 
+    fn user(look: &Look) -> Option<&str> {
+        look.identity.as_ref().map(|i| &*i.id)
+    }
+
     /// The cutoffs are ours: there is nothing of the owner's to know.
     fn check(_: &str, _: &str) -> Result<(), String> {
         no_such_key()
@@ -82,9 +86,6 @@ impl Action for Sessions {
         let Some(identity) = &look.identity else { return no_principal(case) };
         if let Some(refused) = managed(case, identity) {
             return refused;
-        }
-        if let Some(again) = exchanged(case, &identity.id) {
-            return again;
         }
         if let Some(why) = case.another_user(identity) {
             return Plan::done(ActionState::Failed, why);
@@ -110,9 +111,6 @@ impl Action for Sessions {
 
     fn release(case: &Case, look: &Look) -> Plan {
         let Some(identity) = &look.identity else { return not_shown(case, Self::NAME) };
-        if let Some(again) = exchanged(case, &identity.id) {
-            return again;
-        }
         if let Some(why) = case.another_user(identity) {
             return another_users(case, &why);
         }

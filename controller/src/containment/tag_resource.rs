@@ -14,7 +14,7 @@ use super::drive::{Action, Merge};
 use super::given::no_such_key;
 use super::plan::Plan;
 use super::second_copy::{Keys, SecondCopy, is_of_copy, room};
-use super::whereabouts::{exchanged, not_shown};
+use super::whereabouts::not_shown;
 use crate::aws::{AwsError, Call, Outcome, Session};
 
 /// The action's name.
@@ -74,6 +74,10 @@ impl Action for TagResource {
         look.as_ref().map(|l| &l.tags)
     }
 
+    fn user(look: &Look) -> Option<&str> {
+        look.as_ref().map(|l| &*l.unique)
+    }
+
     fn check(_: &str, _: &str) -> Result<(), String> {
         no_such_key()
     }
@@ -88,9 +92,6 @@ impl Action for TagResource {
 
     fn contain(case: &Case, keys: &Keys, look: &Look) -> Plan {
         let Some(now) = look else { return Plan::done(ActionState::Failed, "the resource cannot be seen") };
-        if let Some(again) = exchanged(case, &now.unique) {
-            return again;
-        }
         if is_marked_before(case, &now.tags) {
             // Whatever copy is there may be the only one that there is of the true original.
             return Plan::done(ActionState::InForce, "it carried Firebreak's marks before this record began: they stay");
@@ -113,13 +114,10 @@ impl Action for TagResource {
     }
 
     fn release(case: &Case, look: &Look) -> Plan {
-        let Some(Tagged { unique, tags }) = look else {
+        let Some(Tagged { tags, .. }) = look else {
             let gone = || Plan::absent("the resource no longer exists");
             return if case.is_of_a_user() { not_shown(case, NAME) } else { gone() };
         };
-        if let Some(again) = exchanged(case, unique) {
-            return again;
-        }
         let mut plan = Plan::default();
         let original = case.recorded::<Original>(NAME).unwrap_or_default().tags;
         let now = ours(tags);

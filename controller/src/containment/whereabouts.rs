@@ -161,12 +161,15 @@ mod tests {
         let console = super::super::remove_console_access::Look { user: Some(ceo), profile: Some(LoginProfile { created }) };
         let plans = |case: &Case| {
             let contains = [
-                DenyAll::contain(case, &Empty {}, &denies),
-                AccessKeys::contain(case, &Empty {}, &keys),
-                ConsoleAccess::contain(case, &Empty {}, &console),
+                DenyAll::next(case, Some(&Empty {}), &denies),
+                AccessKeys::next(case, Some(&Empty {}), &keys),
+                ConsoleAccess::next(case, Some(&Empty {}), &console),
             ];
-            let releases =
-                [DenyAll::release(case, &denies), AccessKeys::release(case, &keys), ConsoleAccess::release(case, &console)];
+            let releases = [
+                DenyAll::next(case, None, &denies),
+                AccessKeys::next(case, None, &keys),
+                ConsoleAccess::next(case, None, &console),
+            ];
             (contains, releases)
         };
         for decision in [None, Some(OnConflict::KeepTheirs), Some(OnConflict::RestoreOriginal)] {
@@ -193,8 +196,9 @@ mod tests {
         let sessions = super::super::revoke_sessions::Look { identity: Some(ceo), ..Default::default() };
         let key = example::recorded(example::case(example::access_key("AKIA1")), "deactivateAccessKeys", &true);
         let plans = |case: &Case| {
-            let contains = [AccessKeys::contain(case, &Empty {}, &keys), Sessions::contain(case, &Empty {}, &sessions)];
-            (contains, [AccessKeys::release(case, &keys), Sessions::release(case, &sessions)])
+            let contains =
+                [AccessKeys::next(case, Some(&Empty {}), &keys), Sessions::next(case, Some(&Empty {}), &sessions)];
+            (contains, [AccessKeys::next(case, None, &keys), Sessions::next(case, None, &sessions)])
         };
         for decision in [None, Some(OnConflict::KeepTheirs), Some(OnConflict::RestoreOriginal)] {
             let case = Case { decision, ..key.clone() };
