@@ -85,9 +85,8 @@ impl Turn<'_> {
         let releasing = self.releasing(&quarantine).await?;
         let before = self.ctx.memory.of(&self.uid);
         let lags = self.ctx.memory.lags(&self.uid) && before.untold.is_empty();
-        let meanwhile = self.meanwhile(&quarantine, releasing, lags, &before);
-        let carried = Box::pin(self.carry_out(quarantine, &meanwhile)).await;
-        let Carried { mut reports, quarantine, copy, adopted, renamed, impostor } = carried;
+        let mut meanwhile = self.meanwhile(&quarantine, releasing, lags, &before);
+        let Carried { mut reports, quarantine, copy, adopted } = Box::pin(self.carry_out(quarantine, &mut meanwhile)).await;
         if let Some(adopted) = adopted {
             report::publish_adopted(&self.ctx.events, &quarantine, &adopted).await;
             return Err(Error::Changed(quarantine.name_any())); // there may be more to carry out than this pass knew of
@@ -101,7 +100,7 @@ impl Turn<'_> {
             return Err(Error::Changed(quarantine.name_any()));
         }
         let unseen_for = memo.seen.elapsed();
-        let seen = Seen { unseen_for, reports, copy, renamed, impostor, ..meanwhile.seen.clone() };
+        let seen = Seen { unseen_for, reports, copy, ..meanwhile.seen.clone() };
         let acted = quarantine.clone();
         let quarantine = self.tell(quarantine, &meanwhile, &seen).await?;
         self.ctx.memory.end(&self.uid);
@@ -145,8 +144,9 @@ impl Turn<'_> {
         Meanwhile { before: self.ctx.memory.begin(&self.uid, quarantine.status.clone()), seen, looks }
     }
 
-    /// All actions, or in the stages of a release; the mark last, when the others are through.
-    async fn carry_out(&self, quarantine: Quarantine, meanwhile: &Meanwhile) -> Carried {
+    /// All actions, or in the stages of a release; the mark last, when the others are through. `meanwhile` learns under which name a user is
+    /// there, and who else has the old one.
+    async fn carry_out(&self, quarantine: Quarantine, meanwhile: &mut Meanwhile) -> Carried {
         let releasing = meanwhile.seen.releasing;
         let wanted = wanted_of(&quarantine);
         let session = match self.session(&quarantine.spec.resource).await {
@@ -159,8 +159,8 @@ impl Turn<'_> {
             Ok(found) => found,
             Err(error) => return Carried::blind(&wanted, &error, quarantine),
         };
-        let renamed = whereabouts.renamed(&case).map(str::to_owned);
-        let meanwhile = &meanwhile.knowing(renamed.as_ref(), impostor.as_ref());
+        (meanwhile.seen.renamed, meanwhile.seen.impostor) = (whereabouts.renamed(&case).map(str::to_owned), impostor);
+        let meanwhile = &*meanwhile;
         let (name, uid, suspended) = (quarantine.name_any(), self.uid.clone(), quarantine.spec.suspend);
         let beside = beside(&quarantine, || self.ctx.stores.quarantines.state());
         let (ledger, adoption) = (Ledger::new(self.api.clone(), quarantine), Adoption::new(keys.clone()));
@@ -188,7 +188,7 @@ impl Turn<'_> {
             reports.extend(marked);
         }
         let copy = CopySeen { digest: digest().await, refused: adoption.refused().map(str::to_owned) };
-        Carried { reports, quarantine: ledger.latest().await, copy, adopted: adoption.done().cloned(), renamed, impostor }
+        Carried { reports, quarantine: ledger.latest().await, copy, adopted: adoption.done().cloned() }
     }
 
     async fn session(&self, resource: &Resource) -> Result<Arc<Session>, AwsError> {
@@ -283,16 +283,13 @@ struct Carried {
     copy: CopySeen,
     /// The record that the pass found in tags.
     adopted: Option<Adopted>,
-    /// The name of a user that has another now than the one under which it was contained.
-    renamed: Option<String>,
-    impostor: Option<String>,
 }
 
 impl Carried {
     /// AWS could not be reached at all.
     fn blind(wanted: &[Wanted], error: &AwsError, quarantine: Quarantine) -> Self {
         let reports = wanted.iter().map(|w| Report::unseen(w.name(), error.clone())).collect();
-        Self { reports, quarantine, copy: CopySeen::default(), adopted: None, renamed: None, impostor: None }
+        Self { reports, quarantine, copy: CopySeen::default(), adopted: None }
     }
 }
 

@@ -72,7 +72,7 @@ async fn pass_on(ctx: &Ctx, api: &Api<Quarantine>, quarantine: &Quarantine) -> R
     Ok(())
 }
 
-fn entry(finished: &Finished<'_>, residual: Residual) -> ResidualDeny {
+fn entry(finished: &Finished<'_>, case: &Case, residual: Residual) -> ResidualDeny {
     let renamed = || finished.renamed.map(|name| Principal::User(name.to_owned()));
     let own = || renamed().unwrap_or_else(|| Principal::of(&finished.quarantine.spec.resource));
     let principal = residual.role.map_or_else(own, Principal::Role);
@@ -82,15 +82,16 @@ fn entry(finished: &Finished<'_>, residual: Residual) -> ResidualDeny {
         role_name: matches!(principal, Principal::Role(_)).then(name),
         policy_name: residual.policy,
         until: clock::time(residual.until),
-        user_id: residual.userid.or_else(|| Case::of(finished.quarantine, "aws", clock::now()).principal_id()),
+        user_id: residual.userid.or_else(|| case.principal_id()),
     }
 }
 
 /// The residual deny outlives the Quarantine: the AwsAccount controller removes it in its time.
 async fn hand_over(ctx: &Ctx, finished: &Finished<'_>, account: &AwsAccount) -> Result<(), Error> {
     let shown: Vec<Residual> = finished.reports.iter().flat_map(|r| r.verdict.shown.clone()).collect();
-    let left = what_is_left(&Case::of(finished.quarantine, "aws", clock::now()), &shown).into_iter();
-    let mut entries: Vec<ResidualDeny> = left.map(|residual| entry(finished, residual)).collect();
+    let case = Case::of(finished.quarantine, "aws", clock::now());
+    let left = what_is_left(&case, &shown).into_iter();
+    let mut entries: Vec<ResidualDeny> = left.map(|residual| entry(finished, &case, residual)).collect();
     entries.dedup();
     if entries.is_empty() {
         return Ok(());

@@ -55,13 +55,21 @@ fn waits_for_a_person(report: &Report) -> bool {
     report.seen && (refused || report.verdict.state == ActionState::Conflict)
 }
 
-/// The actions of a containment that go side by side.
+/// Actions of a containment that go side by side.
 struct Containing<'a> {
-    actions: Vec<&'a Wanted>,
-    /// What destroys: not before the others.
-    later: Vec<&'a Wanted>,
+    /// What went before, and has ended.
+    ended: &'a [Report],
+    actions: &'a [&'a Wanted],
+    /// What goes after these.
+    later: &'a [&'a Wanted],
     pass: &'a Pass<'a>,
     meanwhile: &'a Meanwhile,
+}
+
+impl Containing<'_> {
+    async fn all(&self) -> Vec<Report> {
+        round::side_by_side(self, self.actions.len()).await
+    }
 }
 
 impl Round for Containing<'_> {
@@ -74,7 +82,8 @@ impl Round for Containing<'_> {
     }
 
     fn looks_again(&self) -> BoxFuture<'_, bool> {
-        async { self.meanwhile.looks && self.pass.ledger.is_current().await }.boxed()
+        let others = self.actions.len() > 1; // of one by itself none has ended
+        async move { others && self.meanwhile.looks && self.pass.ledger.is_current().await }.boxed()
     }
 
     fn tell(&self, reports: Vec<Option<Report>>, busy: BTreeSet<usize>) -> BoxFuture<'_, Told> {
@@ -83,39 +92,9 @@ impl Round for Containing<'_> {
             Some(report) if !busy.contains(&place) => report,
             earlier => progress.report(self.actions[place].name(), earlier.as_ref()),
         };
-        let mut reports: Vec<Report> = reports.into_iter().enumerate().map(so_far).collect();
-        reports.extend(self.later.iter().map(|action| progress.report(action.name(), None)));
-        async move { self.pass.ledger.tell(|quarantine| self.meanwhile.status(quarantine, reports)).await }.boxed()
-    }
-}
-
-/// One action that goes after others, which have ended.
-struct After<'a> {
-    action: &'a Wanted,
-    ended: &'a [Report],
-    /// Those that go after it.
-    later: &'a [&'a Wanted],
-    pass: &'a Pass<'a>,
-    meanwhile: &'a Meanwhile,
-}
-
-impl Round for After<'_> {
-    fn run(&self, _: usize) -> BoxFuture<'_, Report> {
-        self.action.run(self.pass).boxed()
-    }
-
-    fn hangs(&self, _: usize, long: Duration) -> bool {
-        self.pass.progress.hangs(self.action.name(), long)
-    }
-
-    fn looks_again(&self) -> BoxFuture<'_, bool> {
-        async { false }.boxed()
-    }
-
-    fn tell(&self, _: Vec<Option<Report>>, _: BTreeSet<usize>) -> BoxFuture<'_, Told> {
-        let not_yet = [self.action].into_iter().chain(self.later.iter().copied());
-        let not_yet = not_yet.map(|action| self.pass.progress.report(action.name(), None));
-        let reports = self.ended.iter().cloned().chain(not_yet).collect();
+        let not_yet = self.later.iter().map(|action| progress.report(action.name(), None));
+        let reports = reports.into_iter().enumerate().map(so_far);
+        let reports: Vec<Report> = self.ended.iter().cloned().chain(reports).chain(not_yet).collect();
         async move { self.pass.ledger.tell(|quarantine| self.meanwhile.status(quarantine, reports)).await }.boxed()
     }
 }
@@ -125,23 +104,21 @@ pub async fn mark(mark: &Wanted, ended: &[Report], pass: &Pass<'_>, meanwhile: &
     if pass.releasing {
         return vec![mark.run(pass).await];
     }
-    let after = After { action: mark, ended, later: &[], pass, meanwhile };
-    round::side_by_side(&after, 1).await
+    Containing { ended, actions: &[mark], later: &[], pass, meanwhile }.all().await
 }
 
 /// All but what destroys, side by side; then that, one after the other, once what the others change is on record.
 pub async fn contain(wanted: &[Wanted], pass: &Pass<'_>, meanwhile: &Meanwhile) -> Vec<Report> {
     let (later, actions): (Vec<_>, Vec<_>) = wanted.iter().partition(|a| DESTRUCTIVE.contains(&a.name()));
-    let containing = Containing { actions, later, pass, meanwhile };
-    let mut reports = round::side_by_side(&containing, containing.actions.len()).await;
-    for (place, action) in containing.later.iter().enumerate() {
+    let mut reports = Containing { ended: &[], actions: &actions, later: &later, pass, meanwhile }.all().await;
+    for (place, action) in later.iter().enumerate() {
         let quarantine = pass.ledger.latest().await;
         // What it was to wait for is on record, or lost, since it was in force for the first time.
         let again = matches!(report::was(&quarantine, action.name()), Some(ActionState::InForce | ActionState::Contested));
         let report = match unrecorded(&quarantine, &reports).filter(|_| !again) {
             None => {
-                let (ended, later) = (&reports[..], &containing.later[place + 1..]);
-                round::side_by_side(&After { action, ended, later, pass, meanwhile }, 1).await
+                let (actions, later) = (&later[place..=place], &later[place + 1..]);
+                Containing { ended: &reports, actions, later, pass, meanwhile }.all().await
             }
             Some(other) => vec![Report::waits(action.name(), other)],
         };

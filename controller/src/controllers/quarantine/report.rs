@@ -30,7 +30,7 @@ const SUSPENDED: &str = "suspended (spec.suspend): nothing is written to AWS, bu
 pub struct Seen {
     /// Whether the pass gave back.
     pub releasing: bool,
-    /// Whether nothing may be written to AWS.
+    /// Whether nothing may be written to AWS, but what closes an interface.
     pub suspended: bool,
     /// Whether the last write was so recent that reads may lag behind it.
     pub lags: bool,

@@ -16,17 +16,7 @@ fn held() -> Quarantine {
 
 fn report(name: &'static str, state: ActionState) -> Report {
     let verdict = Verdict { state, message: format!("{name} says"), ..Verdict::default() };
-    Report {
-        name,
-        verdict,
-        error: None,
-        seen: true,
-        under_way: false,
-        wrote: false,
-        open: false,
-        gapes: false,
-        ledger: None,
-    }
+    Report { seen: true, under_way: false, verdict, ..Report::under_way(name, "") }
 }
 
 fn failing(class: Class) -> Report {

@@ -8,7 +8,6 @@ use crate::clock;
 use crate::containment::Report;
 
 /// What such a status rests on.
-#[derive(Clone)]
 pub struct Meanwhile {
     /// The status when the pass began. The last status of a pass rests on it too, so that nothing is counted twice.
     pub before: Option<QuarantineStatus>,
@@ -19,12 +18,6 @@ pub struct Meanwhile {
 }
 
 impl Meanwhile {
-    /// The same, once it is known under which name a user is there, and who else has the old one.
-    pub fn knowing(&self, renamed: Option<&String>, impostor: Option<&String>) -> Self {
-        let seen = Seen { renamed: renamed.cloned(), impostor: impostor.cloned(), ..self.seen.clone() };
-        Self { seen, ..self.clone() }
-    }
-
     /// The status that says how the actions stand, those that are under way too.
     pub fn status(&self, quarantine: &Quarantine, reports: Vec<Report>) -> QuarantineStatus {
         self.status_at(quarantine, &Seen { reports, ..self.seen.clone() }, clock::now())
@@ -107,7 +100,8 @@ mod tests {
             |meanwhile: &Meanwhile| meanwhile.status(&user, vec![done("denyAll"), Report::under_way("tagResource", "")]);
         let meanwhile = meanwhile(None);
         assert!(is_true(&says(&meanwhile).conditions, CONTAINED));
-        let other = meanwhile.knowing(Some(&"eve".to_owned()), Some(&"AIDA2".to_owned()));
+        let seen = Seen { renamed: Some("eve".into()), impostor: Some("AIDA2".into()), ..meanwhile.seen.clone() };
+        let other = Meanwhile { seen, ..meanwhile };
         assert!(!is_true(&says(&other).conditions, CONTAINED));
     }
 
