@@ -47,6 +47,10 @@ pub struct Untold {
 /// How others depend on a resource, and in words whom it would cut off.
 pub type CutOff = (BlastRadiusCause, String);
 
+/// Places under a limit, by the Quarantine's name: in which AwsAccount, and since when. Many Incidents may ask at once, before the first
+/// Quarantine is known.
+pub type Reserved = HashMap<String, (String, Timestamp)>;
+
 /// What is remembered, by uid.
 #[derive(Default)]
 pub struct Memory {
@@ -54,8 +58,8 @@ pub struct Memory {
     said: Mutex<HashMap<String, (Instant, String)>>,
     cut_off: Mutex<HashMap<String, (Instant, Vec<CutOff>)>>,
     told: Mutex<HashMap<String, Option<QuarantineStatus>>>,
-    admitted: Mutex<HashMap<String, (String, Timestamp)>>,
-    claimed: Mutex<HashMap<String, (String, Timestamp)>>,
+    admitted: Mutex<Reserved>,
+    claimed: Mutex<Reserved>,
     kept: Mutex<HashMap<String, Instant>>,
     not_kept: Mutex<HashMap<String, String>>,
 }
@@ -65,14 +69,13 @@ impl Memory {
         self.memos.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The containments that were let go under `limits.maxNewPerHour`, which the stores may not know of yet: by the Quarantine's name,
-    /// the AwsAccount and when.
-    pub fn admitted(&self) -> MutexGuard<'_, HashMap<String, (String, Timestamp)>> {
+    /// The containments that were let go under `limits.maxNewPerHour`, which the stores may not know of yet.
+    pub fn admitted(&self) -> MutexGuard<'_, Reserved> {
         self.admitted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The places under `limits.maxQuarantines` that are taken by what the stores may not know of yet, likewise.
-    pub fn claimed(&self) -> MutexGuard<'_, HashMap<String, (String, Timestamp)>> {
+    /// The places under `limits.maxQuarantines` that are taken by what the stores may not know of yet.
+    pub fn claimed(&self) -> MutexGuard<'_, Reserved> {
         self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -194,10 +197,10 @@ pub fn next_sweep(interval: Duration, now: Timestamp) -> Duration {
 /// One sweep in each slot of three quarters of the interval, somewhere in its first third.
 fn next_by(interval: Duration, now: Timestamp, chance: impl Fn(i64) -> u64) -> Duration {
     let slot_ms = i64::try_from(interval.as_millis() * 3 / 4).unwrap_or(i64::MAX / 4).max(3);
-    let third = u64::try_from(slot_ms / 3).unwrap_or(1).max(1);
+    let third = u64::try_from(slot_ms / 3).unwrap_or(1);
     let sweep = |slot: i64| slot * slot_ms + i64::try_from(chance(slot) % third).unwrap_or_default();
     let (now, slot) = (now.as_millisecond(), now.as_millisecond().div_euclid(slot_ms));
-    let next = [sweep(slot), sweep(slot + 1)].into_iter().find(|at| *at > now).unwrap_or(now + slot_ms);
+    let next = Some(sweep(slot)).filter(|at| *at > now).unwrap_or_else(|| sweep(slot + 1));
     Duration::from_millis(u64::try_from(next - now).unwrap_or_default())
 }
 

@@ -146,7 +146,7 @@ async fn act(
             hold(ctx, &incident, targets, notes).await;
             return Ok(incident);
         }
-        Mode::Plan if held(ctx, &incident).next().is_some() => notes.frozen = true,
+        Mode::Plan if holds_any(ctx, &incident) => notes.frozen = true,
         Mode::Plan => notes.plan = Some(dry_run::plan(ctx, &incident, targets, &notes.digest).await),
         Mode::Release => let_go(ctx, &incident, notes).await?,
     }
@@ -159,7 +159,7 @@ async fn let_go(ctx: &Ctx, incident: &Incident, notes: &mut Notes) -> Result<(),
     let basis = format!("let go of generation {:?}", incident.metadata.generation);
     let memo = ctx.memory.of(&uid);
     let listed = memo.basis == basis && memo.seen.elapsed() < ctx.drift_interval;
-    if listed && held(ctx, incident).next().is_none() {
+    if listed && !holds_any(ctx, incident) {
         return Ok(());
     }
     let seen = Instant::now();
@@ -176,7 +176,7 @@ async fn let_go(ctx: &Ctx, incident: &Incident, notes: &mut Notes) -> Result<(),
 async fn hold(ctx: &Ctx, incident: &Incident, targets: &[Target], notes: &mut Notes) {
     let resolved: Vec<&Resolved> = targets.iter().filter_map(|t| t.resolved.as_ref().ok()).collect();
     let (resolved, refused) =
-        limit::claim(&mut ctx.memory.claimed(), &ctx.stores.quarantines.state(), incident, resolved, clock::now());
+        limit::claim(&mut ctx.memory.claimed(), || ctx.stores.quarantines.state(), incident, resolved, clock::now());
     notes.per_target.extend(refused);
     let places = (Semaphore::new(holds::SIDE_BY_SIDE), Semaphore::new(holds::SIDE_BY_SIDE));
     let begun = join_all(resolved.iter().map(|r| begin(ctx, incident, r, &places).boxed())).await;
@@ -216,16 +216,10 @@ async fn begin(
     futures::join!(holds::hold(ctx, incident, target, holds), evidence::request(ctx, incident, target, pieces))
 }
 
-/// The Quarantines that this Incident has let go of, as far as is known: what becomes of them it tells.
-fn let_go_of<'a>(ctx: &Ctx, incident: &'a Incident) -> impl Iterator<Item = Arc<Quarantine>> + 'a {
+/// Whether this Incident holds anything, as far as is known.
+fn holds_any(ctx: &Ctx, incident: &Incident) -> bool {
     let uid = incident.uid().unwrap_or_default();
-    ctx.stores.quarantines.state().into_iter().filter(move |q| q.spec.let_go_by.contains(&uid))
-}
-
-/// The Quarantines that this Incident holds, as far as is known.
-fn held<'a>(ctx: &Ctx, incident: &'a Incident) -> impl Iterator<Item = Arc<Quarantine>> + 'a {
-    let uid = incident.uid().unwrap_or_default();
-    ctx.stores.quarantines.state().into_iter().filter(move |q| q.spec.is_held_by(&uid))
+    ctx.stores.quarantines.find(|q| q.spec.is_held_by(&uid)).is_some()
 }
 
 /// The names of the Quarantines that this Incident speaks of: of its targets, and of those that its status names.

@@ -9,16 +9,14 @@ use firebreak_crds::{AccessKeyScope, AwsAccount, Incident, KeyUser, Mode, Resour
 use futures::future::join_all;
 use kube::ResourceExt;
 
-use super::protection;
 use super::resolve::{self, Refusal};
+use super::{AGAIN, protection};
 use crate::aws::{AwsError, Class};
 use crate::controllers::Ctx;
 use crate::stores::Stores;
 
 /// A reconcile waits so long for an answer.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// A question that failed is asked again after so long.
-const AGAIN: Duration = Duration::from_millis(500);
 /// A question that is older has got lost.
 const LOST: Duration = Duration::from_mins(1);
 /// An answer is good for so long, where AWS says nothing else. What waits is asked again with each sweep.
@@ -115,7 +113,6 @@ pub fn open(ctx: &Ctx, incident: &Incident) -> Vec<Open> {
 }
 
 /// What came of asking.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
     /// Something is known that was not.
     pub news: bool,

@@ -242,16 +242,19 @@ pub fn tell(targets: &mut [Target], held: &[Vec<ContainAction>], asked: Option<&
     }
 }
 
+/// What goes without any more approval, and the names of what waits.
+fn split(target: &Resolved, held: &[ContainAction], asked: Option<&Asked>) -> (Vec<ContainAction>, Vec<&'static str>) {
+    hold_back(&target.actions, held, |n| asked.is_some_and(|asked| asked.is_open(&bars(target, n))))
+}
+
 /// Whether anything of the target goes without any more approval.
 pub fn goes(target: &Resolved, held: &[ContainAction], asked: Option<&Asked>) -> bool {
-    let waits = |n: &str| asked.is_some_and(|asked| asked.is_open(&bars(target, n)));
-    !hold_back(&target.actions, held, waits).0.is_empty()
+    !split(target, held, asked).0.is_empty()
 }
 
 /// What goes without approval. Notes the rest: of a target that stays open until then, nobody may read that it is contained.
 fn without(target: &mut Resolved, held: &[ContainAction], asked: Option<&Asked>) -> Vec<ContainAction> {
-    let waits = |n: &str| asked.is_some_and(|asked| asked.is_open(&bars(target, n)));
-    let (now, waiting) = hold_back(&target.actions, held, waits);
+    let (now, waiting) = split(target, held, asked);
     if waiting.is_empty() {
         return now;
     }

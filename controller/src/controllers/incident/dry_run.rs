@@ -62,9 +62,8 @@ async fn target(ctx: &Ctx, incident: &Incident, target: &Resolved) -> (usize, Pl
 
 /// Its Quarantine as it would be: the one that is there, with its record and its holders, or a new one.
 fn as_if_held(ctx: &Ctx, incident: &Incident, target: &Resolved) -> Quarantine {
-    let name = quarantine_name(&target.resource);
-    let there = Stores::named(&ctx.stores.quarantines, &name).filter(|q| q.spec.resource == target.resource);
-    let mut quarantine = there.map_or_else(|| holds::new(target, &name), |q| (*q).clone());
+    let there = ctx.stores.quarantine_of(&target.resource);
+    let mut quarantine = there.map_or_else(|| holds::new(target, &quarantine_name(&target.resource)), |q| (*q).clone());
     let (holder, _) = holds::holder(incident, target, &quarantine.spec.holders);
     holds::put(&mut quarantine.spec.holders, holder);
     quarantine

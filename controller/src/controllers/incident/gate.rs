@@ -6,6 +6,7 @@
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use firebreak_crds::{Approval, ContainAction, Evidence, Incident, Mode, Quarantine, quarantine_name};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
@@ -58,11 +59,16 @@ fn held(ctx: &Ctx, incident: &Incident, target: &Target) -> Vec<ContainAction> {
 
 /// Of which targets anything would begin now: an action that waits for nobody, or its evidence.
 fn begin(ctx: &Ctx, incident: &Incident, digest: &str, targets: &[Target], held: &[Vec<ContainAction>]) -> Vec<bool> {
-    let namespace = incident.namespace();
-    let known = ctx.stores.approvals.state_filter(|a| a.namespace() == namespace);
+    let known = approvals(ctx, incident);
     let asked = approval::asked(incident, digest, targets, held, &known);
     let begins = |r: &Resolved, held| approval::goes(r, held, asked.as_ref()) || evidence::is_due(ctx, incident, r);
     targets.iter().zip(held).map(|(t, held)| t.resolved.as_ref().is_ok_and(|r| begins(r, held))).collect()
+}
+
+/// As far as is known.
+fn approvals(ctx: &Ctx, incident: &Incident) -> Vec<Arc<Approval>> {
+    let namespace = incident.namespace();
+    ctx.stores.approvals.state_filter(|a| a.namespace() == namespace)
 }
 
 async fn asked(
@@ -72,13 +78,12 @@ async fn asked(
     held: &[Vec<ContainAction>],
     notes: &mut Notes,
 ) -> Option<Asked> {
-    let namespace = incident.namespace();
-    let known = ctx.stores.approvals.state_filter(|a| a.namespace() == namespace);
+    let known = approvals(ctx, incident);
     let asked = approval::asked(incident, &notes.digest, targets, held, &known)?;
     if incident.spec.mode != Mode::Contain || !asked.goes {
         return Some(asked);
     }
-    let api = Api::<Approval>::namespaced(ctx.client.clone(), &namespace.unwrap_or_default());
+    let api = Api::<Approval>::namespaced(ctx.client.clone(), &incident.namespace().unwrap_or_default());
     match kube("list Approvals", api.list(&ListParams::default())).await {
         Ok(live) => approval::asked(incident, &notes.digest, targets, held, &live.items),
         Err(error) => {

@@ -47,7 +47,7 @@ pub async fn may_begin(ctx: &Ctx, incident: &Incident, target: &Resolved) -> Res
         return Ok(());
     }
     let mut admitted = ctx.memory.admitted(); // locked before the Quarantines are read
-    pace::claim(&ctx.stores.quarantines.state(), &mut admitted, target, clock::now())
+    pace::claim(|| ctx.stores.quarantines.state(), &mut admitted, target, clock::now())
 }
 
 /// Holds the resource for this Incident. Some: it is held, or not, otherwise than the policy now says. `places` are for those who write.
@@ -60,8 +60,8 @@ pub async fn hold(ctx: &Ctx, incident: &Incident, target: &Resolved, places: &Se
     if target.actions.is_empty() {
         return Ok(Some(nothing(target)));
     }
-    let found = Stores::named(&ctx.stores.quarantines, &name);
     let _place = places.acquire().await;
+    let found = Stores::named(&ctx.stores.quarantines, &name);
     let Some(found) = found else { return create(&api, incident, target, &name).await };
     if let Some(refusal) = mismatch(&found.spec.resource, &target.resource, &name) {
         return Ok(Some(refusal));

@@ -9,13 +9,12 @@ use firebreak_crds::{Incident, Quarantine, quarantine_name};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
+use super::pace::TAKEN;
 use super::resolve::{Refusal, Resolved, Target};
+use crate::memory::Reserved;
 
 /// So long a place is kept for a Quarantine that is not known: it may never have been made.
 const KEPT: SignedDuration = SignedDuration::from_mins(10);
-
-/// By the Quarantine's name: in which AwsAccount it has a place, and since when.
-pub type Claimed = HashMap<String, (String, Timestamp)>;
 
 /// Who has a place.
 struct Places {
@@ -28,8 +27,8 @@ struct Places {
 
 /// Says which targets go beyond the limit, in the order of the spec; what is held already stays.
 pub fn note<Q: Borrow<Quarantine>>(
-    claimed: &mut Claimed,
-    quarantines: &[Q],
+    claimed: &mut Reserved,
+    quarantines: impl FnOnce() -> Vec<Q>,
     incident: &Incident,
     targets: &mut [Target],
     now: Timestamp,
@@ -37,7 +36,7 @@ pub fn note<Q: Borrow<Quarantine>>(
     if !targets.iter().filter_map(|t| t.resolved.as_ref().ok()).any(is_limited) {
         return; // then nobody looks through them
     }
-    let mut places = Places::of(claimed, quarantines, incident, now);
+    let mut places = Places::of(claimed, &quarantines(), incident, now);
     for target in targets {
         if let Some(refusal) = target.resolved.as_ref().ok().and_then(|resolved| places.take(resolved)) {
             target.resolved = Err(refusal);
@@ -47,14 +46,17 @@ pub fn note<Q: Borrow<Quarantine>>(
 
 /// Claims a place for each that is to be held. Returns those that may be, and by the Quarantine's name why others may not.
 pub fn claim<'r, Q: Borrow<Quarantine>>(
-    claimed: &mut Claimed,
-    quarantines: &[Q],
+    claimed: &mut Reserved,
+    quarantines: impl FnOnce() -> Vec<Q>,
     incident: &Incident,
     all: Vec<&'r Resolved>,
     now: Timestamp,
 ) -> (Vec<&'r Resolved>, Vec<(String, Refusal)>) {
+    if !all.iter().any(|resolved| is_limited(resolved)) {
+        return (all, Vec::new());
+    }
     let (mut has, mut refused) = (Vec::with_capacity(all.len()), Vec::new());
-    let mut places = Places::of(claimed, quarantines, incident, now);
+    let mut places = Places::of(claimed, &quarantines(), incident, now);
     for resolved in all {
         let name = quarantine_name(&resolved.resource);
         let holds = !resolved.actions.is_empty() && is_limited(resolved);
@@ -75,7 +77,7 @@ fn is_limited(resolved: &Resolved) -> bool {
 }
 
 impl Places {
-    fn of<Q: Borrow<Quarantine>>(claimed: &mut Claimed, quarantines: &[Q], incident: &Incident, now: Timestamp) -> Self {
+    fn of<Q: Borrow<Quarantine>>(claimed: &mut Reserved, quarantines: &[Q], incident: &Incident, now: Timestamp) -> Self {
         let uid = incident.uid().unwrap_or_default();
         let all = || quarantines.iter().map(Borrow::borrow);
         let own = all().filter(|q| q.spec.is_held_by(&uid)).map(Quarantine::name_any).collect();
@@ -99,7 +101,7 @@ impl Places {
             let what = format!(
                 "AwsAccount {account} allows {max} quarantines at once: raise spec.limits.maxQuarantines, or release others"
             );
-            return Some(Refusal::new("LimitReached", what));
+            return Some(Refusal::new(TAKEN, what));
         }
         taken.insert(name);
         None
@@ -143,23 +145,23 @@ mod tests {
         users.iter().map(of).collect()
     }
 
-    fn noted(claimed: &mut Claimed, known: &[Quarantine], max: i32, users: &[&str]) -> Vec<bool> {
+    fn noted(claimed: &mut Reserved, known: &[Quarantine], max: i32, users: &[&str]) -> Vec<bool> {
         let mut targets = targets(max, users);
-        note(claimed, known, &incident(), &mut targets, now());
+        note(claimed, || known.to_vec(), &incident(), &mut targets, now());
         targets.iter().map(|t| t.resolved.is_ok()).collect()
     }
 
-    fn claims(claimed: &mut Claimed, known: &[Quarantine], max: i32, users: &[&str], at: Timestamp) -> Vec<String> {
+    fn claims(claimed: &mut Reserved, known: &[Quarantine], max: i32, users: &[&str], at: Timestamp) -> Vec<String> {
         let targets = targets(max, users);
         let all = targets.iter().filter_map(|t| t.resolved.as_ref().ok()).collect();
-        let (has, refused) = claim(claimed, known, &incident(), all, at);
+        let (has, refused) = claim(claimed, || known.to_vec(), &incident(), all, at);
         assert!(has.len() + refused.len() == users.len() && refused.iter().all(|(_, r)| r.reason == "LimitReached"));
         has.iter().map(|r| r.resource.id.clone()).collect()
     }
 
     #[test]
     fn so_many_are_held_in_the_order_of_the_spec_and_what_is_held_already_stays() {
-        let none = &mut Claimed::new();
+        let none = &mut Reserved::new();
         assert_eq!(noted(none, &[], 2, &["a", "b", "c"]), [true, true, false]);
         assert_eq!(noted(none, &[held("z", "other")], 2, &["a", "b"]), [true, false]);
         assert_eq!(noted(none, &[held("a", "other")], 1, &["a", "b"]), [true, false], "one place for each resource");
@@ -169,7 +171,7 @@ mod tests {
 
     #[test]
     fn what_is_to_be_held_counts_before_its_quarantine_is_known() {
-        let claimed = &mut Claimed::new();
+        let claimed = &mut Reserved::new();
         assert_eq!(claims(claimed, &[], 2, &["a"], now()), ["a"]);
         assert_eq!(claims(claimed, &[], 2, &["b", "c"], now()), ["b"], "another Incident, at the same moment");
         assert_eq!(noted(claimed, &[], 2, &["c", "a"]), [false, true]);
@@ -181,10 +183,10 @@ mod tests {
 
     #[test]
     fn what_waits_claims_no_place() {
-        let (claimed, mut waits) = (&mut Claimed::new(), targets(1, &["a"]));
+        let (claimed, mut waits) = (&mut Reserved::new(), targets(1, &["a"]));
         waits[0].resolved.as_mut().unwrap().actions.clear();
         let all = waits.iter().filter_map(|t| t.resolved.as_ref().ok()).collect();
-        let (has, refused) = claim::<Quarantine>(claimed, &[], &incident(), all, now());
+        let (has, refused) = claim(claimed, Vec::<Quarantine>::new, &incident(), all, now());
         assert!(has.len() == 1 && refused.is_empty() && claimed.is_empty());
     }
 }

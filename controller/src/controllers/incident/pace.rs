@@ -10,14 +10,11 @@ use kube::ResourceExt;
 
 use super::blast_radius::Cause;
 use super::resolve::{Refusal, Resolved, Target};
+use crate::memory::Reserved;
 
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 /// The reason where others took the last place at the same moment. With the next look it waits for approval.
 pub const TAKEN: &str = "LimitReached";
-
-/// By the Quarantine's name: of which AwsAccount a containment is that was let go, and when. Many Incidents may ask at once, before the
-/// first Quarantine is known.
-pub type Admitted = HashMap<String, (String, Timestamp)>;
 
 /// What has begun within the last hour.
 struct Begun {
@@ -36,7 +33,7 @@ pub fn concerns(targets: &[Target]) -> bool {
 /// `begin` now takes no place.
 pub fn note<Q: Borrow<Quarantine>>(
     quarantines: &[Q],
-    admitted: &mut Admitted,
+    admitted: &mut Reserved,
     targets: &mut [Target],
     begin: &[bool],
     now: Timestamp,
@@ -55,22 +52,19 @@ pub fn note<Q: Borrow<Quarantine>>(
 /// # Errors
 /// Where others took the last one since it was looked at.
 pub fn claim<Q: Borrow<Quarantine>>(
-    quarantines: &[Q],
-    admitted: &mut Admitted,
+    quarantines: impl FnOnce() -> Vec<Q>,
+    admitted: &mut Reserved,
     target: &Resolved,
     now: Timestamp,
 ) -> Result<(), Refusal> {
     if target.causes.iter().any(|c| c.evidence_too) {
         return Ok(());
     }
-    match Begun::of(quarantines, admitted, now).take(target) {
-        Ok(false) => Ok(()),
-        Ok(true) => {
-            admitted.insert(quarantine_name(&target.resource), (target.account.name_any(), now));
-            Ok(())
-        }
-        Err(why) => Err(Refusal::new(TAKEN, why)),
+    let is_new = Begun::of(&quarantines(), admitted, now).take(target).map_err(|why| Refusal::new(TAKEN, why))?;
+    if is_new {
+        admitted.insert(quarantine_name(&target.resource), (target.account.name_any(), now));
     }
+    Ok(())
 }
 
 /// Whether its account has such a limit.
@@ -79,7 +73,7 @@ pub fn is_limited(target: &Resolved) -> bool {
 }
 
 impl Begun {
-    fn of<Q: Borrow<Quarantine>>(quarantines: &[Q], admitted: &mut Admitted, now: Timestamp) -> Self {
+    fn of<Q: Borrow<Quarantine>>(quarantines: &[Q], admitted: &mut Reserved, now: Timestamp) -> Self {
         admitted.retain(|_, (_, at)| *at + HOUR > now);
         let mut known: HashSet<String> = quarantines.iter().map(|q| q.borrow().name_any()).collect();
         let mut count = begun(quarantines, now);
@@ -156,18 +150,18 @@ mod tests {
 
     /// Which of them wait.
     fn waiting(max: Option<i32>, held: &[Quarantine], users: &[&str]) -> Vec<bool> {
-        noted(targets(max, users), held, &mut Admitted::new(), &vec![true; users.len()])
+        noted(targets(max, users), held, &mut Reserved::new(), &vec![true; users.len()])
     }
 
-    fn noted(mut targets: Vec<Target>, held: &[Quarantine], admitted: &mut Admitted, begin: &[bool]) -> Vec<bool> {
+    fn noted(mut targets: Vec<Target>, held: &[Quarantine], admitted: &mut Reserved, begin: &[bool]) -> Vec<bool> {
         note(held, admitted, &mut targets, begin, now());
         targets.iter().map(|t| !t.resolved.as_ref().unwrap().causes.is_empty()).collect()
     }
 
     /// Which of them are let go.
-    fn claims(max: i32, held: &[Quarantine], admitted: &mut Admitted, users: &[&str]) -> Vec<bool> {
+    fn claims(max: i32, held: &[Quarantine], admitted: &mut Reserved, users: &[&str]) -> Vec<bool> {
         let all = targets(Some(max), users);
-        all.iter().map(|t| claim(held, admitted, t.resolved.as_ref().unwrap(), now()).is_ok()).collect()
+        all.iter().map(|t| claim(|| held.to_vec(), admitted, t.resolved.as_ref().unwrap(), now()).is_ok()).collect()
     }
 
     #[test]
@@ -182,7 +176,7 @@ mod tests {
 
     #[test]
     fn what_was_let_go_counts_before_its_quarantine_is_known() {
-        let mut admitted = Admitted::new();
+        let mut admitted = Reserved::new();
         assert_eq!(claims(2, &[], &mut admitted, &["a"]), [true]);
         assert_eq!(claims(2, &[], &mut admitted, &["b", "c"]), [true, false], "another Incident, at the same moment");
         assert_eq!(claims(2, &[], &mut admitted, &["a", "b"]), [true, true], "they are let go");
@@ -194,7 +188,7 @@ mod tests {
 
     #[test]
     fn what_only_waits_takes_no_place() {
-        let mut admitted = Admitted::new();
+        let mut admitted = Reserved::new();
         let three = || targets(Some(1), &["a", "b", "c"]);
         assert_eq!(noted(three(), &[], &mut admitted, &[false, true, true]), [false, false, true]);
         assert!(admitted.is_empty(), "who only says so takes none, either");
@@ -204,9 +198,12 @@ mod tests {
     #[test]
     fn what_was_approved_beyond_the_limit_goes() {
         let mut beyond = targets(Some(0), &["a"]);
-        note::<Quarantine>(&[], &mut Admitted::new(), &mut beyond, &[true], now());
+        note::<Quarantine>(&[], &mut Reserved::new(), &mut beyond, &[true], now());
         let approved = beyond[0].resolved.as_ref().unwrap();
-        assert_eq!((approved.causes.len(), claim::<Quarantine>(&[], &mut Admitted::new(), approved, now())), (1, Ok(())));
+        assert_eq!(
+            (approved.causes.len(), claim(Vec::<Quarantine>::new, &mut Reserved::new(), approved, now())),
+            (1, Ok(()))
+        );
     }
 
     #[test]

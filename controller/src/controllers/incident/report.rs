@@ -1,7 +1,7 @@
 //! The status of an Incident: every condition decided here, once, from the Quarantines and the Evidence. Pure, but for the
 //! events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use firebreak_crds::conditions::{APPROVED, CONTAINED, EVIDENCE_PRESERVED, READY, RECONCILING, RELEASED, STALLED};
@@ -50,14 +50,14 @@ pub struct World {
 impl World {
     /// What is known now.
     pub fn of(ctx: &Ctx, incident: &Incident, targets: &[Target]) -> Self {
-        let held = super::held(ctx, incident).chain(super::let_go_of(ctx, incident));
-        let names: Vec<String> = names_of(incident, &ctx.stores).chain(held.map(|q| q.name_any())).collect();
+        let uid = incident.uid().unwrap_or_default();
+        let its = ctx.stores.quarantines.state_filter(|q| q.spec.is_held_by(&uid) || q.spec.let_go_by.contains(&uid));
+        let names: BTreeSet<String> = names_of(incident, &ctx.stores).chain(its.into_iter().map(|q| q.name_any())).collect();
         let said = names.iter().filter_map(|n| Some((n.clone(), ctx.memory.said(n)?))).collect();
         let quarantines =
             names.into_iter().filter_map(|n| Stores::named(&ctx.stores.quarantines, &n).map(|q| (n, q))).collect();
         let resolved = targets.iter().filter_map(|t| t.resolved.as_ref().ok());
         let wanted = resolved.flat_map(|r| evidence::wanted(incident, r)).map(|(name, _)| name);
-        let uid = incident.uid().unwrap_or_default();
         let there = ctx.stores.evidence.state().into_iter().filter(|e| e.spec.incident_ref.uid == uid);
         let mut all: BTreeMap<String, Option<Arc<Evidence>>> = there.map(|e| (e.name_any(), Some(e))).collect();
         for name in wanted {

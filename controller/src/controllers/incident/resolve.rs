@@ -82,7 +82,7 @@ pub fn all(ctx: &Ctx, incident: &Incident, chosen: &Chosen) -> Vec<Target> {
         targets.extend(gone.flat_map(|s| instances(ctx, incident, s)));
     }
     let mut targets = once(targets);
-    limit::note(&mut ctx.memory.claimed(), &ctx.stores.quarantines.state(), incident, &mut targets, clock::now());
+    limit::note(&mut ctx.memory.claimed(), || ctx.stores.quarantines.state(), incident, &mut targets, clock::now());
     targets
 }
 

@@ -69,16 +69,15 @@ pub fn all(incident: &Incident, targets: &[Target], notes: &Notes, world: &World
     }
     told.extend(world.holds(&about.uid).map(|q| &q.spec.resource));
     if incident.spec.mode == Mode::Release {
-        for before in earlier(incident).filter(|b| b.held_since.is_some()) {
-            if before.resource.as_ref().is_none_or(|r| !told.contains(r)) {
-                rows.push(released(&about, before.resource.clone(), false));
-            }
-        }
-        told.extend(earlier(incident).filter(|b| b.held_since.is_some()).filter_map(|b| b.resource.as_ref()));
+        let held = || earlier(incident).filter(|b| b.held_since.is_some());
+        let untold = held().filter(|b| b.resource.as_ref().is_none_or(|r| !told.contains(r)));
+        rows.extend(untold.map(|b| released(&about, b.resource.clone(), false)));
+        told.extend(held().filter_map(|b| b.resource.as_ref()));
         // what the status had no room for; and nothing any more when it was said that the release has ended
-        let on_record =
-            world.let_go(&about.uid).map(|q| &q.spec.resource).filter(|r| !is_over(incident) && !told.contains(r));
-        rows.extend(on_record.map(|resource| released(&about, Some(resource.clone()), true)));
+        if !is_over(incident) {
+            let on_record = world.let_go(&about.uid).map(|q| &q.spec.resource).filter(|r| !told.contains(r));
+            rows.extend(on_record.map(|resource| released(&about, Some(resource.clone()), true)));
+        }
     }
     rows.iter_mut().for_each(|row| complete(row, &about, now));
     rows

@@ -85,7 +85,7 @@ async fn answer(ctx: &Ctx, incident: &Incident, uid: &str, selection: &Selection
         return before.problem.filter(|_| !settled || is_long_ago(ctx, before.answered)).map(Err);
     }
     let now = Instant::now();
-    match ask(ctx, incident, selector, (selection, &before.missing)).await {
+    match ask(ctx, incident, selector, selection, &before.missing).await {
         Ok((seen, missing)) => {
             // one that is not settled is settled by this, once it is written: if not, it is asked again at once
             let wait = if settled { next_sweep(ctx.drift_interval, clock::now()) } else { Duration::ZERO };
@@ -115,7 +115,8 @@ async fn ask(
     ctx: &Ctx,
     incident: &Incident,
     selector: &Ec2SelectorTarget,
-    (selection, missing): (&Selection, &Missing),
+    selection: &Selection,
+    missing: &Missing,
 ) -> Result<(Seen, Missing), (Refusal, Duration)> {
     let sweep = next_sweep(ctx.drift_interval, clock::now());
     let account = resolve::reach(ctx, incident, &selector.account_ref, &selector.region).map_err(|r| (r, sweep))?;
