@@ -25,7 +25,8 @@ use crate::containment::{prepare_group, prepare_profile};
 use crate::events;
 use crate::memory::next_sweep;
 
-/// Groups made ahead are looked at so often; those in use are looked at with what they isolate.
+/// What is made ahead is looked at so often, and so are the denies of old sessions of an account that is being deleted; groups in use are looked
+/// at with what they isolate.
 const PREPARED: Duration = Duration::from_mins(5);
 /// The denies of old sessions are read so often at most, unless a look is asked for: a release that ends, or an account that cannot be
 /// used as asked, is no reason to read them all again.

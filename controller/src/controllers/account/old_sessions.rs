@@ -1,7 +1,7 @@
 //! The denies of old sessions that stay after releases. Whoever may write the policies of the user or role can take them away, and a
 //! session of before comes back to life: so they are read with each look at the account, and put back until their time is over.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use firebreak_crds::{AwsAccount, ResidualDeny};
@@ -106,28 +106,30 @@ fn in_time(denies: &[ResidualDeny], now: Timestamp) -> impl Iterator<Item = &Res
 
 /// Whether one denies all that the other does: of the same sessions, those that were issued later, too.
 fn covers(one: &ResidualDeny, other: &ResidualDeny) -> bool {
-    let whose = |deny: &ResidualDeny| (Principal::denied(deny), session_of(&deny.policy_name).map(str::to_owned));
     let listed = [one, other].iter().any(|deny| deny.policy_name == SESSION_DENIES);
-    !listed && whose(one) == whose(other) && one.until.0 > other.until.0
+    let same = (&one.user_name, &one.role_name) == (&other.user_name, &other.role_name);
+    one.until.0 > other.until.0 && !listed && same && session_of(&one.policy_name) == session_of(&other.policy_name)
 }
 
 /// Those that AWS does not show as they are to be, and why not all could be read. Each policy is read once.
 async fn missing<'d>(session: &Session, denies: &[&'d ResidualDeny]) -> (Vec<&'d ResidualDeny>, Option<AwsError>) {
     let begin_by = Instant::now() + WITHIN;
-    let place = |deny: &ResidualDeny| Some((Principal::denied(deny)?, deny.policy_name.clone()));
-    let places: HashSet<(Principal, String)> = denies.iter().filter_map(|deny| place(deny)).collect();
+    let mut places: HashMap<(Principal, String), Vec<&'d ResidualDeny>> = HashMap::new();
+    for deny in denies {
+        if let Some(principal) = Principal::denied(deny) {
+            places.entry((principal, deny.policy_name.clone())).or_default().push(deny);
+        }
+    }
+    let (places, of_each): (Vec<_>, Vec<_>) = places.into_iter().unzip();
     let read = async |(principal, policy): &(Principal, String)| {
         in_good_time(begin_by)?;
         session.inline_policy(principal, policy).await
     };
-    let reads = stream::iter(places).map(async |place| (read(&place).await, place));
+    let reads = stream::iter(places).enumerate().map(async |(nth, place)| (read(&place).await, nth));
     let (mut gone, mut unread) = (Vec::new(), None);
-    for (text, read) in reads.buffer_unordered(AT_ONCE).collect::<Vec<_>>().await {
+    for (text, nth) in reads.buffer_unordered(AT_ONCE).collect::<Vec<_>>().await {
         match text {
-            Ok(text) => {
-                let of_it = denies.iter().filter(|deny| place(deny).as_ref() == Some(&read));
-                gone.extend(of_it.filter(|deny| call(deny, text.as_deref()).is_some()));
-            }
+            Ok(text) => gone.extend(of_each[nth].iter().copied().filter(|deny| call(deny, text.as_deref()).is_some())),
             Err(error) => unread = unread.or(Some(error)),
         }
     }
