@@ -29,7 +29,7 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::watch;
 use tracing::info;
 
-use super::call::{Call, Change};
+use super::call::Call;
 use super::error::{AwsError, Class};
 use super::model::{Principal, Snapshot};
 use super::rate::Priority;
@@ -276,10 +276,7 @@ fn incomplete(quarantine: &Quarantine, evidence: &[Evidence]) -> Option<String> 
 
 /// How long leadership must last beyond the call: an interface that is opened for 3 seconds must be closed by the same hand.
 fn needs(call: &Call) -> SignedDuration {
-    match call {
-        Call::ModifyNetworkInterfaceAttribute { change: Change::Convert, .. } => SignedDuration::from_secs(6),
-        _ => SignedDuration::ZERO,
-    }
+    if call.opens() { SignedDuration::from_secs(6) } else { SignedDuration::ZERO }
 }
 
 fn audit(sending: Sending<'_>, call: &Call, result: &Result<Outcome, AwsError>, started: Instant) {

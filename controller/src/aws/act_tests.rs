@@ -2,6 +2,7 @@ use firebreak_crds::conditions::READY;
 use firebreak_crds::{EvidenceAction, EvidenceSpec, EvidenceStatus, IncidentRef, Resource};
 
 use super::*;
+use crate::aws::Change;
 use crate::conditions::Conditions;
 use crate::containment::example::{self, end, protect};
 

@@ -10,6 +10,7 @@ use firebreak_crds::{NameRef, Resource, ResourceKind, quarantine_name};
 use super::instance_role::{DENY_PROFILE, is_deny_profile, profile_name};
 use super::model::{IdleTimeouts, Principal, Registration, Rule};
 use super::session_denies::{DenyEdit, SESSION_DENIES};
+use crate::conditions::counted;
 
 /// What a security group of ours is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -576,7 +577,7 @@ impl Display for Call {
         match self {
             Self::CreateSecurityGroup { vpc, role } => write!(f, "{} in {vpc}", role.group_name()),
             Self::RevokeSecurityGroupIngress { group, rules } | Self::RevokeSecurityGroupEgress { group, rules } => {
-                write!(f, "{group}: {} rule{}", rules.len(), if rules.len() == 1 { "" } else { "s" })
+                write!(f, "{group}: {}", counted(rules.len(), "rule", "rules"))
             }
             Self::AuthorizeSecurityGroupIngress { group, rules } => write!(f, "{group}: {} in", traffic(rules)),
             Self::AuthorizeSecurityGroupEgress { group, rules } => write!(f, "{group}: {} out", traffic(rules)),

@@ -21,6 +21,7 @@ use super::drive::{Action, Stage};
 use super::given::no_such_key;
 use super::plan::Plan;
 use super::residual::{self, Residual};
+use super::whereabouts::not_shown;
 use crate::aws::{AwsError, Call, Identity, Outcome, Session};
 
 /// The beginning of the inline policy's name; then comes the session's, which may have the same letters.
@@ -100,10 +101,7 @@ impl Action for SessionDeny {
     }
 
     fn release(case: &Case, look: &Look) -> Plan {
-        let Some(role) = &look.role else {
-            let what = format!("{} {} no longer exists", case.principal().either("user", "role"), case.principal());
-            return Plan::absent(what);
-        };
+        let Some(role) = &look.role else { return not_shown(case, Self::NAME) };
         if roles(case).is_empty() {
             return Plan::done(ActionState::Released, "");
         }

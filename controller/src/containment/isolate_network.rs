@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 #[cfg(test)]
 pub(in crate::containment) use self::allow::in_force;
 pub(in crate::containment) use self::allow::{Allowed, groups_on_record};
-use self::conversion::{close, convert, routes, undecided};
+use self::conversion::{closing, convert, routes, undecided};
 use self::custom::Permit;
 use self::giving_back::Way;
 pub use self::groups::prepare_group;
@@ -60,7 +60,7 @@ pub struct Look {
     pub(super) converted: BTreeSet<String>,
     /// The route tables; read once the conversion must be decided.
     pub(super) routes: Option<Vec<RouteTable>>,
-    /// What no group stops; read once the interfaces are isolated, since nothing waits for it.
+    /// What no group stops; read once the interfaces are isolated, since no cut waits for it.
     pub(super) ways: Option<Ways>,
 }
 
@@ -347,7 +347,7 @@ fn isolate(plan: &mut Plan, case: &Case, look: &Look, permit: &Permit, narrows: 
     for interface in look.own().filter(|i| !look.isolated(i, permit)) {
         let window = case.conversion(&interface.id) == Some(ConversionState::Open);
         if window && look.in_group(interface, GroupRole::Conversion) {
-            close(plan, interface, look, permit); // whatever becomes of the others: it stands open
+            plan.calls.extend(closing(interface, look, permit)); // whatever becomes of the others: it stands open
             continue;
         }
         let new = !case.original.contains_key(&key(&interface.id));

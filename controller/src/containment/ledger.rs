@@ -140,12 +140,16 @@ impl Ledger {
     /// Whether the Quarantine still asks for what it asked for when the pass began, by a live read.
     pub async fn is_current(&self) -> bool {
         let known = self.latest().await;
-        let live = tokio::time::timeout(BRIEFLY, self.api.get(&known.name_any())).await;
         let asks = |q: &Quarantine| {
             let spec = q.spec.clone();
             (q.metadata.uid.clone(), q.metadata.deletion_timestamp.clone(), spec.holders, spec.suspend)
         };
-        matches!(live, Ok(Ok(live)) if asks(&live) == asks(&known))
+        self.live(&known).await.is_some_and(|live| asks(&live) == asks(&known))
+    }
+
+    /// As it is now; None where the API server does not say so soon.
+    async fn live(&self, known: &Quarantine) -> Option<Quarantine> {
+        tokio::time::timeout(BRIEFLY, self.api.get(&known.name_any())).await.ok()?.ok()
     }
 
     /// Writes the changes. Where a status came between, which leaves the spec as it was, once more.
@@ -158,15 +162,11 @@ impl Ledger {
 
     /// The Quarantine as it is now, where only its status is another.
     async fn with_a_new_status(&self, from: &Quarantine) -> Result<Quarantine, LedgerError> {
-        let live = tokio::time::timeout(BRIEFLY, self.api.get(&from.name_any())).await;
         let is = |q: &Quarantine| {
             let m = &q.metadata;
             (m.uid.clone(), m.deletion_timestamp.clone(), m.finalizers.clone(), q.spec.clone())
         };
-        match live {
-            Ok(Ok(live)) if is(&live) == is(from) => Ok(live),
-            _ => Err(LedgerError::Changed),
-        }
+        self.live(from).await.filter(|live| is(live) == is(from)).ok_or(LedgerError::Changed)
     }
 
     async fn replace(&self, from: &Quarantine, changes: &[Change]) -> Result<Quarantine, LedgerError> {

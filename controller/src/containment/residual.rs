@@ -72,16 +72,19 @@ fn of<'a, T: serde::de::DeserializeOwned>(case: &'a Case, action: &'a str, key: 
 /// issued since would come back to life.
 #[must_use]
 pub fn recorded(case: &Case, action: &str) -> Option<Residual> {
-    let latest = of::<Residual>(case, action, KEY).max_by_key(|r| r.cutoff)?;
-    last_held_again(case, action).is_none_or(|at| latest.decided_at() >= at).then_some(latest)
+    of_this_release(case, action).into_iter().max_by_key(|r| r.cutoff)
+}
+
+fn of_this_release(case: &Case, action: &str) -> Vec<Residual> {
+    let again = last_held_again(case, action);
+    of::<Residual>(case, action, KEY).filter(|r| again.is_none_or(|at| r.decided_at() >= at)).collect()
 }
 
 /// The residual deny of a release that begins now. Where it was decided for this release before, and the standing deny did not go in
 /// time, it reaches farther: each decision is one more policy, and AWS may go on refusing.
 fn decide(case: &Case, action: &str) -> Residual {
     let again = last_held_again(case, action);
-    let of_this = of::<Residual>(case, action, KEY).filter(|r| again.is_none_or(|at| r.decided_at() >= at));
-    let doubled = u32::try_from(of_this.count()).unwrap_or(DOUBLED).min(DOUBLED);
+    let doubled = u32::try_from(of_this_release(case, action).len()).unwrap_or(DOUBLED).min(DOUBLED);
     let now = again.map_or(case.now, |at| case.now.max(at));
     Residual::decided(now + MARGIN * (2_i32.pow(doubled) - 1), life(case))
 }

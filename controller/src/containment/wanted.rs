@@ -243,11 +243,11 @@ pub fn digest(plan: &[Planned], approvals: Option<&ApprovalPolicy>) -> String {
     hex::encode(Sha256::digest(text))
 }
 
-fn planned(target: &Planned) -> impl Iterator<Item = String> {
+fn planned(target: &Planned) -> Vec<String> {
     let arn = target.resource.arn();
     let actions = target.actions.iter().map(|a| json!([arn, name_of(a), a]).to_string());
     let evidence = target.evidence.iter().map(|e| json!([arn, "evidence", e]).to_string());
-    actions.chain(evidence).collect::<Vec<_>>().into_iter()
+    actions.chain(evidence).collect()
 }
 
 /// SHA-256 of who asks for what. A status that carries it speaks of the holds as they are, whatever else the spec says.

@@ -157,14 +157,6 @@ pub struct Group {
     pub read: bool,
 }
 
-impl Group {
-    /// Whether it lets everything in and out: AWS does not track such flows.
-    #[must_use]
-    pub fn allows_all(&self) -> bool {
-        [&self.ingress, &self.egress].into_iter().all(|rules| Rule::all().iter().all(|all| rules.contains(all)))
-    }
-}
-
 impl Rule {
     /// All traffic, IPv4 and IPv6.
     #[must_use]
@@ -192,7 +184,8 @@ pub struct RouteTable {
     pub through: Vec<String>,
 }
 
-/// What no security group stops, as far as it can be seen. Only told: it may be some minutes old.
+/// What no security group stops, as far as it can be seen. It may be some minutes old: it is told, and what was not converted for want of a
+/// way in is decided anew by it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ways {
     /// Whether the account may use the serial console in this region; None where AWS did not say.

@@ -231,7 +231,7 @@ fn service_credential(c: ServiceSpecificCredentialMetadata) -> Credential {
 #[must_use]
 pub fn same_document(a: &str, b: &str) -> bool {
     let parsed = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
-    parsed(a).is_some() && parsed(a) == parsed(b)
+    parsed(a).is_some_and(|a| parsed(b) == Some(a))
 }
 
 pub(super) fn decoded(document: &str) -> String {

@@ -1,4 +1,4 @@
-//! What no security group stops, as far as EC2 shows it. Only told, so kept for some minutes: see `Kept`.
+//! What no security group stops, as far as EC2 shows it. No cut rests on it, so it is kept for some minutes: see `Kept`.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;

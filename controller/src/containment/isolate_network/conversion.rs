@@ -53,11 +53,7 @@ pub(super) fn convert(plan: &mut Plan, case: &Case, params: &IsolateNetwork, loo
 }
 
 /// Back to isolation. Any group of ours closes it.
-pub(super) fn close(plan: &mut Plan, interface: &Interface, look: &Look, permit: &Permit) {
-    plan.calls.extend(closing(interface, look, permit));
-}
-
-fn closing(interface: &Interface, look: &Look, permit: &Permit) -> Option<Call> {
+pub(super) fn closing(interface: &Interface, look: &Look, permit: &Permit) -> Option<Call> {
     let of = |role| look.group(&interface.vpc, role).map(|g| g.id.as_str());
     let refuge = look.refuge(&interface.vpc, permit).or(of(GroupRole::Isolation)).or(of(permit.allowed.role()));
     refuge.map(|group| swap(&interface.id, group, Change::Close))
@@ -74,7 +70,7 @@ fn open(plan: &mut Plan, interface: &Interface, look: &Look, permit: &Permit) {
     };
     let missing = |rules: &[Rule]| Rule::all().into_iter().filter(|r| !rules.contains(r)).collect::<Vec<_>>();
     let (ingress, egress, id) = (missing(&group.ingress), missing(&group.egress), &group.id);
-    if let (true, Some(close)) = (group.allows_all(), closing(interface, look, permit)) {
+    if let (true, Some(close)) = (ingress.is_empty() && egress.is_empty(), closing(interface, look, permit)) {
         plan.conversions.insert(interface.id.clone(), ConversionState::Open);
         let open = swap(&interface.id, id, Change::Convert);
         plan.windows.push(Window { interface: interface.id.clone(), open, lasts: CONVERSION, close });

@@ -2,13 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::Look;
 use super::custom::Permit;
+use super::{Look, NAMED};
 use crate::aws::{AwsError, Interface, RouteTable, Session, VpcWays, Ways};
 use crate::conditions::few;
-
-/// More ids than this are counted.
-const NAMED: usize = 5;
 
 /// Whether all is cut, and lives: before, nothing else counts.
 pub(super) fn is_worth_telling(look: &Look, permit: &Permit) -> bool {

@@ -62,9 +62,10 @@ pub(super) fn shorten(plan: &mut Plan, case: &Case, params: &IsolateNetwork, loo
         let record = record_of(&interface.id);
         if case.original.contains_key(&record) {
             plan.verdict.drift.push(format!("{}: idle flows were kept longer: {}", interface.id, interface.idle));
-        } else if is_known(case, interface) && case.original.len() >= RECORDS {
-            continue;
         } else if is_known(case, interface) {
+            if case.original.len() >= RECORDS {
+                continue;
+            }
             plan.record(record, &interface.idle);
         }
         plan.calls.push(set(&interface.id, SHORT, false));
