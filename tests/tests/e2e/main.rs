@@ -13,6 +13,7 @@ mod approvals;
 mod arns;
 mod balancers;
 mod blast_radius;
+mod conflicts;
 mod console;
 mod conversion;
 mod credentials;

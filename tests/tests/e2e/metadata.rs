@@ -7,8 +7,8 @@ use firebreak_tests::sight;
 use firebreak_tests::world::World;
 use serde_json::{Value, json};
 
+use crate::conflicts::moved_away;
 use crate::ground_up::world;
-use crate::release::moved_away;
 
 fn off() -> Value {
     json!([{ "disableInstanceMetadata": {} }])
