@@ -44,6 +44,8 @@ pub struct Victim<'p> {
     place: Place,
     scenario: Scenario,
     before: Everything,
+    /// Calls that had changed AWS before anything was declared: what an account has made ahead
+    ahead: usize,
 }
 
 impl<'p> Victim<'p> {
@@ -57,7 +59,8 @@ impl<'p> Victim<'p> {
         on.apply(&scenario.policy(&world).to_string()).await.unwrap();
         let_approve(&world).await;
         world.account_ready().await;
-        Self { world, judge, place, scenario, before }
+        let ahead = world.proxy.changing().len();
+        Self { world, judge, place, scenario, before, ahead }
     }
 
     /// Begins, and gives the call once it is held.
@@ -167,9 +170,9 @@ impl<'p> Victim<'p> {
         Ok(())
     }
 
-    /// The operations that changed AWS.
+    /// The operations that changed AWS since the incident was declared.
     pub fn operations(&self) -> BTreeSet<String> {
-        let done = self.world.proxy.changing().into_iter().filter(Call::succeeded);
+        let done = self.world.proxy.changing().into_iter().skip(self.ahead).filter(Call::succeeded);
         done.map(|call| call.action).collect()
     }
 
