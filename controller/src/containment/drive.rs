@@ -318,6 +318,7 @@ impl<A: Action> Running<'_, A> {
             }
             Err(error) => {
                 A::refused(look, &call);
+                self.report.gapes |= call.closes();
                 self.failed.push((call, error));
             }
         }
@@ -326,7 +327,6 @@ impl<A: Action> Running<'_, A> {
     /// The verdict, with what failed on the way.
     fn conclude(&mut self, plan: Plan) {
         self.report.seen = true;
-        self.report.gapes = self.failed.iter().any(|(call, _)| call.closes());
         self.report.verdict = plan.verdict;
         let in_force = self.report.verdict.state == ActionState::InForce;
         let moot = |call: &Call, e: &AwsError| in_force && (call.optional() || e.is_overtaken());
@@ -454,14 +454,14 @@ impl Report {
 pub async fn dry_run<A: Action>(aws: &Session, case: &Case, params: &A::Params) -> Result<DryRun, AwsError> {
     let mut case = case.clone();
     let mut look = A::look(aws, &case, Some(params)).await?;
-    let first = A::contain(&case, params, &look);
+    let first = A::next(&case, Some(params), &look);
     if !first.record.is_empty() {
         note(&mut case, &first);
         look = A::look(aws, &case, Some(params)).await?; // what is read depends on what is recorded
     }
     let (mut calls, mut trusted) = (Vec::new(), false);
     for _ in 0..STEPS {
-        let plan = A::contain(&case, params, &look);
+        let plan = A::next(&case, Some(params), &look);
         if plan.is_done() && plan.verdict.state != ActionState::InForce && !trusted {
             A::trust(&mut look); // it may wait for another action
             trusted = true;

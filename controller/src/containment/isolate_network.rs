@@ -39,7 +39,8 @@ use crate::conditions::few;
 /// The action.
 pub struct Isolation;
 
-const NAME: &str = Isolation::NAME;
+/// The action's name.
+pub const NAME: &str = Isolation::NAME;
 /// More interfaces than this are counted.
 const NAMED: usize = 5;
 

@@ -55,7 +55,7 @@ pub use second_copy::{Keys, SecondCopy, is_of_copy};
 pub use wanted::{DESTRUCTIVE, Planned, Wanted, asked_of, digest, grow, holds_digest, name_of, wanted};
 pub use whereabouts::Whereabouts;
 
-pub use isolate_network::prepare_group;
+pub use isolate_network::{NAME as ISOLATE_NETWORK, prepare_group};
 pub use revoke_instance_role::{NAME as REVOKE_INSTANCE_ROLE, prepare_profile};
 pub use tag_resource::NAME as TAG_RESOURCE;
 

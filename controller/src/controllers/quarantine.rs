@@ -1,5 +1,6 @@
 //! The Quarantine controller: makes AWS match for one resource, keeps it so, and gives it back when nobody holds it.
 
+mod again;
 mod finish;
 mod holders;
 mod order;
@@ -23,7 +24,7 @@ use super::{
     Ctx, Error, account_of, is_abandoned, kube, reconcile_requested, set_finalizer, terminating_crds, to_be_released,
     write_status,
 };
-use crate::aws::{AwsError, Class, Guard, Session};
+use crate::aws::{AwsError, Guard, Session};
 use crate::clock;
 use crate::containment::{
     Adopted, Adoption, Case, Keys, Ledger, LedgerError, Pass, Progress, REVOKE_INSTANCE_ROLE, Report, SecondCopy,
@@ -243,7 +244,7 @@ impl Turn<'_> {
     /// When to look again: soon while something is open, after a change at growing distances, else with the next sweep.
     fn next(&self, quarantine: &Quarantine, seen: &Seen, memo: &Memo) -> Duration {
         let sweep = next_sweep(self.ctx.drift_interval, clock::now());
-        let retry = seen.reports.iter().filter_map(|r| retry_after(r, seen.suspended)).min();
+        let retry = seen.reports.iter().filter_map(|r| again::retry_after(quarantine, r)).min();
         let iam = quarantine.spec.resource.region.is_none() || has_role(seen.reports.iter().map(|r| r.name));
         let look = if iam { memo.next_look() } else { None };
         // What failed may be tried again later than that; what is in force is watched all the same.
@@ -308,17 +309,4 @@ fn mark(quarantine: &Quarantine, releasing: bool, digest: Option<&String>, keys:
 fn copy_digest(quarantine: &Quarantine, partition: &str, keys: &Keys) -> Option<String> {
     let has_tags = quarantine.spec.resource.kind.has_tags();
     has_tags.then(|| SecondCopy::of(&Case::of(quarantine, partition, clock::now())).digest(keys)).flatten()
-}
-
-/// When an action that is not through is tried again.
-fn retry_after(report: &Report, suspended: bool) -> Option<Duration> {
-    match (&report.error, &report.ledger) {
-        _ if report.gapes => Some(Duration::from_secs(1)),
-        (_, Some(_)) => Some(Duration::from_secs(5)),
-        // Something went while it was being changed: the next look shows what is there now.
-        (Some(error), _) if report.seen && error.class == Class::NotFound => Some(Duration::from_secs(2)),
-        (Some(error), _) => Some(error.class.retry_after()),
-        _ if suspended => None,
-        _ => (report.verdict.state == ActionState::InProgress).then_some(Duration::from_secs(1)),
-    }
 }
