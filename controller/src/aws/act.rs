@@ -164,6 +164,7 @@ impl Actor {
         sent();
         let started = Instant::now();
         let result = send(session, region, call).await;
+        session.spills.note(call, &result, clock::now());
         audit(sending, call, &result, started);
         result
     }

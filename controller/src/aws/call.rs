@@ -415,6 +415,15 @@ impl Call {
         matches!(self, Self::ModifyNetworkInterfaceAttribute { change: Change::Close, .. })
     }
 
+    /// The group of ours that it takes rules out of.
+    #[must_use]
+    pub fn empties(&self) -> Option<&String> {
+        match self {
+            Self::RevokeSecurityGroupIngress { group, .. } | Self::RevokeSecurityGroupEgress { group, .. } => Some(group),
+            _ => None,
+        }
+    }
+
     /// Whether it gives access back. Each such call is preceded by a live read of its Quarantine.
     #[must_use]
     pub fn widens(&self) -> bool {

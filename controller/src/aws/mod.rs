@@ -16,6 +16,7 @@ mod rate;
 mod read;
 mod session;
 mod session_denies;
+mod spills;
 
 pub use act::{Actor, Guard, Outcome};
 pub use call::{Call, Change, GroupRole, InstanceAttribute, SEALED_TRUST};

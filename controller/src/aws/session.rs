@@ -19,6 +19,7 @@ use super::login::Login;
 use super::protected::{Protected, own};
 use super::rate::RateLimiter;
 use super::read::{ProfileReader, RegionReader};
+use super::spills::Spills;
 use crate::metrics::Metrics;
 
 /// The sessions of all accounts.
@@ -26,6 +27,7 @@ pub struct Accounts {
     base: SdkConfig,
     metrics: Arc<Metrics>,
     sessions: Mutex<HashMap<String, Slot>>,
+    spills: Arc<Spills>,
 }
 
 type Slot = (i64, Arc<Login<Arc<Session>>>);
@@ -54,6 +56,8 @@ pub struct Session {
     pub protected: Protected,
     /// One reader and client per region of the AwsAccount.
     pub(super) regions: HashMap<String, RegionReader>,
+    /// When our own groups were emptied.
+    pub(super) spills: Arc<Spills>,
     clock: Arc<AwsClock>,
     metrics: Arc<Metrics>,
 }
@@ -81,7 +85,7 @@ impl Accounts {
             .operation_timeout(Duration::from_secs(12));
         let retries = RetryConfig::standard().with_max_attempts(3).with_max_backoff(Duration::from_secs(1));
         let config = aws_config::defaults(BehaviorVersion::latest()).timeout_config(timeouts.build()).retry_config(retries);
-        Self { base: config.load().await, metrics, sessions: Mutex::default() }
+        Self { base: config.load().await, metrics, sessions: Mutex::default(), spills: Arc::default() }
     }
 
     /// The session for that account as its spec now says; made, and checked with `sts:GetCallerIdentity`, once.
@@ -134,6 +138,7 @@ impl Accounts {
             sts,
             iam_limiter,
             regions,
+            spills: self.spills.clone(),
             clock,
             metrics: self.metrics.clone(),
         }))

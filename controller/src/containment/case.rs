@@ -243,6 +243,12 @@ impl Case {
     pub fn conversion(&self, interface: &str) -> Option<ConversionState> {
         self.conversions.iter().find(|c| c.interface_id == interface).map(|c| c.state)
     }
+
+    /// Whether what is on record of an interface's conversion window is from before; records count whole seconds.
+    #[must_use]
+    pub fn converted_before(&self, interface: &str, at: Timestamp) -> bool {
+        self.conversions.iter().any(|c| c.interface_id == interface && c.since.0 < at)
+    }
 }
 
 /// When a Quarantine was made: an imported one, where it was exported. The earlier time counts, so that whoever writes the annotation

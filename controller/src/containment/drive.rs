@@ -285,9 +285,10 @@ impl<A: Action> Running<'_, A> {
         plan
     }
 
-    /// Records, then sends the calls side by side. What closes waits for no record. False ends the pass.
+    /// Records, then sends the calls side by side. What closes an interface or a group of ours waits for no record. False ends the pass.
     async fn step(&mut self, plan: Plan, look: &mut A::Look) -> bool {
-        let (closing, calls): (Vec<Call>, Vec<Call>) = plan.calls.into_iter().partition(Call::closes);
+        let at_once = |call: &Call| call.closes() || call.empties().is_some();
+        let (closing, calls): (Vec<Call>, Vec<Call>) = plan.calls.into_iter().partition(at_once);
         let this = &*self;
         let others = async {
             this.pass.ledger.store(plan.record, plan.conversions).await?;

@@ -1,4 +1,5 @@
 use firebreak_crds::{AllowList, AllowedFlow, AllowedProtocol, Conversion, Empty};
+use k8s_openapi::jiff::SignedDuration;
 
 use super::*;
 use crate::aws::RouteTable;
@@ -18,7 +19,15 @@ fn params(sever: SeverTrackedConnections) -> IsolateNetwork {
 fn group(role: GroupRole, rules: &[Rule]) -> Group {
     let id = if role == GroupRole::Isolation { ISOLATION } else { CONVERSION_GROUP };
     let (ingress, egress) = (rules.to_vec(), rules.to_vec());
-    Group { id: id.into(), vpc: VPC.into(), name: role.group_name().into_owned(), ingress, egress, read: true }
+    Group {
+        id: id.into(),
+        vpc: VPC.into(),
+        name: role.group_name().into_owned(),
+        ingress,
+        egress,
+        read: true,
+        emptied: None,
+    }
 }
 
 fn interface(id: &str, groups: &[&str]) -> Interface {
@@ -109,6 +118,28 @@ fn flows_that_began_through_rules_in_the_isolation_group_are_converted() {
     }
     let untouched = Isolation::contain(&window(recorded(), Closed), &params(Auto), &look(interfaces()));
     assert!(untouched.is_done() && untouched.verdict.state == ActionState::InForce, "{untouched:?}");
+}
+
+#[test]
+fn flows_that_began_through_rules_that_another_look_took_out_are_converted_once() {
+    use ConversionState::{Closed, Due, Skipped};
+    let second = SignedDuration::from_secs(1);
+    let since = case().now;
+    for (before, at, after) in [
+        (Closed, since + second, Some(Due)),
+        (Skipped, since + second, Some(Due)),
+        (Closed, since - second, None),
+        (Due, since + second, None),
+    ] {
+        let emptied = Group { emptied: Some(at), ..group(GroupRole::Isolation, &[]) };
+        let look = Look { groups: vec![emptied], ..look(vec![interface("eni-1", &[ISOLATION])]) };
+        let plan = Isolation::contain(&window(recorded(), before), &params(Never), &look);
+        assert_eq!(plan.conversions.get("eni-1"), after.as_ref(), "{before:?} {at}");
+    }
+    let elsewhere = Group { id: "sg-else".into(), emptied: Some(since + second), ..group(GroupRole::Isolation, &[]) };
+    let look =
+        Look { groups: vec![group(GroupRole::Isolation, &[]), elsewhere], ..look(vec![interface("eni-1", &[ISOLATION])]) };
+    assert!(Isolation::contain(&window(recorded(), Closed), &params(Never), &look).is_done(), "of another VPC");
 }
 
 #[test]

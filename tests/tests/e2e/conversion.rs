@@ -9,7 +9,7 @@ use firebreak_tests::world::World;
 use serde_json::json;
 
 use crate::drift::set_groups;
-use crate::ground_up::world;
+use crate::ground_up::{world, worlds};
 use crate::own_groups::allow;
 
 /// An Incident over the instance alone, without evidence, so that the changing calls come in a known order.
@@ -182,25 +182,42 @@ async fn an_open_window_is_closed_though_the_quarantine_is_suspended_and_nothing
 }
 
 #[tokio::test]
-async fn flows_that_began_through_the_opened_isolation_group_are_converted() {
-    let (world, _guard) = world().await;
-    let (id, interfaces) = (&world.scene.instances[0].id, &world.scene.instances[0].interfaces);
-    contain(&world, "Always").await;
+async fn flows_that_began_through_the_opened_isolation_group_are_converted_whoever_took_the_rules_out() {
+    let (world, _guard) = worlds(2).await;
+    let [one, other] = &world.scene.instances[..] else { panic!("two") };
+    let policy = json!({ "ec2Instance": { "contain": [{ "isolateNetwork": { "severTrackedConnections": "Always" } }] } });
+    world.plane.apply(&world.policy("always", policy).to_string()).await.unwrap();
+    let (policy, targets) = (world.policy_name("always"), json!([world.instance_target(0), world.instance_target(1)]));
+    world.declare("inc", "Contain", json!({ "policyRef": { "name": policy }, "targets": targets })).await;
     world.until("inc", "Contained", "True").await;
-    until_converted(&world, id, interfaces).await;
-    let isolation = sight::groups(&world.aws, interfaces).await.unwrap()[&interfaces[0]][0].clone();
+    for instance in [one, other] {
+        until_converted(&world, &instance.id, &instance.interfaces).await;
+    }
+    world.steer(&other.id, json!({ "suspend": true })).await;
+    world.until_quarantine_says(&other.id, "Ready", "Suspended").await;
+    let isolation = sight::groups(&world.aws, &one.interfaces).await.unwrap()[&one.interfaces[0]][0].clone();
     allow(&world, &isolation, "198.51.100.7/32").await;
-    let group = conversion_group(&world).await.unwrap();
+    until_opened(&world, &one.interfaces, 2).await;
+    until_opened(&world, &other.interfaces, 1).await;
+    world.steer(&other.id, json!({ "suspend": false })).await;
+    until_opened(&world, &other.interfaces, 2).await;
+    for instance in [one, other] {
+        until_converted(&world, &instance.id, &instance.interfaces).await;
+        sight::isolated(&world.aws, &instance.interfaces).await.unwrap();
+    }
+}
+
+/// Waits until each was opened so often in all.
+async fn until_opened(world: &World<'_>, interfaces: &[String], times: usize) {
+    let group = conversion_group(world).await.unwrap();
     world
-        .until_aws("converted once more", async || {
+        .until_aws("converted", async || {
             let calls = world.proxy.changing();
-            let twice = interfaces.iter().all(|i| moves(&calls, i, &group).len() == 2);
-            ensure!(twice, "{calls:#?}");
+            let opened: Vec<_> = interfaces.iter().map(|i| moves(&calls, i, &group).len()).collect();
+            ensure!(opened.iter().all(|opened| *opened == times), "{opened:?}, not {times}: {calls:#?}");
             Ok(())
         })
         .await;
-    until_converted(&world, id, interfaces).await;
-    sight::isolated(&world.aws, interfaces).await.unwrap();
 }
 
 #[tokio::test]

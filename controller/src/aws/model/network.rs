@@ -1,8 +1,10 @@
 //! The network as it is read of AWS: interfaces, their addresses, security groups, and the ways that no group stops.
 
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+use k8s_openapi::jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 /// A network interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -155,6 +157,8 @@ pub struct Group {
     pub egress: Vec<Rule>,
     /// Whether these rules were read from AWS, and not merely expected.
     pub read: bool,
+    /// Of one of ours: when this process last took rules out of it.
+    pub emptied: Option<Timestamp>,
 }
 
 impl Rule {

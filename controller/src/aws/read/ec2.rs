@@ -114,7 +114,9 @@ impl Session {
     /// Firebreak's own groups in every VPC of the region.
     pub async fn our_groups(&self, region: &str) -> Read<Vec<Group>> {
         let reader = &self.region(region)?.our_groups;
-        Ok(self.measured("ec2:DescribeSecurityGroups", reader.get(())).await?.unwrap_or_default())
+        let mut groups = self.measured("ec2:DescribeSecurityGroups", reader.get(())).await?.unwrap_or_default();
+        groups.iter_mut().for_each(|group| group.emptied = self.spills.last(&group.id));
+        Ok(groups)
     }
 
     /// Groups by id.
@@ -368,6 +370,7 @@ fn group(g: ec2::SecurityGroup) -> Group {
         vpc: g.vpc_id.unwrap_or_default(),
         name: g.group_name.unwrap_or_default(),
         read: true,
+        emptied: None,
     }
 }
 

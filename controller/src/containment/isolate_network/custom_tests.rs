@@ -162,7 +162,15 @@ fn a_window_closes_into_the_group() {
     let mut look = look(&["sg-conversion"], Some(group(vec![])));
     let name = GroupRole::Conversion.group_name().into_owned();
     let (ingress, egress) = (Rule::all().to_vec(), Rule::all().to_vec());
-    look.groups.push(Group { id: "sg-conversion".into(), vpc: VPC.into(), name, ingress, egress, read: true });
+    look.groups.push(Group {
+        id: "sg-conversion".into(),
+        vpc: VPC.into(),
+        name,
+        ingress,
+        egress,
+        read: true,
+        emptied: None,
+    });
     let closes = swap("eni-1", CUSTOM, Change::Close);
     assert_eq!(Isolation::contain(&case, &params(), &look).calls, [closes]);
 }

@@ -80,6 +80,12 @@ impl Look {
         group.is_some_and(|g| interface.groups == [g.id.clone()] && is_within(g, &permit.allowed))
     }
 
+    /// Whether rules were taken out of a group of the interface since its window was over.
+    fn was_emptied_since(&self, case: &Case, interface: &Interface) -> bool {
+        let of_it = self.groups.iter().filter(|g| interface.groups.contains(&g.id));
+        of_it.filter_map(|g| g.emptied).any(|at| case.converted_before(&interface.id, at))
+    }
+
     /// Whether the groups of all isolated interfaces let through no more than is allowed.
     pub(super) fn holds(&self, permit: &Permit) -> bool {
         let (none, allowed) = (Allowed::default(), &permit.allowed);
@@ -95,7 +101,8 @@ fn vpcs(look: &Look) -> BTreeSet<&str> {
     look.own().map(|i| i.vpc.as_str()).collect()
 }
 
-/// Makes the isolation group of each VPC, and empties it. Through what was in it flows may have begun, which AWS goes on tracking.
+/// Makes the isolation group of each VPC, and empties it. Through what was in it flows may have begun, which AWS goes on tracking, also
+/// where another look than this one found and emptied it.
 pub(super) fn prepare(plan: &mut Plan, case: &Case, look: &Look) {
     for vpc in vpcs(look) {
         let (calls, ready) = prepare_group(&look.groups, vpc);
@@ -106,6 +113,9 @@ pub(super) fn prepare(plan: &mut Plan, case: &Case, look: &Look) {
             within.for_each(|interface| be_due(plan, case, interface));
         }
         plan.calls.extend(calls);
+    }
+    for interface in look.own().filter(|i| look.was_emptied_since(case, i)) {
+        be_due(plan, case, interface);
     }
 }
 
