@@ -15,6 +15,8 @@ const LAG: Duration = Duration::from_secs(10);
 /// So long it is remembered what a release said when it ended: Incidents that let go tell it, and their status keeps it.
 const SAID: Duration = Duration::from_mins(10);
 
+/// So long it is remembered that a target was refused by what AWS shows of it. It is looked at again before that.
+const RULED_OUT: Duration = Duration::from_mins(10);
 /// So long it is remembered who would be cut off with a resource. What waits is looked at again before that.
 const KNOWN: Duration = Duration::from_mins(10);
 
@@ -60,6 +62,7 @@ pub struct Memory {
     told: Mutex<HashMap<String, Option<QuarantineStatus>>>,
     admitted: Mutex<Reserved>,
     claimed: Mutex<Reserved>,
+    ruled_out: Mutex<HashMap<String, Instant>>,
     kept: Mutex<HashMap<String, Instant>>,
     not_kept: Mutex<HashMap<String, String>>,
 }
@@ -77,6 +80,22 @@ impl Memory {
     /// The places under `limits.maxQuarantines` that are taken by what the stores may not know of yet.
     pub fn claimed(&self) -> MutexGuard<'_, Reserved> {
         self.claimed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers whether the resource of that Quarantine was refused by what AWS shows of it.
+    pub fn rule_out(&self, quarantine: &str, refused: bool) {
+        let mut ruled_out = self.ruled_out.lock().unwrap_or_else(PoisonError::into_inner);
+        ruled_out.retain(|name, at| name != quarantine && at.elapsed() < RULED_OUT);
+        if refused {
+            ruled_out.insert(quarantine.to_owned(), Instant::now());
+        }
+    }
+
+    /// Whether it was, not long ago.
+    #[must_use]
+    pub fn is_ruled_out(&self, quarantine: &str) -> bool {
+        let ruled_out = self.ruled_out.lock().unwrap_or_else(PoisonError::into_inner);
+        ruled_out.get(quarantine).is_some_and(|at| at.elapsed() < RULED_OUT)
     }
 
     /// How long nothing is to be done, where nothing has changed since the last reconcile.

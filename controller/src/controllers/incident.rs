@@ -187,7 +187,8 @@ async fn hold(ctx: &Ctx, incident: &Incident, targets: &[Target], notes: &mut No
             Ok(None) => {}
             Ok(Some(refusal)) => {
                 ctx.memory.claimed().remove(&name);
-                notes.again |= [protection::UNKNOWN, pace::TAKEN].contains(&refusal.reason);
+                let news = !target.ruled_out && ctx.memory.is_ruled_out(&name); // its place is another's
+                notes.again |= news || [protection::UNKNOWN, pace::TAKEN].contains(&refusal.reason);
                 notes.per_target.push((name, refusal));
             }
             Err(error) => {

@@ -305,6 +305,23 @@ async fn no_more_than_the_account_allows_are_held_in_the_order_of_the_spec() {
 }
 
 #[tokio::test]
+async fn what_only_aws_tells_to_be_protected_keeps_no_place_from_the_next_target() {
+    let (world, _guard) = world().await;
+    let protected = json!({ "arns": ["arn:aws:iam::*:user/break-glass/*"] });
+    let account = world.account(json!({ "limits": { "maxQuarantines": 1 }, "protected": protected }));
+    world.plane.apply(&account.to_string()).await.unwrap();
+    world.account_ready().await;
+    world.aws.iam.create_user().user_name("fire").path("/break-glass/").send().await.unwrap();
+    let fire = world.target_arn(&format!("iam::{}:user/fire", world.aws.account));
+    world.declare("inc", "Contain", json!({ "targets": [fire, world.user_target(), world.instance_target(0)] })).await;
+    world.until_target("inc", 1, |t| t.contained == "True").await;
+    world.until_target("inc", 0, |t| t.contained == "False").await;
+    world.until_target("inc", 2, |t| t.reason == "LimitReached").await;
+    sight::cut_off(&world.aws).await.unwrap();
+    assert!(world.quarantine_of("fire").await.is_none());
+}
+
+#[tokio::test]
 async fn many_incidents_at_once_hold_no_more_than_the_account_allows() {
     let (world, _guard) = world().await;
     let protected = json!({ "arns": ["arn:aws:iam::*:user/break-glass*"] }); // so each is looked at before it is held

@@ -35,6 +35,7 @@ pub fn target(actions: Vec<ContainAction>, approvals: Option<ApprovalPolicy>) ->
         approvals,
         causes: vec![],
         waiting: vec![],
+        ruled_out: false,
         open: false,
         chosen: None,
     };

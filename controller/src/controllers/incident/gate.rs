@@ -61,7 +61,8 @@ fn held(ctx: &Ctx, incident: &Incident, target: &Target) -> Vec<ContainAction> {
 fn begin(ctx: &Ctx, incident: &Incident, digest: &str, targets: &[Target], held: &[Vec<ContainAction>]) -> Vec<bool> {
     let known = approvals(ctx, incident);
     let asked = approval::asked(incident, digest, targets, held, &known);
-    let begins = |r: &Resolved, held| approval::goes(r, held, asked.as_ref()) || evidence::is_due(ctx, incident, r);
+    let goes = |r: &Resolved, held| approval::goes(r, held, asked.as_ref()) || evidence::is_due(ctx, incident, r);
+    let begins = |r: &Resolved, held| !r.ruled_out && goes(r, held);
     targets.iter().zip(held).map(|(t, held)| t.resolved.as_ref().is_ok_and(|r| begins(r, held))).collect()
 }
 

@@ -34,6 +34,7 @@ fn target(actions: Vec<firebreak_crds::ContainAction>) -> Resolved {
         approvals: None,
         causes: vec![],
         waiting: vec![],
+        ruled_out: false,
         open: false,
         chosen: None,
     }

@@ -25,7 +25,7 @@ struct Places {
     taken: HashMap<String, HashSet<String>>,
 }
 
-/// Says which targets go beyond the limit, in the order of the spec; what is held already stays.
+/// Says which targets go beyond the limit, in the order of the spec, but what was refused after all others; what is held already stays.
 pub fn note<Q: Borrow<Quarantine>>(
     claimed: &mut Reserved,
     quarantines: impl FnOnce() -> Vec<Q>,
@@ -37,7 +37,9 @@ pub fn note<Q: Borrow<Quarantine>>(
         return; // then nobody looks through them
     }
     let mut places = Places::of(claimed, &quarantines(), incident, now);
-    for target in targets {
+    let mut ordered: Vec<&mut Target> = targets.iter_mut().collect();
+    ordered.sort_by_key(|target| target.resolved.as_ref().is_ok_and(|resolved| resolved.ruled_out));
+    for target in ordered {
         if let Some(refusal) = target.resolved.as_ref().ok().and_then(|resolved| places.take(resolved)) {
             target.resolved = Err(refusal);
         }
@@ -49,12 +51,13 @@ pub fn claim<'r, Q: Borrow<Quarantine>>(
     claimed: &mut Reserved,
     quarantines: impl FnOnce() -> Vec<Q>,
     incident: &Incident,
-    all: Vec<&'r Resolved>,
+    mut all: Vec<&'r Resolved>,
     now: Timestamp,
 ) -> (Vec<&'r Resolved>, Vec<(String, Refusal)>) {
     if !all.iter().any(|resolved| is_limited(resolved)) {
         return (all, Vec::new());
     }
+    all.sort_by_key(|resolved| resolved.ruled_out);
     let (mut has, mut refused) = (Vec::with_capacity(all.len()), Vec::new());
     let mut places = Places::of(claimed, &quarantines(), incident, now);
     for resolved in all {
@@ -179,6 +182,22 @@ mod tests {
         let known = [held("a", "other"), held("b", "other")];
         assert_eq!(claims(claimed, &known, 3, &["c"], now()), ["c"], "none is counted twice");
         assert_eq!(claims(claimed, &[], 2, &["d", "e"], now() + KEPT), ["d", "e"], "what was never made keeps no place");
+    }
+
+    #[test]
+    fn what_aws_showed_to_be_refused_takes_only_what_others_leave() {
+        let two = || {
+            let mut two = targets(1, &["a", "b"]);
+            two[0].resolved.as_mut().unwrap().ruled_out = true;
+            two
+        };
+        let mut noted = two();
+        note(&mut Reserved::new(), Vec::<Quarantine>::new, &incident(), &mut noted, now());
+        assert_eq!(noted.iter().map(|t| t.resolved.is_ok()).collect::<Vec<_>>(), [false, true]);
+        let (claimed, both) = (&mut Reserved::new(), two());
+        let all = both.iter().filter_map(|t| t.resolved.as_ref().ok()).collect();
+        let (has, refused) = claim(claimed, Vec::<Quarantine>::new, &incident(), all, now());
+        assert_eq!((has[0].resource.id.as_str(), refused.len(), claimed.len()), ("b", 1, 1));
     }
 
     #[test]

@@ -52,6 +52,7 @@ pub fn found(resource: Resource) -> Target {
         approvals: None,
         causes: vec![],
         waiting: vec![],
+        ruled_out: false,
         open: false,
         chosen: None,
     };

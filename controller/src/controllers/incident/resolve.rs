@@ -6,7 +6,7 @@ use std::sync::Arc;
 use firebreak_crds::conditions::STALLED;
 use firebreak_crds::{
     ApprovalPolicy, ArnTarget, AwsAccount, ContainAction, ContainmentPolicySpec, EvidenceAction, Incident, Mode, NameRef,
-    Named, ReleasePolicy, Resource, ResourceKind, get_condition,
+    Named, ReleasePolicy, Resource, ResourceKind, get_condition, quarantine_name,
 };
 use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
@@ -50,6 +50,8 @@ pub struct Resolved {
     pub waiting: Vec<Refusal>,
     /// Whether any that waits for approval would cut it off: it is not contained meanwhile.
     pub open: bool,
+    /// Whether the last look refused it by what AWS shows of it: then it takes no place from others.
+    pub ruled_out: bool,
     /// The selector that chose it.
     pub chosen: Option<Choice>,
 }
@@ -291,6 +293,7 @@ fn policy(ctx: &Ctx, incident: &Incident, resource: &Resource, account: &Arc<Aws
         causes: Vec::new(),
         waiting: Vec::new(),
         open: false,
+        ruled_out: ctx.memory.is_ruled_out(&quarantine_name(resource)),
         chosen: None,
     })
 }
