@@ -16,7 +16,7 @@ EMULATOR = $(shell tests/setup emulator)
 CARGO_DENY = $(shell tests/setup cargo-deny)
 
 # What `make generate` writes.
-GENERATED = crds/manifests docs/api.md docs/iam-policy.json
+GENERATED = crds/manifests docs/actions.md docs/api.md docs/iam-policy.json
 
 .PHONY: help
 help: ## List these commands
@@ -52,11 +52,13 @@ advisories: ## Check the dependencies for known vulnerabilities (fetches a git r
 	$(CARGO_DENY)/bin/cargo-deny --locked check advisories
 
 .PHONY: generate
-generate: ## Write the files that are made from code: CRDs, docs/api.md, docs/iam-policy.json
+generate: ## Write the files that are made from code: CRDs, docs/actions.md, docs/api.md, docs/iam-policy.json
 	cargo build --locked --quiet --workspace --bins
 	$(CARGO_TARGET_DIR)/debug/firebreak-crdgen .
 	$(CARGO_TARGET_DIR)/debug/firebreak-controller iam-policy > docs/iam-policy.json.new
 	mv docs/iam-policy.json.new docs/iam-policy.json
+	$(CARGO_TARGET_DIR)/debug/firebreak-controller actions > docs/actions.md.new
+	mv docs/actions.md.new docs/actions.md
 
 .PHONY: bench
 bench: tools ## Measure how fast attackers are cut off, next to a sequential script; PROFILE=release for an optimized build

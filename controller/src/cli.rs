@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use tracing::error;
 use tracing_subscriber::EnvFilter;
 
-use crate::containment::Keys;
+use crate::containment::{Keys, handbook};
 use crate::{aws, backup, inventory, run};
 
 /// Contains AWS resources as declared by Incidents in Kubernetes.
@@ -27,6 +27,8 @@ enum Command {
     Run(RunArgs),
     /// Prints the IAM policy that the role in an account needs.
     IamPolicy,
+    /// Prints what each action changes, how it is undone, what it cannot do, and the permissions that it needs: docs/actions.md.
+    Actions,
     /// Writes every Quarantine, all Evidence, and of AwsAccounts the denies that outlive a release and since when tags are protected, to
     /// standard output, as JSON: a backup of what a release gives back. Fails where a CRD of theirs is gone.
     Export,
@@ -81,10 +83,8 @@ pub enum LogFormat {
 pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => start(args),
-        Command::IamPolicy => match writeln!(std::io::stdout(), "{:#}", aws::iam_policy()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::FAILURE, // whoever reads it has gone away
-        },
+        Command::IamPolicy => print(&format!("{:#}\n", aws::iam_policy())),
+        Command::Actions => print(&handbook()),
         Command::Export => once(async { backup::export(&run::client().await?, std::io::stdout()).await }),
         Command::Import => once(async { backup::import(&run::client().await?, std::io::stdin(), std::io::stdout()).await }),
         Command::Inventory { account, mac_key_file } => once(async move {
@@ -94,6 +94,13 @@ pub fn main() -> ExitCode {
             }
             inventory::print(&run::client().await?, &account, &keys, std::io::stdout()).await
         }),
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE, // whoever reads it has gone away
     }
 }
 

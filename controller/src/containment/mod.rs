@@ -19,6 +19,7 @@ mod document;
 mod drive;
 mod ending;
 mod given;
+mod handbook;
 mod isolate_network;
 mod ledger;
 mod plan;
@@ -46,6 +47,7 @@ pub use beside::{beside, keeps_keys_off, stays_off};
 pub use case::{Case, action_of, contained_since, merge_release, release_of};
 pub use drive::{DryRun, Pass, Report, Stage};
 pub use given::problems as problems_of_given;
+pub use handbook::handbook;
 pub use ledger::{Ledger, LedgerError, Told};
 #[cfg(test)]
 pub use plan::Verdict;

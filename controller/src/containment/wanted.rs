@@ -143,6 +143,12 @@ macro_rules! actions {
         #[cfg(test)]
         pub const NAMES: &[&str] = &[$(<$action>::NAME),*];
 
+        /// What each says of itself, in a file of its field's name; the mark last.
+        pub(super) const TEXTS: &[&str] = &[
+            $(include_str!(concat!(stringify!($field), ".md")),)*
+            include_str!("tag_resource.md"),
+        ];
+
         /// The name of the one action that an item has.
         #[must_use]
         pub fn name_of(action: &ContainAction) -> &'static str {
