@@ -15,7 +15,7 @@ const LAG: Duration = Duration::from_secs(10);
 /// So long it is remembered what a release said when it ended: Incidents that let go tell it, and their status keeps it.
 const SAID: Duration = Duration::from_mins(10);
 
-/// So long it is remembered that a target was refused by what AWS shows of it. It is looked at again before that.
+/// So long it is remembered that a target was refused by what AWS shows of it. While anybody names it, it is looked at again before that.
 const RULED_OUT: Duration = Duration::from_mins(10);
 /// So long it is remembered who would be cut off with a resource. What waits is looked at again before that.
 const KNOWN: Duration = Duration::from_mins(10);

@@ -177,7 +177,11 @@ async fn hold(ctx: &Ctx, incident: &Incident, targets: &[Target], notes: &mut No
     let resolved: Vec<&Resolved> = targets.iter().filter_map(|t| t.resolved.as_ref().ok()).collect();
     let (resolved, refused) =
         limit::claim(&mut ctx.memory.claimed(), || ctx.stores.quarantines.state(), incident, resolved, clock::now());
-    notes.per_target.extend(refused);
+    for (target, full) in refused {
+        // what AWS showed to be refused is looked at again, and told for what it is
+        let why = if target.ruled_out { protection::look(ctx, target).await.err().unwrap_or(full) } else { full };
+        notes.per_target.push((quarantine_name(&target.resource), why));
+    }
     let places = (Semaphore::new(holds::SIDE_BY_SIDE), Semaphore::new(holds::SIDE_BY_SIDE));
     let begun = join_all(resolved.iter().map(|r| begin(ctx, incident, r, &places).boxed())).await;
     let (held, asked): (Vec<_>, Vec<_>) = begun.into_iter().unzip();

@@ -315,7 +315,7 @@ async fn what_only_aws_tells_to_be_protected_keeps_no_place_from_the_next_target
     let fire = world.target_arn(&format!("iam::{}:user/fire", world.aws.account));
     world.declare("inc", "Contain", json!({ "targets": [fire, world.user_target(), world.instance_target(0)] })).await;
     world.until_target("inc", 1, |t| t.contained == "True").await;
-    world.until_target("inc", 0, |t| t.contained == "False").await;
+    world.until_target("inc", 0, |t| t.reason == "Protected").await;
     world.until_target("inc", 2, |t| t.reason == "LimitReached").await;
     sight::cut_off(&world.aws).await.unwrap();
     assert!(world.quarantine_of("fire").await.is_none());

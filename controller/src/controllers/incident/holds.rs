@@ -40,9 +40,7 @@ pub async fn may_begin(ctx: &Ctx, incident: &Incident, target: &Resolved) -> Res
     let found = Stores::named(&ctx.stores.quarantines, &quarantine_name(&target.resource));
     let uid = incident.uid().unwrap_or_default();
     if !target.actions.is_empty() && !found.as_ref().is_some_and(|q| q.spec.is_held_by(&uid)) {
-        let allowed = protection::by_arn(ctx, target).await;
-        ctx.memory.rule_out(&quarantine_name(&target.resource), allowed.is_err());
-        allowed?;
+        protection::look(ctx, target).await?;
     }
     let begins = found.is_none() && (!target.actions.is_empty() || evidence::is_due(ctx, incident, target));
     if !begins || !pace::is_limited(target) {

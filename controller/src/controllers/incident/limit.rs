@@ -25,7 +25,8 @@ struct Places {
     taken: HashMap<String, HashSet<String>>,
 }
 
-/// Says which targets go beyond the limit, in the order of the spec, but what was refused after all others; what is held already stays.
+/// Says which targets go beyond the limit, in the order of the spec; what is held already stays. What AWS showed to be refused comes after
+/// all others, and says so itself.
 pub fn note<Q: Borrow<Quarantine>>(
     claimed: &mut Reserved,
     quarantines: impl FnOnce() -> Vec<Q>,
@@ -40,20 +41,21 @@ pub fn note<Q: Borrow<Quarantine>>(
     let mut ordered: Vec<&mut Target> = targets.iter_mut().collect();
     ordered.sort_by_key(|target| target.resolved.as_ref().is_ok_and(|resolved| resolved.ruled_out));
     for target in ordered {
-        if let Some(refusal) = target.resolved.as_ref().ok().and_then(|resolved| places.take(resolved)) {
+        let Ok(resolved) = &target.resolved else { continue };
+        if let (Some(refusal), false) = (places.take(resolved), resolved.ruled_out) {
             target.resolved = Err(refusal);
         }
     }
 }
 
-/// Claims a place for each that is to be held. Returns those that may be, and by the Quarantine's name why others may not.
+/// Claims a place for each that is to be held, in the same order. Returns those that may be, and why others may not.
 pub fn claim<'r, Q: Borrow<Quarantine>>(
     claimed: &mut Reserved,
     quarantines: impl FnOnce() -> Vec<Q>,
     incident: &Incident,
     mut all: Vec<&'r Resolved>,
     now: Timestamp,
-) -> (Vec<&'r Resolved>, Vec<(String, Refusal)>) {
+) -> (Vec<&'r Resolved>, Vec<(&'r Resolved, Refusal)>) {
     if !all.iter().any(|resolved| is_limited(resolved)) {
         return (all, Vec::new());
     }
@@ -64,7 +66,7 @@ pub fn claim<'r, Q: Borrow<Quarantine>>(
         let name = quarantine_name(&resolved.resource);
         let holds = !resolved.actions.is_empty() && is_limited(resolved);
         if let Some(refusal) = holds.then(|| places.take(resolved)).flatten() {
-            refused.push((name, refusal));
+            refused.push((resolved, refusal));
             continue;
         }
         has.push(resolved);
@@ -193,7 +195,7 @@ mod tests {
         };
         let mut noted = two();
         note(&mut Reserved::new(), Vec::<Quarantine>::new, &incident(), &mut noted, now());
-        assert_eq!(noted.iter().map(|t| t.resolved.is_ok()).collect::<Vec<_>>(), [false, true]);
+        assert!(noted.iter().all(|t| t.resolved.is_ok()), "the first is refused for what it is");
         let (claimed, both) = (&mut Reserved::new(), two());
         let all = both.iter().filter_map(|t| t.resolved.as_ref().ok()).collect();
         let (has, refused) = claim(claimed, Vec::<Quarantine>::new, &incident(), all, now());

@@ -1,7 +1,7 @@
 //! Protected means untouched: what the account's list names, and the controller's own identity and instance. Tags protect nobody here:
 //! whoever is in the account can write them.
 
-use firebreak_crds::{AwsAccount, Resource, ResourceKind};
+use firebreak_crds::{AwsAccount, Resource, ResourceKind, quarantine_name};
 use kube::ResourceExt;
 
 use super::resolve::{Refusal, Resolved};
@@ -32,9 +32,19 @@ fn whose(resource: &Resource) -> Resource {
     Resource { kind, id: Principal::of(resource).name().to_owned(), user: None, ..resource.clone() }
 }
 
-/// The same by the ARN that AWS shows, before the first hold: the path of a user or a role is in no target, but in its ARN. Of a
+/// The same by the ARN that AWS shows. What that refuses is remembered: it takes no place from others. Where AWS did not answer, all stays
+/// as it was.
+pub async fn look(ctx: &Ctx, target: &Resolved) -> Result<(), Refusal> {
+    let allowed = by_arn(ctx, target).await;
+    if !allowed.as_ref().is_err_and(|refusal| refusal.reason == UNKNOWN) {
+        ctx.memory.rule_out(&quarantine_name(&target.resource), allowed.is_err());
+    }
+    allowed
+}
+
+/// Before the first hold: the path of a user or a role is in no target, but in its ARN. Of a
 /// role it says, too, whether AWS lets anybody change it.
-pub async fn by_arn(ctx: &Ctx, target: &Resolved) -> Result<(), Refusal> {
+async fn by_arn(ctx: &Ctx, target: &Resolved) -> Result<(), Refusal> {
     let Resolved { resource, account, .. } = target;
     if resource.kind == ResourceKind::Ec2Instance {
         return Ok(());
