@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
-use firebreak_crds::{ActionState, ConversionState, Quarantine};
+use firebreak_crds::{ActionState, Conversion, ConversionState, Quarantine};
+use k8s_openapi::jiff::SignedDuration;
 
 use crate::aws::Class;
+use crate::clock;
 use crate::containment::{ISOLATE_NETWORK, Report};
 
 /// While an interface may stand open.
 const AT_ONCE: Duration = Duration::from_secs(1);
+/// What AWS does not let be looked at for so long is not asked for each second any more.
+const MAY_GAPE: SignedDuration = SignedDuration::from_mins(2);
 
 /// None where nothing is left to try before the next sweep.
 pub(super) fn retry_after(quarantine: &Quarantine, report: &Report) -> Option<Duration> {
@@ -26,21 +30,19 @@ pub(super) fn retry_after(quarantine: &Quarantine, report: &Report) -> Option<Du
 /// Whether a window is on record that nobody has seen closed, since AWS cannot be looked at.
 fn may_gape(quarantine: &Quarantine, report: &Report) -> bool {
     let blind = report.name == ISOLATE_NETWORK && !report.seen;
-    blind && quarantine.spec.conversions.iter().any(|c| c.state == ConversionState::Open)
+    let opened = |c: &Conversion| c.state == ConversionState::Open && clock::now() < c.since.0 + MAY_GAPE;
+    blind && quarantine.spec.conversions.iter().any(opened)
 }
 
 #[cfg(test)]
 mod tests {
-    use firebreak_crds::Conversion;
-
     use super::*;
     use crate::aws::AwsError;
-    use crate::clock;
     use crate::containment::{LedgerError, REVOKE_INSTANCE_ROLE, example};
 
     fn quarantine(windows: &[ConversionState]) -> Quarantine {
         let mut quarantine = example::quarantine(example::instance(), vec![]);
-        let since = clock::time(example::SINCE.parse().unwrap());
+        let since = clock::time(clock::now());
         let recorded = |state| Conversion { interface_id: "eni-1".into(), state, since: since.clone() };
         quarantine.spec.conversions = windows.iter().copied().map(recorded).collect();
         quarantine
@@ -68,6 +70,9 @@ mod tests {
             let retry = retry_after(&quarantine(windows), &report);
             assert_eq!(retry, Some(Duration::from_secs(seconds)), "{what}");
         }
+        let mut old = quarantine(&[Open]);
+        old.spec.conversions[0].since.0 -= MAY_GAPE;
+        assert_eq!(retry_after(&old, &denied(ISOLATE_NETWORK)), Some(Duration::from_mins(1)), "minutes later");
     }
 
     #[test]
