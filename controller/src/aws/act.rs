@@ -48,6 +48,8 @@ pub enum Outcome {
     Created(String),
     /// The snapshots that were started.
     Snapshots(Vec<Snapshot>),
+    /// AWS accepted it, and there was nothing to change.
+    Moot,
 }
 
 /// What a call needs to be true at the moment that it is sent, besides leadership.

@@ -6,45 +6,73 @@ use std::sync::{Mutex, PoisonError};
 
 use k8s_openapi::jiff::Timestamp;
 
+use super::act::Outcome;
 use super::call::Call;
 use super::error::AwsError;
 
-/// By the group's id; of all accounts, since this process began.
+/// By the group's id; of all accounts, since this process began. None of one that was just made: nothing is in it before the rule that
+/// AWS gives every new group is gone.
 #[derive(Default)]
-pub(super) struct Spills(Mutex<HashMap<String, Timestamp>>);
+pub(super) struct Spills(Mutex<HashMap<String, Option<Timestamp>>>);
 
 impl Spills {
-    /// Notes a call that takes rules out, where AWS accepted it or may have.
-    pub(super) fn note<T>(&self, call: &Call, answer: &Result<T, AwsError>, now: Timestamp) {
-        let Some(group) = call.empties() else { return };
-        if answer.as_ref().err().is_none_or(AwsError::may_have_happened) {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(group.clone(), now);
+    /// Notes what AWS answered to a call.
+    pub(super) fn note(&self, call: &Call, answer: &Result<Outcome, AwsError>, now: Timestamp) {
+        let mut groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match (call, answer) {
+            (Call::CreateSecurityGroup { .. }, Ok(Outcome::Created(group))) => drop(groups.insert(group.clone(), None)),
+            (_, Ok(Outcome::Moot)) => {}
+            (call, answer) if answer.as_ref().err().is_none_or(AwsError::may_have_happened) => {
+                let Some(group) = call.empties() else { return };
+                if groups.get(group) == Some(&None) {
+                    groups.remove(group)
+                } else {
+                    groups.insert(group.clone(), Some(now))
+                };
+            }
+            _ => {}
         }
     }
 
     /// When that was last.
     pub(super) fn last(&self, group: &str) -> Option<Timestamp> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(group).copied()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(group).copied().flatten()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aws::{Class, Rule};
+    use crate::aws::{Class, GroupRole, Rule};
+
+    fn revoke(group: &str) -> Call {
+        Call::RevokeSecurityGroupEgress { group: group.into(), rules: Rule::all().to_vec() }
+    }
 
     #[test]
     fn what_aws_took_or_may_have_taken_out_is_remembered() {
         let (spills, now) = (Spills::default(), Timestamp::UNIX_EPOCH);
-        let call = |group: &str| Call::RevokeSecurityGroupEgress { group: group.into(), rules: Rule::all().to_vec() };
         let failed =
             |code: &str| AwsError { class: Class::Transient, operation: "o".into(), code: code.into(), message: "m".into() };
-        for (group, answer) in
-            [("sg-done", Ok(())), ("sg-silent", Err(failed("NoAnswer"))), ("sg-busy", Err(failed("RequestLimitExceeded")))]
-        {
-            spills.note(&call(group), &answer, now);
+        for (group, answer, noted) in [
+            ("sg-done", Ok(Outcome::Done), true),
+            ("sg-silent", Err(failed("NoAnswer")), true),
+            ("sg-busy", Err(failed("RequestLimitExceeded")), false),
+            ("sg-empty", Ok(Outcome::Moot), false),
+        ] {
+            spills.note(&revoke(group), &answer, now);
+            assert_eq!(spills.last(group).is_some(), noted, "{group}");
         }
-        let known = ["sg-done", "sg-silent", "sg-busy", "sg-other"].map(|group| spills.last(group).is_some());
-        assert_eq!(known, [true, true, false, false]);
+    }
+
+    #[test]
+    fn the_rule_that_aws_gives_a_new_group_let_nobody_through() {
+        let (spills, now) = (Spills::default(), Timestamp::UNIX_EPOCH);
+        let create = Call::CreateSecurityGroup { vpc: "vpc-a".into(), role: GroupRole::Isolation };
+        spills.note(&create, &Ok(Outcome::Created("sg-new".into())), now);
+        spills.note(&revoke("sg-new"), &Ok(Outcome::Done), now);
+        assert_eq!(spills.last("sg-new"), None);
+        spills.note(&revoke("sg-new"), &Ok(Outcome::Done), now);
+        assert_eq!(spills.last("sg-new"), Some(now), "what comes later is somebody's");
     }
 }

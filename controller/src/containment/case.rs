@@ -247,7 +247,7 @@ impl Case {
     /// Whether what is on record of an interface's conversion window is from before; records count whole seconds.
     #[must_use]
     pub fn converted_before(&self, interface: &str, at: Timestamp) -> bool {
-        self.conversions.iter().any(|c| c.interface_id == interface && c.since.0 < at)
+        self.conversions.iter().any(|c| c.interface_id == interface && c.since.0.as_second() < at.as_second())
     }
 }
 

@@ -8,8 +8,10 @@ use std::future::Future;
 use std::time::Duration;
 
 use firebreak_crds::{ActionState, Conversion, Empty, OnConflict, Text};
+use futures::FutureExt;
 use futures::future::join_all;
 use k8s_openapi::jiff::Timestamp;
+use tokio::time::timeout;
 
 use super::adopt::{Adopting, Adoption};
 use super::beside::Beside;
@@ -28,6 +30,9 @@ use crate::clock;
 pub(super) const STEPS: usize = 24;
 /// Two reads of a conflict, or of what is gone, must agree, this far apart.
 const CONFIRM: Duration = Duration::from_secs(2);
+/// So long the rules in a group of ours stay there at most, for what is in it to be on record as open: it is converted then, also by the
+/// process after this one.
+const HEADSTART: Duration = Duration::from_secs(2);
 
 /// The parameters of an action.
 pub trait Merge: Clone {
@@ -285,19 +290,26 @@ impl<A: Action> Running<'_, A> {
         plan
     }
 
-    /// Records, then sends the calls side by side. What closes an interface or a group of ours waits for no record. False ends the pass.
+    /// Records, then sends the calls side by side. What closes an interface waits for no record, and what closes a group of ours not for
+    /// long, whatever comes of it. False ends the pass.
     async fn step(&mut self, plan: Plan, look: &mut A::Look) -> bool {
-        let at_once = |call: &Call| call.closes() || call.empties().is_some();
-        let (closing, calls): (Vec<Call>, Vec<Call>) = plan.calls.into_iter().partition(at_once);
+        let (closing, calls): (Vec<Call>, Vec<Call>) = plan.calls.into_iter().partition(Call::closes);
+        let (emptying, calls): (Vec<Call>, Vec<Call>) = calls.into_iter().partition(|call| call.empties().is_some());
         let this = &*self;
+        let stored = this.pass.ledger.store(plan.record, plan.conversions).boxed().shared();
+        let emptied = async {
+            let _whatever = timeout(HEADSTART, stored.clone()).await;
+            join_all(emptying.into_iter().map(|call| this.sent(call))).await
+        };
         let others = async {
-            this.pass.ledger.store(plan.record, plan.conversions).await?;
+            stored.clone().await?;
             let windows = join_all(plan.windows.into_iter().map(|window| pass_through(this, window)));
             let (sent, windows) = futures::join!(join_all(calls.into_iter().map(|call| this.sent(call))), windows);
             Ok(sent.into_iter().chain(windows.into_iter().flatten()).collect::<Vec<_>>())
         };
-        let (closed, others) = futures::join!(join_all(closing.into_iter().map(|call| this.sent(call))), others);
-        closed.into_iter().for_each(|sent| self.note(look, sent));
+        let closed = join_all(closing.into_iter().map(|call| this.sent(call)));
+        let (closed, emptied, others) = futures::join!(closed, emptied, others);
+        closed.into_iter().chain(emptied).for_each(|sent| self.note(look, sent));
         match others {
             Ok(others) => others.into_iter().for_each(|sent| self.note(look, sent)),
             Err(error) => self.report.ledger = Some(error),

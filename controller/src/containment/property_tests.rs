@@ -55,6 +55,9 @@ trait Simulated: Action<Look: Clone + std::fmt::Debug, Params: Clone + std::fmt:
     fn accepts(aws: &Self::Look, call: &Call) -> bool;
     fn attack(aws: &mut Self::Look, attack: &Self::Attack, now: Timestamp);
 
+    /// What the process remembers of a call that AWS took.
+    fn remember(_: &mut Self::Look, _: &Call, _: Timestamp) {}
+
     /// What a person does by hand where no decision ends a conflict.
     fn by_hand(_: &mut Self::Look) {}
 
@@ -208,7 +211,7 @@ impl<A: Simulated> Simulation<A> {
 
     fn plan(&self, releasing: bool, look: &A::Look) -> Plan {
         let case = self.case();
-        let plan = if releasing { A::release(&case, look) } else { A::contain(&case, &self.params, look) };
+        let plan = A::next(&case, (!releasing).then_some(&self.params), look);
         for key in plan.record.keys() {
             assert!(!case.original.contains_key(key), "{key} is recorded already: the first value stays");
         }
@@ -238,6 +241,7 @@ impl<A: Simulated> Simulation<A> {
             _ => {
                 let outcome = outcome(&call);
                 A::after(&mut self.aws, &call, &outcome);
+                A::remember(&mut self.aws, &call, at(self.now));
                 A::after(look, &call, &outcome);
             }
         }

@@ -32,7 +32,7 @@ fn asked(incident: &Incident) -> ApprovalStatus {
     incident.status.clone().unwrap_or_default().approval.expect("something to approve")
 }
 
-/// An Approval by bob that was written before anything asked for one.
+/// An Approval by bob that was written by hand, not by the command that the status gives.
 fn by_hand(world: &World<'_>, incident: &Incident) -> Value {
     json!({
         "apiVersion": "firebreak.dev/v1alpha1",

@@ -3,9 +3,13 @@
 use anyhow::ensure;
 use firebreak_crds::conditions::CONTAINED;
 use firebreak_crds::{ConversionState, Quarantine};
+use firebreak_tests::eventually::eventually;
 use firebreak_tests::proxy::{Call, When};
 use firebreak_tests::sight;
-use firebreak_tests::world::World;
+use firebreak_tests::world::{SOON, World};
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use crate::drift::set_groups;
@@ -201,10 +205,70 @@ async fn flows_that_began_through_the_opened_isolation_group_are_converted_whoev
     until_opened(&world, &other.interfaces, 1).await;
     world.steer(&other.id, json!({ "suspend": false })).await;
     until_opened(&world, &other.interfaces, 2).await;
+    world.until_answered(READ, 3).await; // the next sweeps find nothing to convert
     for instance in [one, other] {
+        until_opened(&world, &instance.interfaces, 2).await;
         until_converted(&world, &instance.id, &instance.interfaces).await;
         sight::isolated(&world.aws, &instance.interfaces).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn rules_in_the_isolation_group_go_though_the_record_is_refused_and_what_they_let_in_is_converted_later() {
+    let (world, _guard) = world().await;
+    let (id, interfaces) = (&world.scene.instances[0].id, &world.scene.instances[0].interfaces);
+    contain(&world, "Always").await;
+    world.until("inc", "Contained", "True").await;
+    until_converted(&world, id, interfaces).await;
+    let frozen = freeze(&world, &world.quarantine_of(id).await.unwrap().name_any()).await;
+    let isolation = sight::groups(&world.aws, interfaces).await.unwrap()[&interfaces[0]][0].clone();
+    allow(&world, &isolation, "198.51.100.7/32").await;
+    sight::isolated(&world.aws, interfaces).await.unwrap_err();
+    world.until_aws("nothing gets through", async || sight::isolated(&world.aws, interfaces).await).await;
+    world.until_quarantine_says(id, CONTAINED, "NotRecorded").await;
+    until_opened(&world, interfaces, 1).await;
+    Api::<ValidatingAdmissionPolicyBinding>::all(world.kube.clone())
+        .delete(&frozen, &DeleteParams::default())
+        .await
+        .unwrap();
+    until_opened(&world, interfaces, 2).await;
+    until_converted(&world, id, interfaces).await;
+}
+
+/// From now on nobody changes the spec of that Quarantine, until the binding of the name that is returned is deleted.
+async fn freeze(world: &World<'_>, quarantine: &str) -> String {
+    let name = format!("freeze-{}", world.aws.account);
+    let rules = json!([{
+        "apiGroups": ["firebreak.dev"], "apiVersions": ["*"], "operations": ["UPDATE"], "resources": ["quarantines"]
+    }]);
+    let policy = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicy",
+        "metadata": { "name": name },
+        "spec": {
+            "matchConstraints": { "resourceRules": rules },
+            "matchConditions": [{ "name": "it", "expression": format!("object.metadata.name == '{quarantine}'") }],
+            "validations": [{ "expression": "object.spec == oldObject.spec", "message": "frozen" }],
+        },
+    });
+    let binding = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": { "name": name },
+        "spec": { "policyName": name, "validationActions": ["Deny"] },
+    });
+    for manifest in [policy, binding] {
+        world.plane.apply(&manifest.to_string()).await.unwrap();
+    }
+    let (api, try_it) =
+        (Api::<Quarantine>::all(world.kube.clone()), PatchParams { dry_run: true, ..PatchParams::default() });
+    eventually("frozen", SOON, async || {
+        let changed = api.patch(quarantine, &try_it, &Patch::Merge(json!({ "spec": { "suspend": true } }))).await;
+        ensure!(changed.is_err(), "it can be changed");
+        Ok(())
+    })
+    .await;
+    name
 }
 
 /// Waits until each was opened so often in all.

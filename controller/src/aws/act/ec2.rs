@@ -40,11 +40,11 @@ pub(super) async fn send(ec2: &Client, call: &Call) -> Result<Outcome, AwsError>
         }
         Call::RevokeSecurityGroupIngress { group, rules } => {
             let request = ec2.revoke_security_group_ingress().group_id(group).set_ip_permissions(Some(permissions(rules)));
-            sent!(aws_sdk_ec2, call, request)?;
+            return Ok(revoked(rules, sent!(aws_sdk_ec2, call, request)?.unknown_ip_permissions()));
         }
         Call::RevokeSecurityGroupEgress { group, rules } => {
             let request = ec2.revoke_security_group_egress().group_id(group).set_ip_permissions(Some(permissions(rules)));
-            sent!(aws_sdk_ec2, call, request)?;
+            return Ok(revoked(rules, sent!(aws_sdk_ec2, call, request)?.unknown_ip_permissions()));
         }
         Call::AuthorizeSecurityGroupIngress { group, rules } => {
             let request =
@@ -198,6 +198,12 @@ fn snapshot_info(s: SnapshotInfo) -> Snapshot {
 
 fn tag_list(tags: &BTreeMap<String, String>) -> Vec<Tag> {
     tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect()
+}
+
+/// In a default VPC AWS accepts to revoke what is not there, and says so.
+/// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_RevokeSecurityGroupIngress.html>
+fn revoked(rules: &[Rule], unknown: &[IpPermission]) -> Outcome {
+    if unknown.len() < rules.len() { Outcome::Done } else { Outcome::Moot }
 }
 
 fn permissions(rules: &[Rule]) -> Vec<IpPermission> {

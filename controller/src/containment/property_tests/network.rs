@@ -240,6 +240,11 @@ impl Simulated for Isolation {
         }
     }
 
+    fn remember(aws: &mut Look, call: &Call, now: Timestamp) {
+        let emptied = call.empties();
+        aws.groups.iter_mut().filter(|g| Some(&g.id) == emptied).for_each(|g| g.emptied = Some(now));
+    }
+
     fn by_hand(aws: &mut Look) {
         let isolated: Vec<usize> =
             (0..aws.interfaces.len()).filter(|n| is_left_isolated(aws, &aws.interfaces[*n])).collect();
