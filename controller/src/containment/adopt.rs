@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
+use super::action::Action as _;
 use super::case::{Case, action_of, unknown_key};
 use super::deny_all;
 use super::document;
-use super::drive::Action as _;
 use super::isolate_network::{Isolation, groups_on_record};
 use super::ledger::{Ledger, LedgerError};
 use super::revoke_sessions;

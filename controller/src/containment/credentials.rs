@@ -16,9 +16,9 @@ use firebreak_crds::{ActionState, Empty, ReleasePolicy, ResourceKind};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::action::Action;
 use super::beside::{Beside, stays_off};
 use super::case::Case;
-use super::drive::Action;
 use super::given::{no_such_key, reads};
 use super::plan::Plan;
 use super::whereabouts::not_shown;

@@ -10,9 +10,9 @@ use std::collections::BTreeMap;
 use firebreak_crds::{ActionState, Empty, OnConflict};
 use serde::{Deserialize, Serialize};
 
+use super::action::{Action, Stage};
 use super::case::Case;
 use super::document::{equal, put, shown};
-use super::drive::{Action, Stage};
 use super::given::{no_such_key, reads};
 use super::plan::Plan;
 use super::residual;

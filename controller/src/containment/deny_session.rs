@@ -14,10 +14,10 @@ use firebreak_crds::{ActionState, Empty};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::action::{Action, Stage};
 use super::case::Case;
 use super::deny_all::{managed, no_principal};
 use super::document::{self, equal, put};
-use super::drive::{Action, Stage};
 use super::given::no_such_key;
 use super::plan::Plan;
 use super::residual::{self, Residual};

@@ -12,8 +12,8 @@ use futures::future::try_join_all;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::action::{Action, Stage};
 use super::case::Case;
-use super::drive::{Action, Stage};
 use super::given::{no_such_key, reads};
 use super::plan::Plan;
 use super::tag_resource::is_marked_before;

@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use firebreak_crds::{ActionState, DetachFromAutoScaling, DetachMode, OnConflict};
 use serde::{Deserialize, Serialize};
 
+use super::action::{Action, Merge, Stage};
 use super::case::Case;
-use super::drive::{Action, Merge, Stage};
 use super::given::{no_such_key, reads};
 use super::plan::Plan;
 use super::tag_resource::is_marked_before;

@@ -3,28 +3,26 @@
 //! Between the calls of a chain nothing is read: the action's own model says what each call does. Only the end is verified
 //! by reading. A call that failed is not repeated in the same pass, but for one that closes; the others go on.
 
-use std::collections::BTreeMap;
-use std::future::Future;
 use std::time::Duration;
 
-use firebreak_crds::{ActionState, Conversion, Empty, OnConflict, Text};
+use firebreak_crds::{ActionState, OnConflict};
 use futures::FutureExt;
 use futures::future::join_all;
-use k8s_openapi::jiff::Timestamp;
 use tokio::time::timeout;
 
+use super::action::Action;
 use super::adopt::{Adopting, Adoption};
 use super::beside::Beside;
 use super::case::Case;
-use super::ledger::{Ledger, LedgerError};
+use super::ledger::Ledger;
 use super::plan::{Plan, Verdict};
 use super::progress::{Progress, Waiting};
 use super::quota;
 use super::refused::{self, Refused};
-use super::whereabouts::{Whereabouts, exchanged};
+use super::report::Report;
+use super::whereabouts::Whereabouts;
 use super::window::{Hand, Sent, insist, pass_through};
 use crate::aws::{Actor, AwsError, Call, Guard, Outcome, Priority, Session};
-use crate::clock;
 
 /// More steps than any chain needs: a plan that never ends is a defect, and the next pass takes it up again.
 pub(super) const STEPS: usize = 24;
@@ -33,95 +31,6 @@ const CONFIRM: Duration = Duration::from_secs(2);
 /// So long the rules in a group of ours stay there at most, for what is in it to be on record as open: it is converted then, also by the
 /// process after this one.
 const HEADSTART: Duration = Duration::from_secs(2);
-
-/// The parameters of an action.
-pub trait Merge: Clone {
-    /// The stricter of two: commutative, associative, and never weaker than either.
-    #[must_use]
-    fn merge(&self, other: &Self) -> Self;
-    /// With what the action is kept in force when no holder asks for it any more.
-    fn kept() -> Self;
-}
-
-impl Merge for Empty {
-    fn merge(&self, _: &Self) -> Self {
-        Self {}
-    }
-
-    fn kept() -> Self {
-        Self {}
-    }
-}
-
-/// When a release gives an action back. Each stage begins when all of the one before it is read back as released: so access comes
-/// last, and no deny goes while a credential may still work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// What gives nobody access: credentials that stay off or sleep under the deny.
-    Before,
-    /// What runs again, isolated as it is.
-    Start,
-    /// Access: the network, the deny, who may assume the role.
-    Access,
-    /// What is for when access is decided: the metadata service, which hands out the role's credentials, and work: load balancers and Auto
-    /// Scaling, which end what does not answer them. Protection goes with them: until here, nobody ends it.
-    Service,
-}
-
-impl Stage {
-    /// In their order.
-    pub const ALL: [Self; 4] = [Self::Before, Self::Start, Self::Access, Self::Service];
-}
-
-/// One way of containing one kind of resource.
-pub trait Action {
-    /// The policy's field.
-    const NAME: &'static str;
-    /// When a release gives it back.
-    const STAGE: Stage = Stage::Before;
-    /// Its parameters.
-    type Params: Merge + Send + Sync;
-    /// What it observes.
-    type Look: Send + Sync;
-
-    /// The resource's tags, as the look shows them.
-    fn tags(look: &Self::Look) -> Option<&BTreeMap<String, String>>;
-    /// The unique id of the user whom the look shows: calls go by name.
-    fn user(_: &Self::Look) -> Option<&str> {
-        None
-    }
-    /// Whether a text is what the action records under one of its keys; `sub` is what comes after its name.
-    ///
-    /// # Errors
-    /// Why it is not.
-    fn check(sub: &str, text: &str) -> Result<(), String>;
-    /// Reads AWS. `params` is None when releasing.
-    fn look(
-        aws: &Session,
-        case: &Case,
-        params: Option<&Self::Params>,
-    ) -> impl Future<Output = Result<Self::Look, AwsError>> + Send;
-    /// The next step; back where `params` is None. Pure.
-    fn next(case: &Case, params: Option<&Self::Params>, look: &Self::Look) -> Plan {
-        if let Some(again) = Self::user(look).and_then(|id| exchanged(case, id)) {
-            return again;
-        }
-        match params {
-            Some(params) => Self::contain(case, params, look),
-            None => Self::release(case, look),
-        }
-    }
-    /// The next step towards containment. Pure.
-    fn contain(case: &Case, params: &Self::Params, look: &Self::Look) -> Plan;
-    /// The next step back to what was there. Pure.
-    fn release(case: &Case, look: &Self::Look) -> Plan;
-    /// What a call that was accepted does to what was observed.
-    fn after(look: &mut Self::Look, call: &Call, outcome: &Outcome);
-    /// What is known of a call that was refused: another way may be left.
-    fn refused(_: &mut Self::Look, _: &Call) {}
-    /// For a dry run: takes what is expected for read.
-    fn trust(_: &mut Self::Look) {}
-}
 
 /// One pass over one Quarantine.
 pub struct Pass<'a> {
@@ -145,39 +54,6 @@ pub struct Pass<'a> {
     pub whereabouts: Whereabouts,
     /// What the actions under way have shown so far.
     pub progress: Progress,
-}
-
-/// What came of one action in one pass.
-#[derive(Clone, Debug)]
-#[allow(clippy::struct_excessive_bools)] // each is a fact of its own
-pub struct Report {
-    /// The action.
-    pub name: &'static str,
-    /// How it stands, and what others changed.
-    pub verdict: Verdict,
-    /// Why it could not be looked at, or what failed first.
-    pub error: Option<AwsError>,
-    /// Whether the verdict rests on a look of this pass.
-    pub seen: bool,
-    /// Whether this pass has not ended it yet.
-    pub under_way: bool,
-    /// Whether a call was accepted.
-    pub wrote: bool,
-    /// Whether the first look of this pass showed it out of force.
-    pub open: bool,
-    /// Whether an interface stands open that AWS does not let be closed.
-    pub gapes: bool,
-    /// The record could not be written.
-    pub ledger: Option<LedgerError>,
-}
-
-/// What `Contain` would do.
-#[derive(Clone, Debug, Default)]
-pub struct DryRun {
-    /// The calls, in order.
-    pub calls: Vec<String>,
-    /// What stands in the way.
-    pub problem: Option<String>,
 }
 
 /// Carries one action out, or takes it back, until nothing is left to do in this pass.
@@ -394,127 +270,21 @@ fn is_seen_twice(releasing: bool, verdict: &Verdict, failed: &[Refused]) -> bool
     verdict.state == ActionState::Conflict || (releasing && (verdict.absent || refused::ends(verdict, failed)))
 }
 
-impl Report {
-    /// Whether it is given back, and read back so.
-    #[must_use]
-    pub fn is_released(&self) -> bool {
-        self.seen && self.error.is_none() && self.verdict.state == ActionState::Released
-    }
-
-    /// An action that could not even be looked at.
-    #[must_use]
-    pub fn unseen(name: &'static str, error: AwsError) -> Self {
-        Self { error: Some(error), under_way: false, ..Self::under_way(name, "") }
-    }
-
-    /// An action that is not ended yet, and was not looked at.
-    #[must_use]
-    pub fn under_way(name: &'static str, message: &str) -> Self {
-        let verdict = Verdict::new(ActionState::InProgress, message);
-        Self {
-            name,
-            verdict,
-            error: None,
-            seen: false,
-            under_way: true,
-            wrote: false,
-            open: false,
-            gapes: false,
-            ledger: None,
-        }
-    }
-
-    /// What came of an action that was carried out twice in one pass. What the second could not look at stands as the first left it. What
-    /// it found undone after the first had written, and left in force, may be an answer of before that write: nobody is blamed.
-    #[must_use]
-    pub fn then(self, second: Self) -> Self {
-        let blind = !second.seen && !second.open && second.ledger.is_none();
-        let late = self.wrote && second.seen && second.verdict.state == ActionState::InForce;
-        let known = &self.verdict.drift;
-        let more: Vec<String> = second.verdict.drift.iter().filter(|d| !late && !known.contains(d)).cloned().collect();
-        let drift = [known.clone(), more].concat();
-        let (wrote, open) = (self.wrote || second.wrote, self.open || (second.open && !late));
-        let last = if blind { self } else { second };
-        let verdict = Verdict { drift, ..last.verdict };
-        Self { verdict, wrote, open, ..last }
-    }
-
-    /// An action that waits until what another changes is on record: what stands in that one's way stands in its way too.
-    #[must_use]
-    pub fn waits(name: &'static str, other: &Self) -> Self {
-        let message = format!("it waits until what {} changes is on record", other.name);
-        let verdict = Verdict::new(ActionState::InProgress, message);
-        Self {
-            name,
-            verdict,
-            error: other.error.clone(),
-            seen: true,
-            under_way: false,
-            ledger: other.ledger.clone(),
-            ..Self::under_way(name, "")
-        }
-    }
-
-    fn of<A: Action>() -> Self {
-        Self { under_way: false, ..Self::under_way(A::NAME, "") }
-    }
-}
-
-/// What `run` would do: the same look and the same plans, with the action's model in the place of AWS.
-///
-/// # Errors
-/// When AWS cannot be read.
-pub async fn dry_run<A: Action>(aws: &Session, case: &Case, params: &A::Params) -> Result<DryRun, AwsError> {
-    let mut case = case.clone();
-    let mut look = A::look(aws, &case, Some(params)).await?;
-    let first = A::next(&case, Some(params), &look);
-    if !first.record.is_empty() {
-        note(&mut case, &first);
-        look = A::look(aws, &case, Some(params)).await?; // what is read depends on what is recorded
-    }
-    let (mut calls, mut trusted) = (Vec::new(), false);
-    for _ in 0..STEPS {
-        let plan = A::next(&case, Some(params), &look);
-        if plan.is_done() && plan.verdict.state != ActionState::InForce && !trusted {
-            A::trust(&mut look); // it may wait for another action
-            trusted = true;
-            continue;
-        }
-        if plan.is_done() {
-            let problem =
-                (plan.verdict.state == ActionState::Failed || plan.verdict.unknown).then_some(plan.verdict.message);
-            return Ok(DryRun { calls, problem });
-        }
-        note(&mut case, &plan);
-        let windows = plan.windows.into_iter().flat_map(|window| [window.open, window.close]);
-        for call in plan.calls.into_iter().chain(windows) {
-            calls.push(call.to_string());
-            A::after(&mut look, &call, &expected(&call));
-        }
-        A::trust(&mut look);
-    }
-    Ok(DryRun { calls, problem: Some("the plan does not end".into()) })
-}
-
-fn note(case: &mut Case, plan: &Plan) {
-    let texts: BTreeMap<String, Text> = plan.record.iter().map(|(k, v)| (k.clone(), Text(v.to_string()))).collect();
-    case.stored.extend(texts.keys().cloned());
-    case.original.extend(texts.into_iter().map(|(k, v)| (k, v.0)));
-    for (interface, state) in &plan.conversions {
-        case.conversions.retain(|c| c.interface_id != *interface);
-        let since = clock::time(Timestamp::UNIX_EPOCH);
-        case.conversions.push(Conversion { interface_id: interface.clone(), state: *state, since });
-    }
-}
-
-/// What AWS would answer.
-fn expected(call: &Call) -> Outcome {
-    match call {
-        Call::CreateSecurityGroup { role, .. } => Outcome::Created(format!("(new {})", role.group_name())),
-        _ => Outcome::Done,
-    }
-}
-
 #[cfg(test)]
-#[path = "drive_tests.rs"]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_answer_neither_asks_a_person_nor_ends_a_release() {
+        let released = |absent| Verdict { absent, ..Verdict::new(ActionState::Released, "") };
+        for (releasing, verdict, twice) in [
+            (true, released(false), false),
+            (true, released(true), true),
+            (true, Verdict::new(ActionState::Conflict, ""), true),
+            (true, Verdict::new(ActionState::InProgress, ""), false),
+            (false, Verdict { absent: true, ..Verdict::new(ActionState::InForce, "") }, false),
+        ] {
+            assert_eq!(is_seen_twice(releasing, &verdict, &[]), twice, "{verdict:?}");
+        }
+    }
+}

@@ -6,9 +6,9 @@
 
 use firebreak_crds::{ActionState, DetachMode, EndInstance};
 
+use super::action::Merge;
 use super::case::Case;
 use super::detach_from_auto_scaling::{is_leaving, is_standing_by};
-use super::drive::Merge;
 use super::plan::Verdict;
 use crate::aws::{AwsError, Instance, Membership, Session};
 

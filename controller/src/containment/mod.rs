@@ -2,6 +2,7 @@
 //!
 //! `actions!` in `wanted` is the one list. Adding an action touches its own file, the policy type in `crds/`, and that list.
 
+mod action;
 mod adopt;
 mod beside;
 mod case;
@@ -17,6 +18,7 @@ mod detach_from_auto_scaling;
 mod disable_instance_metadata;
 mod document;
 mod drive;
+mod dry_run;
 mod ending;
 mod given;
 mod handbook;
@@ -29,6 +31,7 @@ mod quota;
 mod refused;
 mod remove_console_access;
 mod remove_public_addresses;
+mod report;
 mod residual;
 mod revoke_instance_role;
 mod revoke_sessions;
@@ -42,16 +45,19 @@ mod wanted;
 mod whereabouts;
 mod window;
 
+pub use action::Stage;
 pub use adopt::{Adopted, Adoption};
 pub use beside::{beside, keeps_keys_off, stays_off};
 pub use case::{Case, action_of, contained_since, merge_release, release_of};
-pub use drive::{DryRun, Pass, Report, Stage};
+pub use drive::Pass;
+pub use dry_run::DryRun;
 pub use given::problems as problems_of_given;
 pub use handbook::handbook;
 pub use ledger::{Ledger, LedgerError, Told};
 #[cfg(test)]
 pub use plan::Verdict;
 pub use progress::{PATIENCE, Progress};
+pub use report::Report;
 pub use residual::{Residual, left as what_is_left, session_of};
 pub use second_copy::{Keys, SecondCopy, is_of_copy};
 pub use wanted::{DESTRUCTIVE, Planned, Wanted, asked_of, digest, grow, holds_digest, name_of, wanted};

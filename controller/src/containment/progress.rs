@@ -8,8 +8,8 @@ use std::time::Duration;
 use firebreak_crds::ActionState;
 use tokio::time::Instant;
 
-use super::drive::Report;
 use super::plan::Verdict;
+use super::report::Report;
 
 /// How long AWS may keep an action waiting until that is told.
 pub const PATIENCE: Duration = Duration::from_secs(2);

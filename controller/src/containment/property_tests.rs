@@ -34,8 +34,9 @@ use k8s_openapi::jiff::Timestamp;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::action::Action;
 use super::case::Case;
-use super::drive::{Action, STEPS};
+use super::drive::STEPS;
 use super::ledger::{self, Change};
 use super::plan::{Plan, Verdict};
 use super::window::Window;

@@ -10,8 +10,8 @@ use firebreak_crds::{ActionState, Empty, OnConflict};
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::action::Action;
 use super::case::Case;
-use super::drive::Action;
 use super::given::{no_such_key, reads};
 use super::plan::Plan;
 use super::tag_resource::is_marked_before;

@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 use firebreak_crds::{ActionState, Empty};
 use serde::{Deserialize, Serialize};
 
+use super::action::{Action, Stage};
 use super::case::Case;
-use super::drive::{Action, Stage};
 use super::given::{no_such_key, reads};
 use super::plan::{Plan, RECORDS};
 use super::tag_resource::is_marked_before;

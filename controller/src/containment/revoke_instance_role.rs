@@ -21,8 +21,8 @@ pub use self::profile::prepare_profile;
 pub(super) use self::record::Taken;
 use self::record::{LOST, key, record};
 use self::sessions::Standing;
+use super::action::{Action, Stage};
 use super::case::Case;
-use super::drive::{Action, Stage};
 use super::given::{no_such_key, reads};
 use super::plan::Plan;
 use crate::aws::{

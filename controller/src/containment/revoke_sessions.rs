@@ -16,11 +16,11 @@ use firebreak_crds::{ActionState, Empty, HolderState};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::action::{Action, Stage};
 use super::case::Case;
 use super::credentials::{SWITCHED_ON_MOST, another_users, is_a_key, switched_on};
 use super::deny_all::{managed, no_principal};
 use super::document::{self, equal, put};
-use super::drive::{Action, Stage};
 use super::given::no_such_key;
 use super::plan::Plan;
 use super::residual::{self, Residual};

@@ -10,10 +10,10 @@ use firebreak_crds::{ActionState, Empty, OnConflict};
 use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
 
+use super::action::{Action, Stage};
 use super::case::Case;
 use super::deny_all::{made_again, managed, no_principal};
 use super::document::{compact, equal, principals, shown};
-use super::drive::{Action, Stage};
 use super::given::{no_such_key, reads};
 use super::plan::Plan;
 use super::tag_resource::is_marked_before;

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use firebreak_crds::{ActionState, EndInstance, OnConflict};
 use serde::{Deserialize, Serialize};
 
+use super::action::{Action, Stage};
 use super::case::Case;
-use super::drive::{Action, Stage};
 pub use super::ending::Look;
 use super::ending::{in_a_group, loses_data};
 use super::given::{no_such_key, reads};

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use firebreak_crds::{ActionState, ResourceKind};
 use serde::{Deserialize, Serialize};
 
+use super::action::{Action, Merge};
 use super::case::Case;
-use super::drive::{Action, Merge};
 use super::given::no_such_key;
 use super::plan::Plan;
 use super::second_copy::{Keys, SecondCopy, is_of_copy, room};

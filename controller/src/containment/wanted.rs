@@ -6,6 +6,7 @@ use firebreak_crds::{ApprovalPolicy, ContainAction, EvidenceAction, Holder, Reso
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use super::action::{Action, Merge, Stage};
 use super::case::action_of;
 use super::deactivate_access_keys::AccessKeys;
 use super::deactivate_service_credentials::ServiceCredentials;
@@ -16,11 +17,13 @@ use super::deny_session::SessionDeny;
 use super::deregister_from_load_balancers::LoadBalancers;
 use super::detach_from_auto_scaling::AutoScaling;
 use super::disable_instance_metadata::Metadata;
-use super::drive::{self, Action, DryRun, Merge, Pass, Report, Stage};
+use super::drive::{self, Pass};
+use super::dry_run::{DryRun, dry_run};
 use super::isolate_network::Isolation;
 use super::protect_from_termination::Protection;
 use super::remove_console_access::ConsoleAccess;
 use super::remove_public_addresses::Addresses;
+use super::report::Report;
 use super::revoke_instance_role::InstanceRole;
 use super::revoke_sessions::Sessions;
 use super::seal_trust_policy::Seal;
@@ -76,8 +79,8 @@ macro_rules! actions {
             /// When AWS cannot be read.
             pub async fn dry_run(&self, aws: &Session, case: &super::Case) -> Result<DryRun, AwsError> {
                 match self {
-                    $(Self::$variant(p) => Box::pin(drive::dry_run::<$action>(aws, case, p)).await,)*
-                    Self::TagResource(p) => Box::pin(drive::dry_run::<TagResource>(aws, case, p)).await,
+                    $(Self::$variant(p) => Box::pin(dry_run::<$action>(aws, case, p)).await,)*
+                    Self::TagResource(p) => Box::pin(dry_run::<TagResource>(aws, case, p)).await,
                 }
             }
         }

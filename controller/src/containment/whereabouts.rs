@@ -147,9 +147,9 @@ mod tests {
 
     #[test]
     fn nothing_is_done_to_who_took_the_name_in_the_middle_of_a_pass() {
+        use crate::containment::action::Action;
         use crate::containment::deactivate_access_keys::AccessKeys;
         use crate::containment::deny_all::DenyAll;
-        use crate::containment::drive::Action;
         use crate::containment::remove_console_access::ConsoleAccess;
         use firebreak_crds::Empty;
 
@@ -186,8 +186,8 @@ mod tests {
 
     #[test]
     fn nor_of_a_key_and_its_release_ends_on_no_look_at_another_user() {
+        use crate::containment::action::Action;
         use crate::containment::deactivate_access_keys::AccessKeys;
-        use crate::containment::drive::Action;
         use crate::containment::revoke_sessions::Sessions;
         use firebreak_crds::Empty;
 

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::aws_deny_all;
 use crate::aws::{AwsError, Call, Identity, Session};
+use crate::containment::action::Action as _;
 use crate::containment::case::Case;
-use crate::containment::drive::Action as _;
 use crate::containment::given::reads;
 use crate::containment::plan::Plan;
 

@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 use super::Isolation;
 use crate::aws::{Group, GroupRole, Peer, Rule};
 use crate::conditions::few;
+use crate::containment::action::Action;
 use crate::containment::case::Case;
-use crate::containment::drive::Action;
 use crate::containment::plan::{Plan, RECORDS};
 
 /// Shorter prefixes are no isolation. The API server refuses them; so does this.

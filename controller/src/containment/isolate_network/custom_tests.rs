@@ -4,7 +4,7 @@ use serde_json::json;
 use super::super::{Isolation, restore, swap};
 use super::*;
 use crate::aws::{Call, Change, GroupRole, Instance, Peer, Rule};
-use crate::containment::drive::{Action, Merge};
+use crate::containment::action::{Action, Merge};
 use crate::containment::example;
 
 const VPC: &str = "vpc-a";

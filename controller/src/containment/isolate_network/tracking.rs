@@ -6,8 +6,8 @@ use firebreak_crds::{IsolateNetwork, OnConflict};
 
 use super::{Isolation, Look, key};
 use crate::aws::{AwsError, Call, IdleTimeouts, Interface, Session};
+use crate::containment::action::Action;
 use crate::containment::case::Case;
-use crate::containment::drive::Action;
 use crate::containment::plan::{Plan, RECORDS};
 
 const SHORT: IdleTimeouts = IdleTimeouts::SHORTEST;

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::{Simulated, Simulation, calm, config, decisions, resource, script};
 use crate::aws::{Call, ElasticAddress, Instance, Interface, Outcome};
-use crate::containment::drive::Action;
+use crate::containment::action::Action;
 use crate::containment::remove_public_addresses::{Addresses, Look};
 use crate::containment::{case::Case, plan::Plan, plan::Verdict};
 

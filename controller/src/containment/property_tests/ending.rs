@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::{Simulated, Simulation, calm, config, decisions, resource, script};
 use crate::aws::{Call, Instance, InstanceAttribute, Membership};
-use crate::containment::drive::Action;
+use crate::containment::action::Action;
 use crate::containment::ending::Look;
 use crate::containment::example::end;
 use crate::containment::stop_instance::{LIFTED, Stop};

@@ -16,7 +16,7 @@ use super::config;
 use super::ending::endings;
 use super::network::isolations;
 use super::scaling::detachments;
-use crate::containment::drive::Merge;
+use crate::containment::action::Merge;
 use crate::containment::isolate_network::Allowed;
 use crate::containment::{merge_release, wanted};
 

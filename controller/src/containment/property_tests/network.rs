@@ -16,7 +16,7 @@ use serde_json::json;
 use super::{Event, SINCE, Simulated, Simulation, at, calm, config, decisions, resource, script};
 use crate::aws::{Call, Change, Group, GroupRole, IdleTimeouts, Instance, Interface, Peer, RouteTable, Rule};
 use crate::containment::isolate_network::{Allowed, Isolation, Look, groups_on_record, in_force};
-use crate::containment::{case::Case, drive::Action, plan::Plan, plan::Verdict};
+use crate::containment::{action::Action, case::Case, plan::Plan, plan::Verdict};
 
 const VPCS: [&str; 2] = ["vpc-a", "vpc-b"];
 const INTERFACES: [&str; 5] = ["eni-0", "eni-1", "eni-2", "eni-3", "eni-4"];

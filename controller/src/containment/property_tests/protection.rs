@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::{Simulated, Simulation, calm, config, decisions, resource, script};
 use crate::aws::{AttachedVolume, Call, Instance, InstanceAttribute, InstanceProtection, Outcome};
-use crate::containment::drive::Action;
+use crate::containment::action::Action;
 use crate::containment::protect_from_termination::{Look, Protection};
 use crate::containment::{case::Case, plan::Plan, plan::Verdict};
 

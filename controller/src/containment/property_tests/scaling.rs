@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::{Simulated, Simulation, calm, config, decisions, resource, script};
 use crate::aws::{Call, Instance, Membership, ScalingGroup};
 use crate::containment::detach_from_auto_scaling::{AutoScaling, Look, Original};
-use crate::containment::{case::Case, drive::Action, plan::Plan, plan::Verdict};
+use crate::containment::{action::Action, case::Case, plan::Plan, plan::Verdict};
 
 /// The first is the one that the instance may be in at the beginning.
 const GROUPS: [&str; 2] = ["web", "attackers"];

@@ -9,8 +9,8 @@ use firebreak_crds::{ActionState, OnConflict};
 
 use super::{Addresses, Elastic, Look, Original, is_assigned, originals, surfaced_key, take_away};
 use crate::aws::{Call, ElasticAddress, Instance, Interface};
+use crate::containment::action::Action as _;
 use crate::containment::case::Case;
-use crate::containment::drive::Action as _;
 use crate::containment::plan::Plan;
 
 /// What can be said and done about one release.

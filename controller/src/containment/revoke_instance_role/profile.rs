@@ -9,10 +9,10 @@ use crate::aws::{
     Call, DENY_PROFILE, DenyProfile, Instance, InstanceProfile, Principal, ProfileAssociation, ProfileRole, is_deny_profile,
     profile_name,
 };
+use crate::containment::action::Action;
 use crate::containment::case::Case;
 use crate::containment::deny_all::{DOCUMENT, POLICY};
 use crate::containment::document::equal;
-use crate::containment::drive::Action;
 use crate::containment::plan::Plan;
 
 /// EC2 may not know for so long of a profile that was just made: the instance has none meanwhile, and nobody took it off.

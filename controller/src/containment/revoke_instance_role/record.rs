@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{InstanceRole, Look, Original};
 use crate::aws::{Instance, ProfileAssociation, ProfileRole, is_deny_profile};
+use crate::containment::action::Action;
 use crate::containment::case::Case;
-use crate::containment::drive::Action;
 use crate::containment::plan::{Plan, RECORDS};
 use crate::containment::tag_resource::is_marked_before;
 
