@@ -79,7 +79,7 @@ pub struct IncidentSpec {
 }
 
 /// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[allow(missing_docs)]
 pub enum Severity {
     Low,
@@ -220,7 +220,11 @@ pub struct RoleSessionTarget {
 }
 
 /// What can be named by an ARN: of EC2 an instance, of IAM a user or a role with any path, of STS an assumed role's session.
-const ARN: &str = "self.matches('^arn:(aws|aws-cn|aws-us-gov):(ec2:[a-z0-9-]+:[0-9]{12}:instance/i-([0-9a-f]{8}|[0-9a-f]{17})|iam::[0-9]{12}:(user|role)/([!-~]+/)?[A-Za-z0-9+=,.@_-]{1,64}|sts::[0-9]{12}:assumed-role/[A-Za-z0-9+=,.@_-]{1,64}/[A-Za-z0-9+=,.@_-]{2,64})$')";
+const ARN: &str = "self.matches('^arn:(aws|aws-cn|aws-us-gov):(ec2:[a-z0-9-]+:[0-9]{12}:instance/i-([0-9a-f]{8}|[0-9a-f]{17})|iam::[0-9]{12}:((user|role)/([!-~]+/)?[A-Za-z0-9+=,.@_-]{1,64}|root)|sts::[0-9]{12}:assumed-role/[A-Za-z0-9+=,.@_-]{1,64}/[A-Za-z0-9+=,.@_-]{2,64})$')";
+
+/// Nothing within an account holds its root user back.
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_root-user.html>
+const NO_ROOT: &str = "!self.endsWith(':root')";
 
 /// A target named by its ARN.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -232,6 +236,8 @@ pub struct ArnTarget {
     #[schemars(length(max = 640))]
     #[x_kube(validation = Rule::new(ARN)
         .message("arn: write the ARN of an EC2 instance, an IAM user, an IAM role, or a role's session (arn:aws:sts::<account>:assumed-role/<role>/<session>)"))]
+    #[x_kube(validation = Rule::new(NO_ROOT)
+        .message("arn: nothing in an account holds its root user back: sign in as root to change its password and delete its access keys, or let your organization's management account do it"))]
     pub arn: String,
 }
 

@@ -115,6 +115,9 @@ pub struct Holder {
     /// The Incident's name.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
+    /// How bad the Incident is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub severity: Option<crate::Severity>,
     /// Whether the Incident holds, or is gone and left its hold behind.
     pub state: HolderState,
     /// What it asks for: copies of the policy's actions. They only grow.

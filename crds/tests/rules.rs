@@ -93,7 +93,7 @@ fn an_arn_is_of_something_that_can_be_contained_in_any_partition() {
         ("arn:aws:ec2:eu-west-1:111122223333:instance/mallory", refusal),
         ("arn:aws:ec2:eu-west-1:111122223333:volume/vol-0123456789abcdef0", refusal),
         ("arn:aws-iso:iam::111122223333:user/mallory", refusal),
-        ("arn:aws:iam::111122223333:root", refusal),
+        ("arn:aws:iam::111122223333:root", "nothing in an account holds its root user back"),
         ("arn:aws:iam::111122223333:user/", refusal),
         ("arn:aws:iam::aws:policy/AWSDenyAll", refusal),
         ("arn:aws:sts::111122223333:assumed-role/build", refusal),

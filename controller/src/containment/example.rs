@@ -86,6 +86,7 @@ pub fn holder(uid: &str, name: &str, actions: Vec<ContainAction>) -> Holder {
         uid: uid.into(),
         namespace: "security".into(),
         name: name.into(),
+        severity: None,
         state: HolderState::Holding,
         actions,
         release: ReleasePolicy::default(),

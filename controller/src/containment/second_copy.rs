@@ -186,7 +186,7 @@ pub fn is_of_copy(key: &str) -> bool {
     key.starts_with(PREFIX)
 }
 
-/// How many tags a copy can take, beside everybody else's and our two marks.
+/// How many tags a copy can take, beside everybody else's and our marks.
 #[must_use]
 pub fn room(tags: &BTreeMap<String, String>, marks: &[&str]) -> usize {
     let theirs = tags.keys().filter(|k| !k.starts_with("aws:") && !is_of_copy(k) && !marks.contains(&k.as_str()));

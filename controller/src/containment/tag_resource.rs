@@ -1,4 +1,4 @@
-//! `tagResource`: a contained resource says so in AWS, for whoever looks there: which incident, and since when. And it carries a
+//! `tagResource`: a contained resource says so in AWS, for whoever looks there: which incident, how bad, and since when. And it carries a
 //! copy of the record, from which a new cluster goes on (`second_copy.rs`).
 //!
 //! Marks, not a protection: whoever is in the account can write tags. They are put after the actions that cut, are not kept
@@ -22,6 +22,9 @@ pub const NAME: &str = "tagResource";
 /// The tag that names the Incident.
 pub const INCIDENT: &str = "firebreak.dev/incident";
 pub(super) const SINCE: &str = "firebreak.dev/since";
+/// How bad the worst of its Incidents was when it was marked.
+pub(super) const SEVERITY: &str = "firebreak.dev/severity";
+const MARKS: [&str; 3] = [INCIDENT, SINCE, SEVERITY];
 
 /// The action.
 pub struct TagResource;
@@ -146,7 +149,7 @@ fn copy(case: &Case, keys: &Keys, now: &Tagged) -> (Option<BTreeMap<String, Stri
         return (None, format!("no copy of the original is kept in its tags: {problem}"));
     }
     let copy = SecondCopy::of(case).tags(&case.resource, &now.unique, keys).unwrap_or_default();
-    let (needed, room) = (copy.len(), room(&now.tags, &[INCIDENT, SINCE]));
+    let (needed, room) = (copy.len(), room(&now.tags, &MARKS));
     if needed > room {
         let said =
             format!("no copy of the original is kept in its tags: it takes {needed} of them, and there is room for {room}");
@@ -166,12 +169,14 @@ fn ours(tags: &BTreeMap<String, String>) -> BTreeMap<String, String> {
 }
 
 fn marks_of(tags: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    tags.iter().filter(|(k, _)| [INCIDENT, SINCE].contains(&k.as_str())).map(own).collect()
+    tags.iter().filter(|(k, _)| MARKS.contains(&k.as_str())).map(own).collect()
 }
 
 fn marks(case: &Case) -> BTreeMap<String, String> {
     let since = case.since.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    BTreeMap::from([(INCIDENT.to_owned(), case.incident.clone()), (SINCE.to_owned(), since)])
+    let severity = case.holders.iter().filter_map(|h| h.severity).max().map(|s| (SEVERITY.to_owned(), format!("{s:?}")));
+    let marks = [(INCIDENT.to_owned(), case.incident.clone()), (SINCE.to_owned(), since)];
+    marks.into_iter().chain(severity).collect()
 }
 
 fn put(case: &Case, tags: BTreeMap<String, String>) -> Call {

@@ -1,3 +1,5 @@
+use firebreak_crds::{Holder, Severity};
+
 use super::*;
 use crate::aws::Principal;
 use crate::containment::example;
@@ -51,6 +53,11 @@ fn the_mark_says_which_incident_and_since_when_once_it_is_recorded_what_was_ther
     let mark = tags(&[(INCIDENT, "security/inc-1"), (SINCE, example::SINCE)]);
     let plan = TagResource::contain(&case(), &none(), &before);
     assert_eq!(plan.calls, [Call::CreateTags { resource: "i-1".into(), tags: mark.clone() }]);
+    let holder = |severity| Holder { severity, ..example::holder("1", "inc-1", vec![]) };
+    let holders = [None, Some(Severity::High), Some(Severity::Low)].map(holder).to_vec();
+    let plan = TagResource::contain(&Case { holders, ..case() }, &none(), &before);
+    let worst = mark.clone().into_iter().chain([(SEVERITY.to_owned(), "High".to_owned())]).collect();
+    assert_eq!(plan.calls, [Call::CreateTags { resource: "i-1".into(), tags: worst }]);
     let user = example::recorded(example::case(example::user()), NAME, &Original::default());
     let user = TagResource::contain(&user, &none(), &tagged(tags(&[])));
     assert_eq!(user.calls, [Call::TagPrincipal { principal: Principal::User("mallory".into()), tags: mark }]);
@@ -84,7 +91,7 @@ fn what_somebody_planted_among_the_tags_of_the_copy_goes() {
 #[test]
 fn where_there_is_no_room_or_no_key_the_marks_are_put_all_the_same_and_it_says_why() {
     let old = contained(&case(), &keys(), tags(&[]));
-    let mut full: BTreeMap<_, _> = (0..48).map(|n| (format!("k{n}"), String::new())).collect();
+    let mut full: BTreeMap<_, _> = (0..47).map(|n| (format!("k{n}"), String::new())).collect();
     full.insert(format!("{PREFIX}0"), old[&format!("{PREFIX}0")].clone());
     let after = contained(&case(), &keys(), full);
     assert!(after.contains_key(INCIDENT) && !after.keys().any(|k| is_of_copy(k)), "an outdated copy is worse than none");
@@ -105,7 +112,7 @@ fn a_release_leaves_the_tags_as_they_were() {
         (
             "ours go",
             Original::default(),
-            tags(&[(INCIDENT, "a"), (SINCE, "b"), ("firebreak.dev/original-0", "c"), ("Name", "web")]),
+            tags(&[(INCIDENT, "a"), (SINCE, "b"), (SEVERITY, "Low"), ("firebreak.dev/original-0", "c"), ("Name", "web")]),
             vec!["ec2:DeleteTags"],
         ),
         (

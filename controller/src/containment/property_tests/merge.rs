@@ -177,7 +177,7 @@ proptest! {
     #[test]
     fn what_is_wanted_covers_every_holder_whatever_their_order(all in vec(actions(), 1..4)) {
         let holder = |actions: &Vec<ContainAction>| Holder {
-            uid: String::new(), namespace: String::new(), name: String::new(),
+            uid: String::new(), namespace: String::new(), name: String::new(), severity: None,
             state: HolderState::Retained, actions: actions.clone(), release: ReleasePolicy::default(), selector: None,
         };
         let mut holders: Vec<Holder> = all.iter().map(holder).collect();

@@ -168,7 +168,8 @@ pub fn holder(incident: &Incident, target: &Resolved, holders: &[Holder]) -> (Ho
         (incident.uid().unwrap_or_default(), incident.namespace().unwrap_or_default(), incident.name_any());
     let (actions, stays) = grow(&actions(incident, holders), &target.actions);
     let (release, selector) = (target.release.clone(), target.chosen.as_ref().map(|c| c.selector.clone()));
-    (Holder { uid, namespace, name, state: HolderState::Holding, actions, release, selector }, stays)
+    let (severity, state) = (Some(incident.spec.severity), HolderState::Holding);
+    (Holder { uid, namespace, name, severity, state, actions, release, selector }, stays)
 }
 
 /// In the place of this Incident's entry, or of its predecessor's.

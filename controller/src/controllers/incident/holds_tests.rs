@@ -40,10 +40,15 @@ fn target(actions: Vec<firebreak_crds::ContainAction>) -> Resolved {
     }
 }
 
+/// The entry of an Incident that is as bad as those here are.
+fn held(uid: &str, name: &str, actions: Vec<ContainAction>) -> Holder {
+    Holder { severity: Some(incident(uid, name).spec.severity), ..example::holder(uid, name, actions) }
+}
+
 #[test]
 fn a_new_hold_asks_for_what_the_policy_says() {
     let (holder, stays) = holder(&incident("1", "a"), &target(vec![deny_all()]), &[]);
-    assert_eq!(holder, example::holder("1", "a", vec![deny_all()]));
+    assert_eq!(holder, held("1", "a", vec![deny_all()]));
     assert!(stays.is_empty());
 }
 
@@ -58,7 +63,7 @@ fn a_hold_grows_from_its_own_entry_or_its_predecessors() {
     ] {
         let holders = [retained.clone(), other.clone()];
         let (holder, stay) = holder(&incident(uid, name), &target(vec![deny_all()]), &holders);
-        assert_eq!(holder, example::holder(uid, name, actions), "{what}");
+        assert_eq!(holder, held(uid, name, actions), "{what}");
         assert_eq!(stay, stays, "{what}");
     }
 }
