@@ -19,9 +19,6 @@ use super::plan::Plan;
 use super::tag_resource::is_marked_before;
 use crate::aws::{AwsError, Call, Identity, Outcome, Principal, SEALED_TRUST, Session};
 
-/// So many users and roles of a trust policy are looked up.
-const LOOKED_UP: usize = 20;
-
 /// The action.
 pub struct Seal;
 
@@ -59,15 +56,18 @@ impl Action for Seal {
         }
     }
 
-    async fn look(aws: &Session, case: &Case, _: Option<&Empty>) -> Result<Look, AwsError> {
+    /// Whom IAM does not show at first, a release does not take for the same: that is a conflict.
+    async fn look(aws: &Session, case: &Case, params: Option<&Empty>) -> Result<Look, AwsError> {
         let role = aws.identity(&case.principal()).await?;
         let recorded = case.recorded::<Original>(Self::NAME).map(|o| o.trust);
         let text = recorded.or_else(|| role.as_ref().and_then(|r| r.trust.clone())).unwrap_or_default();
-        let named = principals(&text).into_iter().filter_map(|arn| Some((named(case, &arn)?, arn))).take(LOOKED_UP);
-        let reads = named.map(async |(principal, arn)| {
-            Ok::<_, AwsError>(aws.identity(&principal).await?.map(|identity| (arn, identity.id)))
+        let named = principals(&text).into_iter().filter_map(|arn| Some((named(case, &arn)?, arn)));
+        let reads = named.map(async |(principal, arn)| match aws.identity(&principal).await {
+            Err(_) if params.is_some() => Ok::<_, AwsError>(None),
+            read => Ok(read?.map(|identity| (arn, identity.id))),
         });
-        Ok(Look { role, trusted: try_join_all(reads).await?.into_iter().flatten().collect() })
+        let trusted: Vec<Option<_>> = try_join_all(reads).await?;
+        Ok(Look { role, trusted: trusted.into_iter().flatten().collect() })
     }
 
     fn contain(case: &Case, _: &Empty, look: &Look) -> Plan {
