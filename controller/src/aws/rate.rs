@@ -16,6 +16,8 @@ pub enum Priority {
     Close,
     /// Cutting the attacker off.
     Contain,
+    /// Cutting what is left to one that is cut off: public addresses, idle flows. It shares a bucket with what cuts off.
+    Narrow,
     /// Opening an interface for seconds, to cut the flows that are tracked. Never before somebody's cut, and with the token of
     /// the closing in hand: what stands open must not wait for its turn.
     Convert,
@@ -32,7 +34,7 @@ impl Priority {
         match self {
             Self::Close => 0.0,
             Self::Convert => 2.0,
-            Self::Contain | Self::Release | Self::Evidence | Self::Sweep => 1.0,
+            Self::Contain | Self::Narrow | Self::Release | Self::Evidence | Self::Sweep => 1.0,
         }
     }
 }
@@ -310,14 +312,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_waiting_call_goes_before_those_of_lower_priority() {
-        use Priority::{Contain, Evidence, Release, Sweep};
+        use Priority::{Contain, Evidence, Narrow, Release, Sweep};
         let limiter = Arc::new(RateLimiter::new());
         burst(&limiter, "ec2", SWAP, Contain);
         let order = Arc::default();
-        let arrivals = [Sweep, Evidence, Contain, Release, Sweep, Evidence, Release, Contain];
+        let arrivals = [Sweep, Evidence, Narrow, Contain, Release, Sweep, Evidence, Contain];
         let start = Instant::now();
         join_all(arrivals.map(|priority| queue_up(&limiter, priority, &order))).await;
-        assert_eq!(*order.lock().unwrap(), [Contain, Contain, Release, Release, Evidence, Evidence, Sweep, Sweep]);
+        assert_eq!(*order.lock().unwrap(), [Contain, Contain, Narrow, Release, Evidence, Evidence, Sweep, Sweep]);
         let took = start.elapsed().as_secs_f64();
         assert!((1.6..1.7).contains(&took), "no token was wasted: {took}");
     }
