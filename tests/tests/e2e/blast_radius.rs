@@ -363,10 +363,14 @@ async fn what_only_waits_or_is_refused_leaves_an_accounts_hour_to_others() {
     policy["approvals"] = json!({ "actions": ["denyAll"], "count": 1 });
     world.plane.apply(&world.policy("asking", policy).to_string()).await.unwrap();
     let asking = json!({ "name": world.policy_name("asking") });
-    let spec = json!({ "requestedBy": ADMIN, "policyRef": asking, "targets": [world.role_target()] });
+    let spec = json!({ "requestedBy": ADMIN, "policyRef": &asking, "targets": [world.role_target()] });
     world.declare("waits", "Contain", spec).await;
     world.until_reason("waits", "Contained", "AwaitingApproval").await;
     let protected = world.target_arn(&format!("iam::{}:user/fire", world.aws.account));
+    let both = json!({ "requestedBy": ADMIN, "policyRef": asking, "targets": [world.role_target(), protected] });
+    world.declare("both", "Contain", both).await;
+    world.until_event("both", "AwaitingApproval", &["denyAll"]).await;
+    world.until_event("both", "Protected", &["user/break-glass"]).await;
     world.declare("inc", "Contain", json!({ "targets": [protected, world.user_target()] })).await;
     world.until_target("inc", 0, |t| t.reason == "Protected").await;
     world.until_target("inc", 1, |t| t.contained == "True").await;

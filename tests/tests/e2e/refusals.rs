@@ -237,6 +237,7 @@ async fn what_the_account_protects_is_not_touched() {
     world.account_ready().await;
     let target = refused(&world, world.instance_target(0), "Protected").await;
     says(&target, &[id, &arn]);
+    world.until_event("inc", "Protected", &[id, &arn]).await;
     let marks = sight::marks(&world.aws, id).await.unwrap();
     assert!(marks.is_empty() && sight::snapshots(&world.aws).await.unwrap().is_empty() && world.evidence().await.is_empty());
     sight::isolated(&world.aws, &world.scene.instances[0].interfaces).await.unwrap_err();
@@ -317,6 +318,7 @@ async fn what_only_aws_tells_to_be_protected_keeps_no_place_from_the_next_target
     world.until_target("inc", 1, |t| t.contained == "True").await;
     world.until_target("inc", 0, |t| t.reason == "Protected").await;
     world.until_target("inc", 2, |t| t.reason == "LimitReached").await;
+    world.until_event("inc", "Protected", &["user/break-glass", "spec.limits.maxQuarantines"]).await;
     sight::cut_off(&world.aws).await.unwrap();
     assert!(world.quarantine_of("fire").await.is_none());
 }

@@ -274,7 +274,9 @@ fn ready(
         }
         (_, false) => {
             let ends = |t: &&TargetStatus| t.contained != "True" && !UNDER_WAY.contains(&t.reason.as_str());
-            let reason = status.targets.iter().find(ends).map_or(reason, |t| &t.reason);
+            // that one waits for people is told by itself: what nobody's approval ends comes first
+            let waits = |t: &&TargetStatus| t.reason == approval::AWAITING;
+            let reason = status.targets.iter().filter(ends).min_by_key(waits).map_or(reason, |t| &t.reason);
             stalled(c, reason, &format!("{note}{}", open(status)));
         }
     }
