@@ -23,6 +23,7 @@ use self::record::{LOST, key, record};
 use self::sessions::Standing;
 use super::action::{Action, Stage};
 use super::case::Case;
+use super::document::principals;
 use super::given::{no_such_key, reads};
 use super::plan::Plan;
 use crate::aws::{
@@ -61,6 +62,8 @@ pub struct Role {
     pub(super) denies: Option<String>,
     /// Why it may not be touched.
     pub(super) forbidden: Option<String>,
+    /// Whether its trust policy lets the role itself, or all of its account, assume it: under another name nobody is denied.
+    pub(super) assumes_itself: bool,
 }
 
 /// What is recorded first.
@@ -195,10 +198,19 @@ impl Action for InstanceRole {
 
 async fn role(aws: &Session, name: &str) -> Result<Option<Role>, AwsError> {
     Ok(aws.denied_role(name).await?.map(|role| Role {
+        assumes_itself: assumes_itself(&role.identity),
         forbidden: aws.protected.forbids_role(&role.identity.arn).or_else(|| managed(&role.identity)),
         id: role.identity.id,
         denies: role.denies,
     }))
+}
+
+/// Also where only some of its account may: what their own policies say is not looked at.
+fn assumes_itself(role: &crate::aws::Identity) -> bool {
+    let account = role.arn.split(':').nth(4).unwrap_or_default();
+    let root = format!(":iam::{account}:root");
+    let itself = |p: &String| *p == role.arn || p == account || p == "*" || p.ends_with(&root);
+    principals(role.trust.as_deref().unwrap_or_default()).iter().any(itself)
 }
 
 fn managed(role: &crate::aws::Identity) -> Option<String> {
@@ -272,6 +284,7 @@ fn judge(plan: &mut Plan, case: &Case, look: &Look, instance: &Instance) {
     let said = [
         Some(profile::said(case, look, instance)),
         sessions::said(&standings),
+        sessions::escapes(look, &standings),
         nameless,
         unread.map(ToString::to_string),
         lost.then(|| "more profiles were put on it than can be recorded: the sessions of their roles are not denied; contain the roles".into()),

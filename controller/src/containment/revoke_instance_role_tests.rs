@@ -21,7 +21,7 @@ fn ready() -> DenyProfile {
 }
 
 fn role(denies: Option<String>) -> Role {
-    Role { id: "AROAWEB".into(), denies, forbidden: None }
+    Role { id: "AROAWEB".into(), denies, ..Role::default() }
 }
 
 fn association(id: &str, profile: &str) -> ProfileAssociation {
@@ -90,6 +90,34 @@ fn the_profile_and_its_role_are_recorded_with_the_calls_that_take_them_away() {
         quiet.verdict.message,
         "its instance profile is firebreak-deny-all, which may do nothing; its sessions of web are denied"
     );
+    let mut open = seen;
+    open.roles.get_mut("web").unwrap().assumes_itself = true;
+    let told = InstanceRole::contain(&case, &Empty {}, &open).verdict;
+    assert!(
+        told.state == ActionState::InForce && told.message.contains("the trust policy of web lets it be assumed"),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn a_role_is_assumed_by_itself_where_its_trust_policy_lets_it_or_its_whole_account() {
+    let arn = "arn:aws:iam::111122223333:role/web";
+    let with = |principal: serde_json::Value| {
+        let statement = serde_json::json!({ "Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole" });
+        let trust = Some(serde_json::json!({ "Version": "2012-10-17", "Statement": [statement] }).to_string());
+        assumes_itself(&crate::aws::Identity { arn: arn.into(), trust, ..crate::aws::Identity::default() })
+    };
+    for (principal, itself) in [
+        (serde_json::json!({ "AWS": arn }), true),
+        (serde_json::json!({ "AWS": ["arn:aws:iam::111122223333:root"] }), true),
+        (serde_json::json!({ "AWS": "111122223333" }), true),
+        (serde_json::json!("*"), true),
+        (serde_json::json!({ "Service": "ec2.amazonaws.com" }), false),
+        (serde_json::json!({ "AWS": "arn:aws:iam::999999999999:root" }), false),
+        (serde_json::json!({ "AWS": "arn:aws:iam::111122223333:role/web2" }), false),
+    ] {
+        assert_eq!(with(principal.clone()), itself, "{principal}");
+    }
 }
 
 #[test]
@@ -198,7 +226,7 @@ fn a_role_that_may_not_be_touched_keeps_its_sessions_and_that_is_no_containment(
     ] {
         let (case, mut seen) = contained();
         let full = denies.map(|text| text.replace("AROAWEB", "AROAWEBWEBWEBWEBWEBWEB"));
-        seen.roles.insert("web".into(), Role { id: "AROAWEB".into(), denies: full, forbidden });
+        seen.roles.insert("web".into(), Role { id: "AROAWEB".into(), denies: full, forbidden, ..Role::default() });
         let plan = InstanceRole::contain(&case, &Empty {}, &seen);
         assert!(plan.calls.is_empty() && plan.verdict.state == ActionState::Failed, "{plan:?}");
         assert!(plan.verdict.message.contains("its sessions of web are not denied: it"), "{}", plan.verdict.message);
@@ -456,7 +484,7 @@ fn a_role_made_again_under_its_name_is_another() {
     let taken = Taken { role: Some(again), ..case.recorded::<Taken>("revokeInstanceRole/iip-assoc-1").unwrap() };
     let case = recorded(case, "revokeInstanceRole/iip-assoc-9", &taken);
     let case = recorded(case, "revokeInstanceRole/off-iip-assoc-9", &example::SINCE.parse::<Timestamp>().unwrap());
-    seen.roles.insert("web".into(), Role { id: "AROAAGAIN".into(), denies: None, forbidden: None });
+    seen.roles.insert("web".into(), Role { id: "AROAAGAIN".into(), ..Role::default() });
     let plan = InstanceRole::contain(&case, &Empty {}, &seen);
     assert!(texts(&plan).iter().any(|call| call.contains("AROAAGAIN:i-1")), "{plan:?}");
 }

@@ -137,6 +137,19 @@ pub(super) fn said(standings: &[(&String, Standing)]) -> Option<String> {
     denied.into_iter().chain(over).chain(others).reduce(|a, b| format!("{a}; {b}"))
 }
 
+/// Who has such a session may have begun another by it, or begin one: that is no session of the instance's.
+pub(super) fn escapes(look: &Look, standings: &[(&String, Standing)]) -> Option<String> {
+    let open = |name: &str| look.roles.get(name).is_some_and(|role| role.assumes_itself);
+    let names = standings.iter().filter(|(name, s)| *s != Standing::Over && open(name)).map(|(name, _)| name.as_str());
+    let names: Vec<&str> = names.collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "the trust policy of {} lets it be assumed from within its account, by itself too: sessions begun that way are not denied; name it as a target",
+            names.join(", ")
+        )
+    })
+}
+
 /// Takes the instance's own id from each list, and leaves the deny of older sessions in its place: in one write, so that there is
 /// no moment without either. Returns from when on a profile may come back.
 pub(super) fn release(plan: &mut Plan, case: &Case, look: &Look) -> Option<Timestamp> {
