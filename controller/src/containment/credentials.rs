@@ -21,6 +21,7 @@ use super::beside::{Beside, stays_off};
 use super::case::Case;
 use super::given::{no_such_key, reads};
 use super::plan::Plan;
+use super::revoke_sessions;
 use super::whereabouts::not_shown;
 use crate::aws::{AwsError, Call, Class, Credential, Outcome, Session, User};
 
@@ -49,6 +50,8 @@ pub trait Credentials: Send + Sync + 'static {
 pub struct Look {
     pub(super) credentials: Vec<Credential>,
     pub(super) user: Option<User>,
+    /// An access key was contained before this containment began: it has no tags that say so.
+    pub(super) contained_before: bool,
 }
 
 /// What is recorded per credential.
@@ -88,7 +91,8 @@ impl<C: Credentials> Action for C {
             credentials.retain(|one| one.id == case.resource.id);
             credentials.extend(unlisted(aws, case, &credentials).await?);
         }
-        Ok(Look { credentials, user: user? })
+        let contained_before = contained_before(aws, case, C::ACTION, &credentials).await?;
+        Ok(Look { credentials, user: user?, contained_before })
     }
 
     fn contain(case: &Case, _: &Empty, look: &Look) -> Plan {
@@ -98,7 +102,8 @@ impl<C: Credentials> Action for C {
         }
         let mut plan = Plan::default();
         let new = !case.has_record_of(C::ACTION);
-        if case.is_unknown(C::ACTION) || (new && super::tag_resource::is_marked_before(case, &user.tags)) {
+        let before = look.contained_before || super::tag_resource::is_marked_before(case, &user.tags);
+        if case.is_unknown(C::ACTION) || (new && before) {
             plan.unknown(case, C::ACTION);
         }
         for one in &look.credentials {
@@ -167,6 +172,15 @@ async fn unlisted(aws: &Session, case: &Case, listed: &[Credential]) -> Result<O
         Err(error) if error.class == Class::Denied => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Whether the access key is off and the deny of its sessions is older than this containment: the cluster that knew of it is lost.
+async fn contained_before(aws: &Session, case: &Case, action: &str, key: &[Credential]) -> Result<bool, AwsError> {
+    if !is_a_key(case) || case.has_record_of(action) || key.iter().any(|one| one.active) {
+        return Ok(false);
+    }
+    let deny = aws.inline_policy(&case.principal(), &revoke_sessions::policy(case)).await?;
+    Ok(deny.is_some_and(|text| revoke_sessions::is_older(&text, case.since)))
 }
 
 /// Records a credential once, when it is first seen. Not one that was made during the containment: it was never the owner's,

@@ -20,7 +20,7 @@ fn key(id: &str, active: bool, age: i64) -> Credential {
 }
 
 fn look(credentials: Vec<Credential>) -> Look {
-    Look { credentials, user: Some(User::default()) }
+    Look { credentials, user: Some(User::default()), ..Look::default() }
 }
 
 fn recorded(id: &str, active: bool) -> Case {
@@ -29,6 +29,16 @@ fn recorded(id: &str, active: bool) -> Case {
 
 fn switches(key: &str, active: bool) -> Call {
     Call::UpdateAccessKey { user: "mallory".into(), id: key.into(), active }
+}
+
+#[test]
+fn a_key_that_was_contained_when_the_cluster_was_lost_has_no_known_original() {
+    let key = Case { resource: example::access_key("AKIA1"), ..case() };
+    let off = Look { contained_before: true, ..of_its_user(vec![self::key("AKIA1", false, -60)], "AIDA1") };
+    let plan = AccessKeys::contain(&key, &Empty {}, &off);
+    assert!(plan.verdict.unknown && !plan.record.contains_key("deactivateAccessKeys/AKIA1"), "{plan:?}");
+    let known = AccessKeys::contain(&key, &Empty {}, &Look { contained_before: false, ..off });
+    assert!(!known.verdict.unknown && known.record.contains_key("deactivateAccessKeys/AKIA1"), "{known:?}");
 }
 
 #[test]
@@ -68,7 +78,8 @@ fn no_user_is_a_dead_end() {
 #[test]
 fn a_mark_of_an_earlier_containment_makes_the_originals_unknown() {
     let tags = BTreeMap::from([("firebreak.dev/incident".to_owned(), "security/old".to_owned())]);
-    let marked = |credentials| Look { credentials, user: Some(User { tags: tags.clone(), ..User::default() }) };
+    let marked =
+        |credentials| Look { credentials, user: Some(User { tags: tags.clone(), ..User::default() }), ..Look::default() };
     let plan = AccessKeys::contain(&case(), &Empty {}, &marked(vec![key("A", true, -60)]));
     assert!(plan.verdict.unknown);
     assert_eq!(plan.record.keys().collect::<Vec<_>>(), ["deactivateAccessKeys/unknown"]);
@@ -82,7 +93,7 @@ fn a_mark_of_an_earlier_containment_makes_the_originals_unknown() {
 fn firebreaks_own_mark_on_a_user_without_keys_says_nothing() {
     let tags = BTreeMap::from([("firebreak.dev/incident".to_owned(), "security/inc-1".to_owned())]);
     let ours = example::recorded(case(), "tagResource", &Empty {});
-    let look = Look { credentials: vec![], user: Some(User { tags, ..User::default() }) };
+    let look = Look { credentials: vec![], user: Some(User { tags, ..User::default() }), ..Look::default() };
     assert!(!AccessKeys::contain(&ours, &Empty {}, &look).verdict.unknown);
 }
 
@@ -203,7 +214,7 @@ fn of_a_key(id: &str) -> Case {
 }
 
 fn of_its_user(credentials: Vec<Credential>, id: &str) -> Look {
-    Look { credentials, user: Some(User { id: id.into(), ..User::default() }) }
+    Look { credentials, user: Some(User { id: id.into(), ..User::default() }), ..Look::default() }
 }
 
 /// Another Quarantine of the same user.

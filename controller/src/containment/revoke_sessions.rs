@@ -221,6 +221,13 @@ pub(super) fn policy(case: &Case) -> String {
     if is_a_key(case) { format!("{POLICY}-{}", case.resource.id) } else { POLICY.to_owned() }
 }
 
+/// Whether the cutoff of that policy lies before this time.
+pub(super) fn is_older(policy: &str, than: Timestamp) -> bool {
+    let document: serde_json::Value = serde_json::from_str(policy).unwrap_or_default();
+    let cutoff = document.pointer("/Statement/0/Condition/DateLessThan/aws:TokenIssueTime").and_then(|at| at.as_str());
+    cutoff.and_then(|at| at.parse::<Timestamp>().ok()).is_some_and(|at| at < than)
+}
+
 /// The Incidents that hold it with this action.
 fn asking(case: &Case) -> Vec<String> {
     let asks = |h: &&firebreak_crds::Holder| {

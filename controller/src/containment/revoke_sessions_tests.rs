@@ -211,3 +211,13 @@ fn a_key_that_was_switched_on_too_often_is_not_called_contained() {
     assert_eq!(plan.verdict.state, ActionState::Failed);
     assert!(plan.verdict.message.contains("Contain the user with denyAll"), "{}", plan.verdict.message);
 }
+
+#[test]
+fn a_deny_tells_whether_it_is_from_before() {
+    let now: Timestamp = example::SINCE.parse().unwrap();
+    let deny = Residual::decided(now, SignedDuration::from_hours(36)).document();
+    let second = SignedDuration::from_secs(1);
+    let ages = [now, now + SignedDuration::from_secs(30), now + SignedDuration::from_secs(30) + second];
+    assert_eq!(ages.map(|at| is_older(&deny, at)), [false, false, true]);
+    assert!(!is_older(SOFT, now) && !is_older("not a policy", now));
+}

@@ -156,7 +156,8 @@ mod tests {
         let ceo = Identity { id: "AIDACEO".into(), ..Identity::default() };
         let key = Credential { id: "AKIACEO".into(), active: true, created: None, expired: false };
         let denies = super::super::deny_all::Look { identity: Some(ceo.clone()), ..Default::default() };
-        let keys = super::super::credentials::Look { user: Some(ceo.clone()), credentials: vec![key] };
+        let keys =
+            super::super::credentials::Look { user: Some(ceo.clone()), credentials: vec![key], contained_before: false };
         let created = example::SINCE.parse().unwrap();
         let console = super::super::remove_console_access::Look { user: Some(ceo), profile: Some(LoginProfile { created }) };
         let plans = |case: &Case| {
@@ -192,7 +193,8 @@ mod tests {
         use firebreak_crds::Empty;
 
         let ceo = Identity { id: "AIDACEO".into(), ..Identity::default() };
-        let keys = super::super::credentials::Look { user: Some(ceo.clone()), credentials: Vec::new() };
+        let keys =
+            super::super::credentials::Look { user: Some(ceo.clone()), credentials: Vec::new(), contained_before: false };
         let sessions = super::super::revoke_sessions::Look { identity: Some(ceo), ..Default::default() };
         let key = example::recorded(example::case(example::access_key("AKIA1")), "deactivateAccessKeys", &true);
         let plans = |case: &Case| {

@@ -119,7 +119,7 @@ prop_compose! {
             Credential { id: format!("ID{n}"), active, created: Some(at(SINCE + age)), expired: false }
         };
         let credentials = if there { keys.into_iter().enumerate().map(key).collect() } else { Vec::new() };
-        Look { credentials, user: there.then(|| User { tags, ..owner() }) }
+        Look { credentials, user: there.then(|| User { tags, ..owner() }), contained_before: false }
     }
 }
 
