@@ -7,6 +7,10 @@ use super::{Look, NAMED};
 use crate::aws::{AwsError, Interface, RouteTable, Session, VpcWays, Ways};
 use crate::conditions::few;
 
+/// No security group stops it.
+/// <https://docs.aws.amazon.com/vpc/latest/userguide/vpc-security-groups.html>
+const DNS: &str = "the VPC's DNS still answers it";
+
 /// Whether all is cut, and lives: before, nothing else counts.
 pub(super) fn is_worth_telling(look: &Look, permit: &Permit) -> bool {
     look.instance.as_ref().is_some_and(|i| !i.is_ended()) && look.own().all(|i| look.isolated(i, permit))
@@ -32,6 +36,7 @@ pub(super) fn said(look: &Look) -> Vec<String> {
         (ways.serial_console == Some(true)).then(|| "the account's EC2 serial console is on".to_owned()),
         (!unknown.is_empty())
             .then(|| format!("what else reaches it is not known: AWS does not answer {}", unknown.join(", "))),
+        Some(DNS.to_owned()),
     ];
     said.into_iter().flatten().collect()
 }
@@ -102,7 +107,7 @@ mod tests {
             (vec![main], "eice-1, eice-2, tgw-main"),
         ] {
             let said = said(&look(Some(false), vpc(routes, &["eice-2", "eice-1"])));
-            assert_eq!(said, [format!("open flows may go on through {through}")]);
+            assert_eq!(said, [format!("open flows may go on through {through}"), DNS.to_owned()]);
         }
     }
 
@@ -112,15 +117,15 @@ mod tests {
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         let said_of = |connect: &[&str]| said(&look(Some(false), vpc(vec![], connect)));
         assert_eq!(said_of(&many)[0].split(" through ").last(), Some("eice-1, eice-2, eice-3, eice-4, eice-5 and 3 more"));
-        assert!(said_of(&[]).is_empty());
+        assert_eq!(said_of(&[]), [DNS]);
     }
 
     #[test]
     fn what_aws_does_not_say_is_not_taken_for_none() {
-        assert_eq!(said(&look(Some(true), vpc(vec![], &[]))), ["the account's EC2 serial console is on"]);
+        assert_eq!(said(&look(Some(true), vpc(vec![], &[]))), ["the account's EC2 serial console is on", DNS]);
         let said = said(&look(None, VpcWays { endpoints: Some(vec![]), ..VpcWays::default() }));
         let reads = "ec2:DescribeInstanceConnectEndpoints, ec2:DescribeRouteTables, ec2:GetSerialConsoleAccessStatus";
-        assert_eq!(said, [format!("what else reaches it is not known: AWS does not answer {reads}")]);
+        assert_eq!(said, [format!("what else reaches it is not known: AWS does not answer {reads}"), DNS.to_owned()]);
     }
 
     #[test]
