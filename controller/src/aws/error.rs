@@ -141,6 +141,13 @@ impl AwsError {
         self.code == NO_ANSWER || MAY_HAVE_HAPPENED.contains(&self.code.as_str())
     }
 
+    /// Ours: a read is not waited for any longer.
+    #[must_use]
+    pub fn silent(operation: &str, after: Duration) -> Self {
+        let message = format!("waited for {} s", after.as_secs());
+        Self { class: Class::Transient, operation: operation.into(), code: NO_ANSWER.into(), message }
+    }
+
     /// Ours: nothing was sent.
     pub fn fenced(operation: &str, message: impl Into<String>) -> Self {
         Self { class: Class::Fenced, operation: operation.into(), code: "NotSent".into(), message: message.into() }

@@ -6,9 +6,11 @@
 mod boundary;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use firebreak_crds::{ActionState, Empty, OnConflict};
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
 use super::action::{Action, Stage};
 use super::case::Case;
@@ -25,6 +27,9 @@ pub(super) const POLICY: &str = DENY_POLICY;
 pub(super) const DOCUMENT: &str =
     r#"{"Version":"2012-10-17","Statement":[{"Sid":"FirebreakDenyAll","Effect":"Deny","Action":"*","Resource":"*"}]}"#;
 
+/// So long one deny waits for the reads of another.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// The action.
 pub struct DenyAll;
 
@@ -34,17 +39,29 @@ pub struct Look {
     pub(super) identity: Option<Identity>,
     pub(super) inline: Option<String>,
     pub(super) attached: Vec<String>,
+    /// What IAM did not show: the other denies go all the same.
+    pub(super) unread: Unread,
     pub(super) residual: residual::Shown,
     /// The policy that was the boundary before is gone; read when releasing.
     pub(super) boundary_gone: bool,
 }
 
+/// Why the inline policy, or what is attached, could not be read. None of it when releasing: what is given back is known first.
+#[derive(Clone, Debug, Default)]
+pub struct Unread {
+    pub(super) inline: Option<AwsError>,
+    pub(super) attached: Option<AwsError>,
+}
+
 /// What is recorded.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Original {
     user_id: String,
     aws_deny_all_attached: bool,
+    /// What was attached could not be read: so nothing is attached, and nothing detached.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    attached_unread: bool,
 }
 
 impl Action for DenyAll {
@@ -71,15 +88,27 @@ impl Action for DenyAll {
 
     async fn look(aws: &Session, case: &Case, params: Option<&Empty>) -> Result<Look, AwsError> {
         let (principal, residual) = (case.principal(), residual::recorded(case, DenyAll::NAME).map(|r| r.policy));
-        let reads = futures::join!(
-            aws.identity(&principal),
-            aws.inline_policy(&principal, POLICY),
-            aws.attached_policies(&principal),
-            residual::read(aws, case, residual.as_deref()),
-            boundary::is_gone(aws, case, params.is_none())
-        );
-        let (identity, boundary_gone) = (reads.0?, reads.4?);
-        Ok(Look { identity, inline: reads.1?, attached: reads.2?, residual: reads.3?, boundary_gone })
+        let inline =
+            patiently(principal.either("iam:GetUserPolicy", "iam:GetRolePolicy"), aws.inline_policy(&principal, POLICY));
+        let list = principal.either("iam:ListAttachedUserPolicies", "iam:ListAttachedRolePolicies");
+        let Some(_) = params else {
+            let residual = residual::read(aws, case, residual.as_deref());
+            let gone = boundary::is_gone(aws, case);
+            let reads = futures::try_join!(
+                aws.identity(&principal),
+                aws.inline_policy(&principal, POLICY),
+                aws.attached_policies(&principal),
+                residual,
+                gone
+            )?;
+            let (identity, inline, attached, residual, boundary_gone) = reads;
+            return Ok(Look { identity, inline, attached, residual, boundary_gone, ..Look::default() });
+        };
+        let attached = patiently(list, aws.attached_policies(&principal));
+        let (identity, inline, attached) = futures::join!(aws.identity(&principal), inline, attached);
+        let unread = Unread { inline: inline.as_ref().err().cloned(), attached: attached.as_ref().err().cloned() };
+        let (inline, attached) = (inline.unwrap_or_default(), attached.unwrap_or_default());
+        Ok(Look { identity: identity?, inline, attached, unread, ..Look::default() })
     }
 
     fn contain(case: &Case, _: &Empty, look: &Look) -> Plan {
@@ -93,22 +122,27 @@ impl Action for DenyAll {
         if !known && (case.is_unknown(Self::NAME) || look.inline.is_some() || is_marked_before(case, &identity.tags)) {
             plan.unknown(case, Self::NAME);
         } else if !known {
-            plan.record(Self::NAME, &Original { user_id: identity.id.clone(), aws_deny_all_attached: rungs.attached });
+            plan.record(Self::NAME, &look.original(identity, rungs));
         }
         if let Some((key, at)) = residual::held_again(case, DenyAll::NAME) {
             plan.record(key, &at);
         }
         boundary::contain(&mut plan, case, identity);
-        if !rungs.inline {
-            plan.calls.push(put(case, POLICY, DOCUMENT));
-            plan.verdict.drift.push(format!("inline policy {POLICY} was gone or changed"));
+        let blind = look.unread.inline.is_some();
+        if !rungs.inline && (!blind || plan.record.contains_key(Self::NAME)) {
+            plan.calls.push(put(case, POLICY, DOCUMENT)); // blind it is put once
+            plan.verdict.drift.extend((!blind).then(|| format!("inline policy {POLICY} was gone or changed")));
         }
-        if !rungs.attached {
+        let untouched = case.recorded::<Original>(Self::NAME).is_some_and(|o| o.attached_unread);
+        if !rungs.attached && look.unread.attached.is_none() && !untouched {
             plan.calls.push(Call::AttachPolicy { principal: case.principal(), arn: aws_deny_all(case) });
             plan.verdict.drift.push("AWSDenyAll was detached".into());
         }
+        let unread = [&look.unread.inline, &look.unread.attached].into_iter().flatten();
         plan.verdict.state = if rungs.any() { ActionState::InForce } else { ActionState::InProgress };
-        plan.verdict.message = rungs.message(plan.verdict.unknown);
+        plan.verdict.unread = unread.clone().next().filter(|_| !rungs.any()).cloned();
+        let said = [rungs.message(plan.verdict.unknown)].into_iter().chain(unread.map(ToString::to_string));
+        plan.verdict.message = said.collect::<Vec<_>>().join("; ");
         plan
     }
 
@@ -152,9 +186,19 @@ impl Look {
         Rungs { inline: self.inline_in_force(), attached: self.attached(case), boundary }
     }
 
+    fn original(&self, identity: &Identity, rungs: Rungs) -> Original {
+        let attached_unread = self.unread.attached.is_some();
+        Original { user_id: identity.id.clone(), aws_deny_all_attached: rungs.attached, attached_unread }
+    }
+
     fn set_boundary(&mut self, arn: Option<&String>) {
         self.identity.iter_mut().for_each(|i| i.boundary = arn.cloned());
     }
+}
+
+/// A read that the others do not wait for any longer.
+async fn patiently<T>(operation: &str, read: impl Future<Output = Result<T, AwsError>>) -> Result<T, AwsError> {
+    timeout(PATIENCE, read).await.unwrap_or_else(|_| Err(AwsError::silent(operation, PATIENCE)))
 }
 
 /// Which of the three denies are in force.
@@ -203,7 +247,7 @@ fn lift(plan: &mut Plan, case: &Case, look: &Look, identity: &Identity, original
     if look.inline_in_force() || (theirs && restore) {
         plan.calls.push(Call::DeletePolicy { principal: principal.clone(), policy: POLICY.into() });
     }
-    if look.attached(case) && !original.aws_deny_all_attached {
+    if look.attached(case) && !original.aws_deny_all_attached && !original.attached_unread {
         plan.calls.push(Call::DetachPolicy { principal, arn });
     } else if detached && restore {
         plan.calls.push(Call::AttachPolicy { principal, arn });

@@ -15,7 +15,11 @@ fn case() -> Case {
 }
 
 fn recorded(attached: bool) -> Case {
-    let case = example::recorded(case(), "denyAll", &Original { user_id: "AIDA1".into(), aws_deny_all_attached: attached });
+    let case = example::recorded(
+        case(),
+        "denyAll",
+        &Original { user_id: "AIDA1".into(), aws_deny_all_attached: attached, ..Original::default() },
+    );
     bounded(case, None)
 }
 
@@ -35,9 +39,43 @@ fn look(inline: Option<&str>, attached: &[&str]) -> Look {
         identity: Some(Identity { id: "AIDA1".into(), ..Identity::default() }),
         inline: inline.map(str::to_owned),
         attached: attached.iter().map(|a| (*a).to_owned()).collect(),
-        residual: None,
-        boundary_gone: false,
+        ..Look::default()
     }
+}
+
+#[test]
+fn what_iam_does_not_show_of_one_deny_keeps_no_other_back() {
+    let denied = || AwsError::silent("iam:GetUserPolicy", Duration::from_secs(5));
+    let unread = |inline: bool, attached: bool| Unread { inline: inline.then(denied), attached: attached.then(denied) };
+    let plan = |case: &Case, unread| DenyAll::contain(case, &Empty {}, &Look { unread, ..look(None, &[]) });
+    let (boundary, inline, attach) = ("iam:PutUserPermissionsBoundary", "iam:PutUserPolicy", "iam:AttachUserPolicy");
+    for (what, unread, calls) in [
+        ("the inline policy", unread(true, false), vec![boundary, inline, attach]),
+        ("what is attached", unread(false, true), vec![boundary, inline]),
+        ("both", unread(true, true), vec![boundary, inline]),
+    ] {
+        let first = plan(&case(), unread.clone());
+        assert_eq!(names(&first), calls, "{what}");
+        let known = first.record.iter().fold(case(), |case, (key, value)| example::recorded(case, key, value));
+        let again = plan(&known, unread);
+        assert!(
+            again.record.is_empty() && !names(&again).contains(&if what == "what is attached" { attach } else { inline })
+        );
+        assert_eq!(again.verdict.state, ActionState::InProgress, "{what}: no look has shown a deny");
+        assert!(again.verdict.unread.is_some() && again.verdict.message.contains("iam:GetUserPolicy"), "{what}");
+    }
+}
+
+#[test]
+fn what_was_never_seen_is_neither_attached_nor_detached() {
+    let seen_later = Original { user_id: "AIDA1".into(), attached_unread: true, ..Original::default() };
+    let known = bounded(example::recorded(case(), "denyAll", &seen_later), None);
+    let plan = DenyAll::contain(&known, &Empty {}, &under(look(Some(DOCUMENT), &[]), Some(AWS)));
+    assert!(plan.is_done() && plan.verdict.state == ActionState::InForce, "{plan:?}");
+    let residual = Residual::decided(case().now, residual::life(&case()));
+    let releasing = example::recorded(known, &residual.key("denyAll"), &residual);
+    let plan = DenyAll::release(&releasing, &under(look_with(&residual, Some(DOCUMENT), &[AWS]), Some(AWS)));
+    assert_eq!(names(&plan), ["iam:DeleteUserPermissionsBoundary", "iam:DeleteUserPolicy"], "AWSDenyAll is somebody's");
 }
 
 /// What a release sees once its residual deny is read back.
@@ -84,7 +122,7 @@ fn the_message_says_which_denies_are_in_force() {
 
 #[test]
 fn the_boundary_that_was_there_is_recorded_with_the_first_calls_also_by_a_record_of_an_earlier_version() {
-    let earlier = example::recorded(case(), "denyAll", &Original { user_id: "AIDA1".into(), aws_deny_all_attached: false });
+    let earlier = example::recorded(case(), "denyAll", &Original { user_id: "AIDA1".into(), ..Original::default() });
     for case in [case(), earlier] {
         let plan = DenyAll::contain(&case, &Empty {}, &under(look(None, &[]), Some(ADMIN)));
         assert_eq!(plan.record["denyAll/boundary"], serde_json::json!({ "arn": ADMIN }));
@@ -315,7 +353,7 @@ fn a_role_is_denied_by_its_own_operations_and_its_sessions_live_no_longer_than_1
     let role = example::case(example::role());
     let plan = DenyAll::contain(&role, &Empty {}, &look(None, &[]));
     assert_eq!(names(&plan), ["iam:PutRolePermissionsBoundary", "iam:PutRolePolicy", "iam:AttachRolePolicy"]);
-    let original = Original { user_id: "AIDA1".into(), aws_deny_all_attached: false };
+    let original = Original { user_id: "AIDA1".into(), ..Original::default() };
     let plan = DenyAll::release(&example::recorded(role.clone(), "denyAll", &original), &look(Some(DOCUMENT), &[]));
     let residual: Residual = serde_json::from_value(plan.record.into_values().next().unwrap()).unwrap();
     assert_eq!(residual.until.duration_since(residual.cutoff).as_hours(), 12);

@@ -217,6 +217,7 @@ impl<A: Action> Running<'_, A> {
     fn conclude(&mut self, plan: Plan) {
         self.report.seen = true;
         self.report.verdict = plan.verdict;
+        self.report.error.clone_from(&self.report.verdict.unread);
         let in_force = self.report.verdict.state == ActionState::InForce;
         let moot = |call: &Call, e: &AwsError| in_force && (call.optional() || e.is_overtaken());
         let failed = || self.failed.iter().filter(|(call, e)| !moot(call, e)).map(|(_, e)| e);
@@ -260,6 +261,7 @@ fn priority(call: &Call, releasing: bool) -> Priority {
         _ if call.closes() => Priority::Close,
         _ if call.opens() => Priority::Convert,
         _ if releasing => Priority::Release,
+        Call::AssociatePublicIpAddress { .. } | Call::SetIdleTimeouts { .. } => Priority::Narrow,
         _ => Priority::Contain,
     }
 }

@@ -61,6 +61,8 @@ pub struct Look {
     pub(super) converted: BTreeSet<String>,
     /// The route tables; read once the conversion must be decided.
     pub(super) routes: Option<Vec<RouteTable>>,
+    /// Why the route tables could not be read.
+    pub(super) unread: Option<AwsError>,
     /// What no group stops; read once the interfaces are isolated, since no cut waits for it.
     pub(super) ways: Option<Ways>,
 }
@@ -119,7 +121,11 @@ impl Action for Isolation {
         let told = async { if cut { reach::ways(aws, region, &look).await.map(Some) } else { Ok(None) } };
         let nitro = async { if cut { tracking::nitro(aws, case, params, &look).await } else { Ok(None) } };
         let (routes, ways, nitro) = futures::join!(decides, told, nitro);
-        (look.routes, look.ways, look.nitro) = (routes?, ways?, nitro?);
+        (look.ways, look.nitro) = (ways?, nitro?);
+        match routes {
+            Ok(routes) => look.routes = routes,
+            Err(error) => look.unread = Some(error), // what is to be cut, and closed, is so without them
+        }
         Ok(look)
     }
 
@@ -430,6 +436,7 @@ fn judge(plan: &mut Plan, case: &Case, look: &Look, permit: &Permit, cut: bool) 
         }),
         (total == 0).then(|| "AWS shows no network interface of the instance".to_owned()),
         ending.then(|| "the instance is ending".to_owned()),
+        look.unread.as_ref().map(|error| format!("whether its tracked flows are to be cut is not known: {error}")),
     ];
     if !unknown.is_empty() {
         plan.unknown(case, Isolation::NAME);
@@ -441,6 +448,7 @@ fn judge(plan: &mut Plan, case: &Case, look: &Look, permit: &Permit, cut: bool) 
             && managed.is_empty()
             && isolated == total
             && unseen.is_empty()
+            && look.unread.is_none()
             && look.holds(permit) =>
         {
             ActionState::InForce
@@ -449,6 +457,7 @@ fn judge(plan: &mut Plan, case: &Case, look: &Look, permit: &Permit, cut: bool) 
         false => ActionState::InProgress,
     };
     plan.verdict.message = said.into_iter().flatten().chain(reach::said(look)).collect::<Vec<_>>().join("; ");
+    plan.verdict.unread.clone_from(&look.unread);
 }
 
 #[cfg(test)]

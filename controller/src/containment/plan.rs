@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::case::{Case, ENDED, unknown_key};
 use super::residual::Residual;
 use super::window::Window;
-use crate::aws::{Call, Instance};
+use crate::aws::{AwsError, Call, Instance};
 
 /// The record has room for 256 entries; some are kept for what every action must note.
 pub const RECORDS: usize = 200;
@@ -45,6 +45,8 @@ pub struct Verdict {
     pub unknown: bool,
     /// It rests on AWS not showing something: one answer does not end a release.
     pub absent: bool,
+    /// What could not be read, though the rest was: tried again as after a failed call.
+    pub unread: Option<AwsError>,
     /// Of instances released in their roles' lists: what stays denied there, as this look shows it. The record may have more decisions.
     pub shown: Vec<Residual>,
 }
@@ -57,6 +59,7 @@ impl Default for Verdict {
             drift: Vec::new(),
             unknown: false,
             absent: false,
+            unread: None,
             shown: Vec::new(),
         }
     }

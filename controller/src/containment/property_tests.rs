@@ -113,6 +113,7 @@ impl<A: Simulated> Simulation<A> {
             uid: "u-1".into(),
             namespace: "security".into(),
             name: "inc-1".into(),
+            severity: None,
             state: HolderState::Holding,
             actions: Vec::new(),
             release: ReleasePolicy::default(),

@@ -303,6 +303,32 @@ async fn an_interface_that_the_attacker_put_into_our_group_before_is_converted_a
     assert!(found.contains(&world.scene.groups[0]) && original.contains_key("isolateNetwork/unknown"), "{original:?}");
 }
 
+/// What decides about a conversion: the cut, and its repair, do not wait for it.
+#[tokio::test]
+async fn while_aws_shows_no_routes_what_is_moved_goes_back_and_it_is_not_called_contained() {
+    for hangs in [false, true] {
+        let (world, _guard) = world().await;
+        let (id, interfaces) = (&world.scene.instances[0].id, &world.scene.instances[0].interfaces);
+        if hangs {
+            world.proxy.hang("DescribeRouteTables");
+        } else {
+            world.proxy.fail("DescribeRouteTables", 403, "UnauthorizedOperation", "not authorized");
+        }
+        contain(&world, "Auto").await;
+        let reason = if hangs { "AwsUnreachable" } else { "AccessDenied" };
+        let message = world.until_quarantine_says(id, CONTAINED, reason).await;
+        let told = "2 of 2 interfaces isolated; whether its tracked flows are to be cut is not known";
+        assert!(message.contains(told) && message.contains("ec2:DescribeRouteTables"), "{message}");
+        set_groups(&world, &interfaces[0], &[&world.scene.groups[0]]).await;
+        world.look_now().await;
+        world.until_aws("moved back", async || sight::isolated(&world.aws, interfaces).await).await;
+        world.proxy.clear();
+        world.look_now().await;
+        world.until("inc", "Contained", "True").await;
+        sight::isolated(&world.aws, interfaces).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn never_opens_no_interface() {
     let (world, _guard) = world().await;

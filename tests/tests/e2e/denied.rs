@@ -71,6 +71,28 @@ async fn without_one_of_the_denies_the_user_is_denied_by_the_others_and_the_perm
 }
 
 #[tokio::test]
+async fn what_iam_does_not_show_of_one_deny_holds_no_other_back() {
+    let (world, _guard) = world().await;
+    let (judge, before) = (Judge::of(&world).await, sight::user(&world.aws).await.unwrap());
+    deny(&world, "GetUserPolicy");
+    world.proxy.hang("ListAttachedUserPolicies");
+    world.declare("inc", "Contain", json!({ "targets": [world.user_target()] })).await;
+    let target = world.until_target("inc", 0, |t| t.contained == "True").await;
+    assert!(target.message.contains("iam:GetUserPolicy") && target.message.contains("denied by the boundary"), "{target:?}");
+    let user = sight::user(&world.aws).await.unwrap();
+    assert_eq!(user.boundary.as_deref(), Some("AWSDenyAll"));
+    assert_eq!(user.attached, before.attached, "nobody knows what was attached: nothing is");
+    assert!(sight::inline_policies(&world.aws).await.unwrap().contains(&"firebreak-deny-all".to_owned()));
+    assert!(sight::keys(&world.aws).await.unwrap().values().all(|s| s == "Inactive"));
+    world.proxy.clear();
+    world.release("inc").await;
+    world.until_nothing_is_held().await;
+    let after = sight::user(&world.aws).await.unwrap();
+    assert_eq!((&after.inline, &after.attached, &after.boundary), (&before.inline, &before.attached, &before.boundary));
+    judge.assert_no_call_was_wrong();
+}
+
+#[tokio::test]
 async fn without_any_deny_the_keys_go_off_and_the_user_is_not_called_contained() {
     let (world, _guard) = world().await;
     let denies = ["PutUserPolicy", "AttachUserPolicy", "PutUserPermissionsBoundary"];

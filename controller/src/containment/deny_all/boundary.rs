@@ -58,9 +58,9 @@ pub(super) fn contain(plan: &mut Plan, case: &Case, identity: &Identity) {
 }
 
 /// Whether the policy that was the boundary exists no more: AWS does not take it then. Those of AWS's own stay.
-pub(super) async fn is_gone(aws: &Session, case: &Case, releasing: bool) -> Result<bool, AwsError> {
+pub(super) async fn is_gone(aws: &Session, case: &Case) -> Result<bool, AwsError> {
     let arn = case.recorded::<Original>(KEY).and_then(|o| o.arn).filter(|arn| !arn.contains(":iam::aws:policy/"));
-    match arn.filter(|_| releasing) {
+    match arn {
         Some(arn) => Ok(!aws.policy_exists(&arn).await?),
         None => Ok(false),
     }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use firebreak_crds::{ConversionState, IsolateNetwork, SeverTrackedConnections};
 
+use tokio::time::timeout;
+
 use super::custom::Permit;
 use super::reach::table_of;
 use super::{Look, key, swap};
@@ -16,6 +18,8 @@ use crate::containment::window::Window;
 
 /// How long an interface stays in the conversion group. AWS does not document how long it needs.
 pub(super) const CONVERSION: Duration = Duration::from_secs(3);
+/// So long what is to be cut waits for what only decides about a conversion.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Whether a conversion depends on what is not read yet: some interface is recorded, or in a group of ours already, and its window is not
 /// over.
@@ -31,7 +35,8 @@ pub(super) fn undecided(case: &Case, params: &IsolateNetwork, look: &Look) -> bo
 /// Reads what decides it.
 pub(super) async fn routes(aws: &Session, region: &str, look: &Look) -> Result<Vec<RouteTable>, AwsError> {
     let vpcs: BTreeSet<String> = look.own().map(|i| i.vpc.clone()).collect();
-    aws.route_tables(region, vpcs.into_iter().collect()).await
+    let read = timeout(PATIENCE, aws.route_tables(region, vpcs.into_iter().collect()));
+    read.await.unwrap_or_else(|_| Err(AwsError::silent("ec2:DescribeRouteTables", PATIENCE)))
 }
 
 /// The conversion of tracked flows, only once everything is isolated. A window is over once the interface was seen in the conversion

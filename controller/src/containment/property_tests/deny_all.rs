@@ -189,7 +189,7 @@ prop_compose! {
         let identity = there.then(|| Identity { id: "AIDA1".into(), tags, boundary, ..User::default() });
         let other = READ_ONLY.to_owned();
         let attached = std::iter::once(other).chain(deny_attached.then(|| AWS_DENY_ALL.to_owned())).collect();
-        Look { identity, inline: inline.map(str::to_owned), attached, residual: None, boundary_gone: false }
+        Look { identity, inline: inline.map(str::to_owned), attached, ..Look::default() }
     }
 }
 

@@ -158,10 +158,7 @@ impl Run {
             ],
             calls: log.len(),
             changing: log.iter().filter(|c| c.is_changing()).count(),
-            phases: [
-                phases(log, since, m.cut, &CUT),
-                phases(log, since, m.locked_out, &LOCK_OUT),
-            ],
+            phases: [phases(log, since, m.cut, &CUT), phases(log, since, m.locked_out, &LOCK_OUT)],
         })
     }
 }
