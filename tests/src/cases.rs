@@ -35,6 +35,8 @@ pub enum Found {
     Stopped,
     /// The role has no permissions boundary
     Unbounded,
+    /// Somebody put a rule into the isolation group, and a role into the profile that denies all
+    Opened,
 }
 
 /// An action on a kind of target.
@@ -71,6 +73,7 @@ const LIST: &str = r#"{
 pub const CASES: &[Case] = &[
     case("revokeInstanceRole", INSTANCE),
     Case { found: Found::Stopped, ..case("revokeInstanceRole", INSTANCE) },
+    Case { found: Found::Opened, ..case("revokeInstanceRole", INSTANCE) },
     case("revokeSessions", ROLE_KIND),
     case("denyAll", ROLE_KIND),
     Case { found: Found::Unbounded, ..case("denyAll", ROLE_KIND) },
@@ -78,6 +81,7 @@ pub const CASES: &[Case] = &[
     case("revokeSessions", KEY),
     case("sealTrustPolicy", ROLE_KIND),
     case("isolateNetwork", INSTANCE),
+    Case { found: Found::Opened, ..case("isolateNetwork", INSTANCE) },
     Case { with: LIST, ..case("isolateNetwork", INSTANCE) },
     case("protectFromTermination", INSTANCE),
     case("disableInstanceMetadata", INSTANCE),
@@ -163,6 +167,7 @@ impl Case {
             Found::Unbounded => {
                 world.aws.iam.delete_role_permissions_boundary().role_name(ROLE).send().await?;
             }
+            Found::Opened => scene::open_what_is_ours(&world.aws, &world.scene.vpc).await?,
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use anyhow::{Context, ensure};
 use aws_sdk_ec2::operation::run_instances::builders::RunInstancesFluentBuilder;
 use aws_sdk_ec2::types::{
     BlockDeviceMapping, EbsBlockDevice, Filter, Instance, InstanceMarketOptionsRequest, InstanceNetworkInterfaceAttachment,
-    InstanceNetworkInterfaceSpecification, InstanceType, MarketType,
+    InstanceNetworkInterfaceSpecification, InstanceType, IpPermission, IpRange, MarketType,
 };
 
 use aws_sdk_elasticloadbalancing::types::Listener;
@@ -118,6 +118,24 @@ pub async fn role(aws: &Aws) -> anyhow::Result<()> {
     role.permissions_boundary(arn("AdministratorAccess")).send().await?;
     aws.iam.put_role_policy().role_name(ROLE).policy_name("own").policy_document(USER_POLICY).send().await?;
     aws.iam.attach_role_policy().role_name(ROLE).policy_arn(arn("ReadOnlyAccess")).send().await?;
+    Ok(())
+}
+
+/// What somebody does who knows Firebreak: a rule in its isolation group, and a role in the profile that denies all, whether or not they are
+/// there.
+pub async fn open_what_is_ours(aws: &Aws, vpc: &str) -> anyhow::Result<()> {
+    let group = if let Ok(group) = crate::milestones::isolation_group(aws, vpc).await {
+        group
+    } else {
+        let make = aws.ec2.create_security_group().group_name("firebreak-isolation").description("ours").vpc_id(vpc);
+        make.send().await?.group_id.context("a group")?
+    };
+    let ssh = IpPermission::builder().ip_protocol("tcp").from_port(22).to_port(22);
+    let ssh = ssh.ip_ranges(IpRange::builder().cidr_ip("198.51.100.7/32").build()).build();
+    aws.ec2.authorize_security_group_ingress().group_id(group).ip_permissions(ssh).send().await?;
+    let profile = "firebreak-deny-all";
+    aws.iam.create_instance_profile().instance_profile_name(profile).send().await?;
+    aws.iam.add_role_to_instance_profile().instance_profile_name(profile).role_name(ROLE).send().await?;
     Ok(())
 }
 

@@ -28,8 +28,6 @@ static TWO: Semaphore = Semaphore::const_new(2);
 const HELD_NOWHERE: &[(&str, &str)] = &[
     ("CreateSnapshots", "is evidence: the matrices of the usual policy hold it"),
     ("PassRole", "a permission that goes with other calls"),
-    ("RemoveRoleFromInstanceProfile", "only where somebody put another role into our own profile"),
-    ("RevokeSecurityGroupIngress", "only where somebody opened our own group"),
     ("TagInstanceProfile", "goes with CreateInstanceProfile"),
 ];
 

@@ -73,6 +73,27 @@ async fn public_addresses_go_stay_away_and_come_back() {
 }
 
 #[tokio::test]
+async fn an_interface_that_is_attached_later_keeps_no_public_address_either() {
+    let (world, _guard) = world().await;
+    let instance = &world.scene.instances[0];
+    let own = allocate(&world).await;
+    associate(&world, &own, &instance.interfaces[0]).await;
+    let before = sight::public_addresses(&world.aws, &instance.interfaces).await.unwrap();
+    world.contain_instance("inc", &instance.id, remove()).await;
+    world.until("inc", "Contained", "True").await;
+    let made = world.aws.ec2.create_network_interface().subnet_id(&world.scene.subnet).send().await.unwrap();
+    let third = made.network_interface.unwrap().network_interface_id.unwrap();
+    let theirs = allocate(&world).await;
+    associate(&world, &theirs, &third).await;
+    let attach = world.aws.ec2.attach_network_interface().instance_id(&instance.id).network_interface_id(&third);
+    attach.device_index(2).send().await.unwrap();
+    until_none(&world, &[&instance.interfaces[..], &[third]].concat()).await;
+    world.until_target("inc", 0, |t| t.message.contains("3 of 3 interfaces have no public IPv4 address")).await;
+    world.release("inc").await;
+    assert_eq!(sight::public_addresses(&world.aws, &instance.interfaces).await.unwrap(), before);
+}
+
+#[tokio::test]
 async fn an_address_that_somebody_took_meanwhile_is_for_a_person_to_decide() {
     let (world, _guard) = world().await;
     let (id, interfaces) = (&world.scene.instances[0].id, &world.scene.instances[0].interfaces);

@@ -87,6 +87,27 @@ async fn an_instance_is_kept_from_being_destroyed_and_given_back_exactly() {
 }
 
 #[tokio::test]
+async fn a_volume_that_is_attached_later_outlives_the_instance_too() {
+    let (world, _guard) = world().await;
+    let (ec2, id) = (&world.aws.ec2, &world.scene.instances[0].id);
+    let before = sight::protection(&world.aws, id).await.unwrap();
+    world.contain_instance("inc", id, protect()).await;
+    world.until("inc", "Contained", "True").await;
+    let shown = ec2.describe_volumes().send().await.unwrap();
+    let zone = shown.volumes()[0].availability_zone().unwrap();
+    let made = ec2.create_volume().availability_zone(zone).size(1).send().await.unwrap();
+    let attach = ec2.attach_volume().instance_id(id).volume_id(made.volume_id().unwrap()).device("/dev/sdx");
+    attach.send().await.unwrap();
+    set_delete(&world, id, "/dev/sdx", true).await;
+    until_protected(&world, id).await;
+    world.until_target("inc", 0, |t| t.message.contains("4 of 4 volumes outlive it")).await;
+    world.release("inc").await;
+    let mut after = sight::protection(&world.aws, id).await.unwrap();
+    after.retain(|name, _| before.contains_key(name));
+    assert_eq!(after, before);
+}
+
+#[tokio::test]
 async fn a_protection_that_was_there_before_and_is_gone_is_for_a_person_to_decide() {
     let (world, _guard) = world().await;
     let id = &world.scene.instances[0].id;
