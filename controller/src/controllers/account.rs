@@ -253,8 +253,15 @@ async fn prepare_denied(ctx: &Ctx, account: &AwsAccount, session: &Session) -> R
 
 async fn send(ctx: &Ctx, session: &Session, region: Option<&str>, calls: Vec<Call>) -> Result<(), AwsError> {
     let sent = calls.iter().map(|call| ctx.actor.act(session, region, call, &Guard::Narrowing, Priority::Sweep));
-    let results: Vec<Result<Outcome, AwsError>> = join_all(sent).await;
-    results.into_iter().collect::<Result<Vec<_>, _>>().map(|_| ())
+    join_all(sent).await.into_iter().try_for_each(settled)
+}
+
+/// What is there already is made: by somebody, or by a call of ours whose answer was lost. The next look shows it.
+fn settled(answer: Result<Outcome, AwsError>) -> Result<(), AwsError> {
+    match answer {
+        Err(error) if !error.is_overtaken() => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Denies whose every session has expired: they give nothing back any more. One that stays holds no other back.

@@ -4,6 +4,7 @@ use anyhow::ensure;
 use firebreak_crds::AwsAccount;
 use firebreak_tests::emulator::REGION;
 use firebreak_tests::eventually::eventually;
+use firebreak_tests::proxy::{Call, When};
 use firebreak_tests::scene::{self, ROLE, USER, USER_POLICY};
 use firebreak_tests::sight;
 use firebreak_tests::world::SOON;
@@ -49,4 +50,19 @@ async fn what_fails_in_one_region_or_of_one_deny_holds_nothing_else_of_the_accou
     .await;
     assert!(sight::inline_policies(&world.aws).await.unwrap().contains(&OVER.to_owned()));
     world.until_event(&world.account_name(), "ProtectedTagsNotRead", &[]).await;
+}
+
+#[tokio::test]
+async fn a_group_whose_making_was_not_answered_is_taken_for_made_and_not_for_refused() {
+    let (world, _guard) = unannounced().await;
+    let mut made = world.proxy.hold_action("CreateSecurityGroup", 1, When::After);
+    let account = world.account(json!({ "prepare": { "isolationGroups": "AllVpcs" } }));
+    world.plane.apply(&account.to_string()).await.unwrap();
+    made.reached().await;
+    drop(made); // the connection ends; asked again, AWS says that there is one of that name
+    world.account_ready().await;
+    let duplicate = |c: &Call| c.error.as_deref() == Some("InvalidGroup.Duplicate");
+    assert!(world.proxy.count(duplicate) > 0, "it was asked again");
+    let events = world.events_of(&world.account_name()).await;
+    assert!(!events.iter().any(|e| e.starts_with("AwsRefused")), "{events:#?}");
 }
