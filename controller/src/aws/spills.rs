@@ -19,18 +19,17 @@ impl Spills {
     /// Notes what AWS answered to a call.
     pub(super) fn note(&self, call: &Call, answer: &Result<Outcome, AwsError>, now: Timestamp) {
         let mut groups = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match (call, answer) {
-            (Call::CreateSecurityGroup { .. }, Ok(Outcome::Created(group))) => drop(groups.insert(group.clone(), None)),
-            (_, Ok(Outcome::Moot)) => {}
-            (call, answer) if answer.as_ref().err().is_none_or(AwsError::may_have_happened) => {
-                let Some(group) = call.empties() else { return };
-                if groups.get(group) == Some(&None) {
-                    groups.remove(group)
-                } else {
-                    groups.insert(group.clone(), Some(now))
-                };
-            }
-            _ => {}
+        if let (Call::CreateSecurityGroup { .. }, Ok(Outcome::Created(group))) = (call, answer) {
+            groups.insert(group.clone(), None);
+        }
+        let Some(group) = call.empties() else { return };
+        let taken = matches!(answer, Ok(Outcome::Done)) || answer.as_ref().is_err_and(AwsError::may_have_happened);
+        let gone = matches!(answer, Ok(Outcome::Moot)) || answer.as_ref().is_err_and(AwsError::is_overtaken);
+        let first = groups.get(group) == Some(&None) && matches!(call, Call::RevokeSecurityGroupEgress { .. });
+        if first && (taken || gone) {
+            groups.remove(group);
+        } else if taken {
+            groups.insert(group.clone(), Some(now));
         }
     }
 
@@ -72,6 +71,10 @@ mod tests {
         spills.note(&create, &Ok(Outcome::Created("sg-new".into())), now);
         spills.note(&revoke("sg-new"), &Ok(Outcome::Done), now);
         assert_eq!(spills.last("sg-new"), None);
+        spills.note(&create, &Ok(Outcome::Created("sg-other".into())), now);
+        spills.note(&revoke("sg-other"), &Ok(Outcome::Moot), now); // somebody else took it out
+        spills.note(&revoke("sg-other"), &Ok(Outcome::Done), now);
+        assert_eq!(spills.last("sg-other"), Some(now));
         spills.note(&revoke("sg-new"), &Ok(Outcome::Done), now);
         assert_eq!(spills.last("sg-new"), Some(now), "what comes later is somebody's");
     }

@@ -244,10 +244,13 @@ impl Case {
         self.conversions.iter().find(|c| c.interface_id == interface).map(|c| c.state)
     }
 
-    /// Whether what is on record of an interface's conversion window is from before; records count whole seconds.
+    /// Whether what is on record of an interface's conversion window is from before; records count whole seconds,
+    /// and a closed window took three.
     #[must_use]
     pub fn converted_before(&self, interface: &str, at: Timestamp) -> bool {
-        self.conversions.iter().any(|c| c.interface_id == interface && c.since.0.as_second() < at.as_second())
+        let second = |c: &Conversion| c.since.0.as_second().cmp(&at.as_second());
+        let before = |c: &Conversion| second(c).is_lt() || (second(c).is_eq() && c.state == ConversionState::Closed);
+        self.conversions.iter().any(|c| c.interface_id == interface && before(c))
     }
 }
 

@@ -83,7 +83,7 @@ impl<C: Credentials> Action for C {
         }
     }
 
-    async fn look(aws: &Session, case: &Case, _: Option<&Empty>) -> Result<Look, AwsError> {
+    async fn look(aws: &Session, case: &Case, params: Option<&Empty>) -> Result<Look, AwsError> {
         let name = case.principal().name().to_owned();
         let (credentials, user) = futures::join!(C::list(aws, &name), aws.user(&name));
         let mut credentials = credentials.or_else(AwsError::none_where_not_found)?;
@@ -91,7 +91,8 @@ impl<C: Credentials> Action for C {
             credentials.retain(|one| one.id == case.resource.id);
             credentials.extend(unlisted(aws, case, &credentials).await?);
         }
-        let contained_before = contained_before(aws, case, C::ACTION, &credentials).await?;
+        let first = params.is_some() && !case.has_record_of(C::ACTION);
+        let contained_before = first && contained_before(aws, case, &credentials).await?;
         Ok(Look { credentials, user: user?, contained_before })
     }
 
@@ -102,7 +103,8 @@ impl<C: Credentials> Action for C {
         }
         let mut plan = Plan::default();
         let new = !case.has_record_of(C::ACTION);
-        let before = look.contained_before || super::tag_resource::is_marked_before(case, &user.tags);
+        let met = is_a_key(case) && case.original.contains_key(revoke_sessions::MET_OLDER);
+        let before = look.contained_before || met || super::tag_resource::is_marked_before(case, &user.tags);
         if case.is_unknown(C::ACTION) || (new && before) {
             plan.unknown(case, C::ACTION);
         }
@@ -175,8 +177,8 @@ async fn unlisted(aws: &Session, case: &Case, listed: &[Credential]) -> Result<O
 }
 
 /// Whether the access key is off and the deny of its sessions is older than this containment: the cluster that knew of it is lost.
-async fn contained_before(aws: &Session, case: &Case, action: &str, key: &[Credential]) -> Result<bool, AwsError> {
-    if !is_a_key(case) || case.has_record_of(action) || key.iter().any(|one| one.active) {
+async fn contained_before(aws: &Session, case: &Case, key: &[Credential]) -> Result<bool, AwsError> {
+    if !is_a_key(case) || key.iter().any(|one| one.active) {
         return Ok(false);
     }
     let deny = aws.inline_policy(&case.principal(), &revoke_sessions::policy(case)).await?;
@@ -268,7 +270,7 @@ fn left<C: Credentials>(case: &Case, look: &Look) -> String {
 
 fn message<C: Credentials>(case: &Case, look: &Look, unknown: bool) -> String {
     let lost = if unknown {
-        format!("; the user carried Firebreak's marks before this record began: which {}s were active is not known", C::NOUN)
+        format!("; it was contained before this record began: which {}s were active is not known", C::NOUN)
     } else {
         String::new()
     };

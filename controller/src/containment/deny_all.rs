@@ -27,6 +27,8 @@ pub(super) const POLICY: &str = DENY_POLICY;
 pub(super) const DOCUMENT: &str =
     r#"{"Version":"2012-10-17","Statement":[{"Sid":"FirebreakDenyAll","Effect":"Deny","Action":"*","Resource":"*"}]}"#;
 
+/// Where it is recorded that `AWSDenyAll` was seen not to be attached, after what was attached could not be read at first.
+const SEEN_LATER: &str = "denyAll/attached-later";
 /// So long one deny waits for the reads of another.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -59,7 +61,7 @@ pub struct Unread {
 struct Original {
     user_id: String,
     aws_deny_all_attached: bool,
-    /// What was attached could not be read: so nothing is attached, and nothing detached.
+    /// What was attached could not be read: so nothing is attached, and nothing detached, until it was seen not to be there.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     attached_unread: bool,
 }
@@ -82,7 +84,7 @@ impl Action for DenyAll {
         match sub {
             "" => reads::<Original>(text),
             "boundary" => boundary::check(text),
-            _ => no_such_key(),
+            _ => no_such_key(), // `SEEN_LATER` too: nobody has seen it but a look
         }
     }
 
@@ -117,8 +119,11 @@ impl Action for DenyAll {
             return refused;
         }
         let rungs = look.rungs(case);
-        let mut plan = Plan::default();
         let known = case.original.contains_key(Self::NAME);
+        if !known && look.unread.inline.is_some() && rungs.any() {
+            return look.already(rungs); // that policy tells whether the others are the owner's
+        }
+        let mut plan = Plan::default();
         if !known && (case.is_unknown(Self::NAME) || look.inline.is_some() || is_marked_before(case, &identity.tags)) {
             plan.unknown(case, Self::NAME);
         } else if !known {
@@ -133,8 +138,11 @@ impl Action for DenyAll {
             plan.calls.push(put(case, POLICY, DOCUMENT)); // blind it is put once
             plan.verdict.drift.extend((!blind).then(|| format!("inline policy {POLICY} was gone or changed")));
         }
-        let untouched = case.recorded::<Original>(Self::NAME).is_some_and(|o| o.attached_unread);
-        if !rungs.attached && look.unread.attached.is_none() && !untouched {
+        if !rungs.attached && look.unread.attached.is_none() {
+            let first_seen = case.recorded::<Original>(Self::NAME).is_some_and(|o| o.attached_unread);
+            if first_seen && !case.original.contains_key(SEEN_LATER) {
+                plan.record(SEEN_LATER, &true);
+            }
             plan.calls.push(Call::AttachPolicy { principal: case.principal(), arn: aws_deny_all(case) });
             plan.verdict.drift.push("AWSDenyAll was detached".into());
         }
@@ -184,6 +192,13 @@ impl Look {
     fn rungs(&self, case: &Case) -> Rungs {
         let boundary = self.identity.as_ref().is_some_and(|i| boundary::in_force(case, i));
         Rungs { inline: self.inline_in_force(), attached: self.attached(case), boundary }
+    }
+
+    /// How it stands, where nothing can be recorded yet.
+    fn already(&self, rungs: Rungs) -> Plan {
+        let unread = self.unread.inline.iter().chain(&self.unread.attached);
+        let said = [rungs.message(false)].into_iter().chain(unread.map(ToString::to_string));
+        Plan::done(ActionState::InForce, said.collect::<Vec<_>>().join("; "))
     }
 
     fn original(&self, identity: &Identity, rungs: Rungs) -> Original {
@@ -247,7 +262,8 @@ fn lift(plan: &mut Plan, case: &Case, look: &Look, identity: &Identity, original
     if look.inline_in_force() || (theirs && restore) {
         plan.calls.push(Call::DeletePolicy { principal: principal.clone(), policy: POLICY.into() });
     }
-    if look.attached(case) && !original.aws_deny_all_attached && !original.attached_unread {
+    let ours = !original.attached_unread || case.original.contains_key(SEEN_LATER);
+    if look.attached(case) && !original.aws_deny_all_attached && ours {
         plan.calls.push(Call::DetachPolicy { principal, arn });
     } else if detached && restore {
         plan.calls.push(Call::AttachPolicy { principal, arn });

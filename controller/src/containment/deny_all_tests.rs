@@ -70,12 +70,25 @@ fn what_iam_does_not_show_of_one_deny_keeps_no_other_back() {
 fn what_was_never_seen_is_neither_attached_nor_detached() {
     let seen_later = Original { user_id: "AIDA1".into(), attached_unread: true, ..Original::default() };
     let known = bounded(example::recorded(case(), "denyAll", &seen_later), None);
-    let plan = DenyAll::contain(&known, &Empty {}, &under(look(Some(DOCUMENT), &[]), Some(AWS)));
-    assert!(plan.is_done() && plan.verdict.state == ActionState::InForce, "{plan:?}");
+    let later = DenyAll::contain(&known, &Empty {}, &under(look(Some(DOCUMENT), &[]), Some(AWS)));
+    assert_eq!((later.record.keys().next().unwrap().as_str(), names(&later)), (SEEN_LATER, vec!["iam:AttachUserPolicy"]));
     let residual = Residual::decided(case().now, residual::life(&case()));
     let releasing = example::recorded(known, &residual.key("denyAll"), &residual);
     let plan = DenyAll::release(&releasing, &under(look_with(&residual, Some(DOCUMENT), &[AWS]), Some(AWS)));
     assert_eq!(names(&plan), ["iam:DeleteUserPermissionsBoundary", "iam:DeleteUserPolicy"], "AWSDenyAll is somebody's");
+    let ours = example::recorded(releasing, SEEN_LATER, &true);
+    let plan = DenyAll::release(&ours, &under(look_with(&residual, Some(DOCUMENT), &[AWS]), Some(AWS)));
+    assert!(names(&plan).contains(&"iam:DetachUserPolicy"), "{plan:?}");
+}
+
+#[test]
+fn a_deny_of_before_is_not_taken_for_the_owners_where_the_policy_that_tells_is_not_shown() {
+    let unread = Unread { inline: Some(AwsError::silent("iam:GetUserPolicy", Duration::from_secs(5))), attached: None };
+    for look in [look(None, &[AWS]), under(look(None, &[]), Some(AWS))] {
+        let plan = DenyAll::contain(&case(), &Empty {}, &Look { unread: unread.clone(), ..look });
+        assert!(plan.is_done() && plan.verdict.state == ActionState::InForce, "nothing is recorded, or done: {plan:?}");
+        assert!(plan.verdict.message.contains("iam:GetUserPolicy"), "{}", plan.verdict.message);
+    }
 }
 
 /// What a release sees once its residual deny is read back.

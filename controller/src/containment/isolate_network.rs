@@ -117,7 +117,7 @@ impl Action for Isolation {
         };
         let (undecided, cut) =
             (undecided(case, params, &look), reach::is_worth_telling(&look, &Permit::of(case, params, &look)));
-        let decides = async { if undecided { routes(aws, region, &look).await.map(Some) } else { Ok(None) } };
+        let decides = async { if undecided { routes(aws, region, &look, cut).await.map(Some) } else { Ok(None) } };
         let told = async { if cut { reach::ways(aws, region, &look).await.map(Some) } else { Ok(None) } };
         let nitro = async { if cut { tracking::nitro(aws, case, params, &look).await } else { Ok(None) } };
         let (routes, ways, nitro) = futures::join!(decides, told, nitro);

@@ -30,6 +30,8 @@ use crate::aws::{AwsError, Call, Identity, Outcome, Session};
 /// The inline policy's name during the containment; that of an access key has its id besides.
 pub(super) const POLICY: &str = "firebreak-revoke-sessions";
 const KEY: &str = "revokeSessions/cutoff-";
+/// Where it is recorded that a deny from before this containment was there, which the first write of this one replaces.
+pub(super) const MET_OLDER: &str = "revokeSessions/met-older";
 /// When the cutoff moves forward, after it was first decided.
 const AGAIN: [SignedDuration; 2] = [SignedDuration::from_secs(30), SignedDuration::from_secs(120)];
 /// More cutoffs than that are not recorded: the record has room for other things, too.
@@ -95,6 +97,9 @@ impl Action for Sessions {
         let due = due(case);
         if let Some(next) = &due {
             plan.record(format!("{KEY}{}", next.deny.cutoff.as_second()), next);
+            if latest.is_none() && look.policy.as_ref().is_some_and(|text| is_older(text, case.since)) {
+                plan.record(MET_OLDER, &true);
+            }
         }
         let Some(deny) = due.as_ref().or(latest.as_ref()).map(|c| &c.deny) else { return plan };
         if !look.shows(&deny.document()) {

@@ -221,3 +221,13 @@ fn a_deny_tells_whether_it_is_from_before() {
     assert_eq!(ages.map(|at| is_older(&deny, at)), [false, false, true]);
     assert!(!is_older(SOFT, now) && !is_older("not a policy", now));
 }
+
+#[test]
+fn a_deny_from_before_is_noted_with_the_write_that_replaces_it() {
+    let older = Residual::decided(case().since - SignedDuration::from_mins(5), SignedDuration::from_hours(36)).document();
+    for (policy, noted) in [(None, false), (Some(older), true), (Some(SOFT.to_owned()), false)] {
+        let plan = Sessions::contain(&case(), &Empty {}, &look(policy.clone()));
+        assert_eq!(plan.record.contains_key(MET_OLDER), noted, "{policy:?}");
+        assert_eq!(plan.calls.len(), 1);
+    }
+}

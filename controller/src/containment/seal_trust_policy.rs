@@ -5,10 +5,12 @@
 //! <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html>
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use firebreak_crds::{ActionState, Empty, OnConflict};
 use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
 use super::action::{Action, Stage};
 use super::case::Case;
@@ -18,6 +20,9 @@ use super::given::{no_such_key, reads};
 use super::plan::Plan;
 use super::tag_resource::is_marked_before;
 use crate::aws::{AwsError, Call, Identity, Outcome, Principal, SEALED_TRUST, Session};
+
+/// So long the seal waits for who was trusted.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The action.
 pub struct Seal;
@@ -56,15 +61,21 @@ impl Action for Seal {
         }
     }
 
-    /// Whom IAM does not show at first, a release does not take for the same: that is a conflict.
+    /// Who is trusted is read to be recorded, and to be compared. Whom IAM does not show at first, a release does not take for the same: that is
+    /// a conflict.
     async fn look(aws: &Session, case: &Case, params: Option<&Empty>) -> Result<Look, AwsError> {
         let role = aws.identity(&case.principal()).await?;
         let recorded = case.recorded::<Original>(Self::NAME).map(|o| o.trust);
         let text = recorded.or_else(|| role.as_ref().and_then(|r| r.trust.clone())).unwrap_or_default();
         let named = principals(&text).into_iter().filter_map(|arn| Some((named(case, &arn)?, arn)));
-        let reads = named.map(async |(principal, arn)| match aws.identity(&principal).await {
-            Err(_) if params.is_some() => Ok::<_, AwsError>(None),
-            read => Ok(read?.map(|identity| (arn, identity.id))),
+        let needed = named.filter(|_| params.is_none() || !case.original.contains_key(Self::NAME));
+        let reads = needed.map(async |(principal, arn)| {
+            let read = aws.identity(&principal);
+            let found = match params {
+                Some(_) => timeout(PATIENCE, read).await.ok().and_then(Result::ok).flatten(),
+                None => read.await?,
+            };
+            Ok::<_, AwsError>(found.map(|identity| (arn, identity.id)))
         });
         let trusted: Vec<Option<_>> = try_join_all(reads).await?;
         Ok(Look { role, trusted: trusted.into_iter().flatten().collect() })
@@ -152,7 +163,8 @@ fn conflict(case: &Case, look: &Look, role: &Identity, original: &Original) -> O
     }
     let mut named = original.trusted.keys().chain(look.trusted.keys());
     let arn = named.find(|arn| look.trusted.get(*arn) != original.trusted.get(*arn))?;
-    let [was, now] = [&original.trusted, &look.trusted].map(|ids| ids.get(arn).map_or("nobody", String::as_str));
+    let [was, now] =
+        [&original.trusted, &look.trusted].map(|ids| ids.get(arn).map_or("nobody that IAM showed", String::as_str));
     Some(format!(
         "the recorded trust policy names {arn}, which was {was} and is {now} now: the same text would mean somebody else. It was {}",
         shown(&original.trust)

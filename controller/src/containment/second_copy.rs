@@ -186,11 +186,20 @@ pub fn is_of_copy(key: &str) -> bool {
     key.starts_with(PREFIX)
 }
 
+/// Whether the marks fit beside everybody else's tags.
+#[must_use]
+pub fn fit(tags: &BTreeMap<String, String>, marks: &[&str]) -> bool {
+    theirs(tags, marks) + marks.len() <= TAGS
+}
+
 /// How many tags a copy can take, beside everybody else's and our marks.
 #[must_use]
 pub fn room(tags: &BTreeMap<String, String>, marks: &[&str]) -> usize {
-    let theirs = tags.keys().filter(|k| !k.starts_with("aws:") && !is_of_copy(k) && !marks.contains(&k.as_str()));
-    TAGS.saturating_sub(theirs.count() + marks.len())
+    TAGS.saturating_sub(theirs(tags, marks) + marks.len())
+}
+
+fn theirs(tags: &BTreeMap<String, String>, marks: &[&str]) -> usize {
+    tags.keys().filter(|k| !k.starts_with("aws:") && !is_of_copy(k) && !marks.contains(&k.as_str())).count()
 }
 
 /// The chunks in their order. Any tag of a copy that is not the next one is somebody's.

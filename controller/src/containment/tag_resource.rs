@@ -13,7 +13,7 @@ use super::action::{Action, Merge};
 use super::case::Case;
 use super::given::no_such_key;
 use super::plan::Plan;
-use super::second_copy::{Keys, SecondCopy, is_of_copy, room};
+use super::second_copy::{Keys, SecondCopy, fit, is_of_copy, room};
 use super::whereabouts::not_shown;
 use crate::aws::{AwsError, Call, Outcome, Session};
 
@@ -104,8 +104,9 @@ impl Action for TagResource {
             plan.record(NAME, &Original { tags: marks_of(&now.tags) });
             return plan; // with it, the record is whole
         }
-        let (copy, said) = copy(case, keys, now);
-        let mut missing = if is_marked(&now.tags) { BTreeMap::new() } else { marks(case) };
+        let marks = marks(case, now);
+        let (copy, said) = copy(case, keys, now, &marks);
+        let mut missing = if is_marked(&now.tags) { BTreeMap::new() } else { marks };
         let stale = |key: &String| copy.as_ref().is_some_and(|copy| is_of_copy(key) && !copy.contains_key(key));
         let stale: BTreeMap<_, _> = now.tags.iter().filter(|(k, _)| stale(k)).map(own).collect();
         missing.extend(copy.iter().flatten().filter(|(k, v)| now.tags.get(*k) != Some(v)).map(own));
@@ -144,12 +145,17 @@ impl Action for TagResource {
 }
 
 /// The tags of the copy as they should be, none where it does not fit, None where they are left as they are; and what to say.
-fn copy(case: &Case, keys: &Keys, now: &Tagged) -> (Option<BTreeMap<String, String>>, String) {
+fn copy(
+    case: &Case,
+    keys: &Keys,
+    now: &Tagged,
+    marks: &BTreeMap<String, String>,
+) -> (Option<BTreeMap<String, String>>, String) {
     if let Some(problem) = keys.problem() {
         return (None, format!("no copy of the original is kept in its tags: {problem}"));
     }
     let copy = SecondCopy::of(case).tags(&case.resource, &now.unique, keys).unwrap_or_default();
-    let (needed, room) = (copy.len(), room(&now.tags, &MARKS));
+    let (needed, room) = (copy.len(), room(&now.tags, &marks.keys().map(String::as_str).collect::<Vec<_>>()));
     if needed > room {
         let said =
             format!("no copy of the original is kept in its tags: it takes {needed} of them, and there is room for {room}");
@@ -172,9 +178,12 @@ fn marks_of(tags: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     tags.iter().filter(|(k, _)| MARKS.contains(&k.as_str())).map(own).collect()
 }
 
-fn marks(case: &Case) -> BTreeMap<String, String> {
+/// Those that are there, or are to be. The severity where there is room for it.
+fn marks(case: &Case, now: &Tagged) -> BTreeMap<String, String> {
     let since = case.since.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    let severity = case.holders.iter().filter_map(|h| h.severity).max().map(|s| (SEVERITY.to_owned(), format!("{s:?}")));
+    let fits = if is_marked(&now.tags) { now.tags.contains_key(SEVERITY) } else { fit(&now.tags, &MARKS) };
+    let worst = case.holders.iter().filter_map(|h| h.severity).max().filter(|_| fits);
+    let severity = worst.map(|s| (SEVERITY.to_owned(), format!("{s:?}")));
     let marks = [(INCIDENT.to_owned(), case.incident.clone()), (SINCE.to_owned(), since)];
     marks.into_iter().chain(severity).collect()
 }

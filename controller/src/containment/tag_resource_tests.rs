@@ -91,7 +91,7 @@ fn what_somebody_planted_among_the_tags_of_the_copy_goes() {
 #[test]
 fn where_there_is_no_room_or_no_key_the_marks_are_put_all_the_same_and_it_says_why() {
     let old = contained(&case(), &keys(), tags(&[]));
-    let mut full: BTreeMap<_, _> = (0..47).map(|n| (format!("k{n}"), String::new())).collect();
+    let mut full: BTreeMap<_, _> = (0..48).map(|n| (format!("k{n}"), String::new())).collect();
     full.insert(format!("{PREFIX}0"), old[&format!("{PREFIX}0")].clone());
     let after = contained(&case(), &keys(), full);
     assert!(after.contains_key(INCIDENT) && !after.keys().any(|k| is_of_copy(k)), "an outdated copy is worse than none");
@@ -102,6 +102,17 @@ fn where_there_is_no_room_or_no_key_the_marks_are_put_all_the_same_and_it_says_w
     let without = contained(&case(), &none(), old.clone());
     assert_eq!(without, old, "who lost the key must not lose the copies, too");
     assert!(TagResource::contain(&case(), &none(), &tagged(old)).verdict.message.starts_with("no copy"));
+}
+
+#[test]
+fn where_two_marks_fit_and_no_third_the_severity_is_left_out() {
+    let holder = Holder { severity: Some(Severity::Low), ..example::holder("1", "inc-1", vec![]) };
+    let case = Case { holders: vec![holder], ..case() };
+    for (count, put) in [(47, true), (48, false)] {
+        let tags = (0..count).map(|n| (format!("k{n}"), String::new())).collect();
+        let after = contained(&case, &none(), tags);
+        assert!(after.len() == 50 && after.contains_key(INCIDENT) && after.contains_key(SEVERITY) == put, "{count}");
+    }
 }
 
 #[test]

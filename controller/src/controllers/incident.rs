@@ -177,13 +177,11 @@ async fn hold(ctx: &Ctx, incident: &Incident, targets: &[Target], notes: &mut No
     let resolved: Vec<&Resolved> = targets.iter().filter_map(|t| t.resolved.as_ref().ok()).collect();
     let (resolved, refused) =
         limit::claim(&mut ctx.memory.claimed(), || ctx.stores.quarantines.state(), incident, resolved, clock::now());
-    for (target, full) in refused {
-        // what AWS showed to be refused is looked at again, and told for what it is
-        let why = if target.ruled_out { protection::look(ctx, target).await.err().unwrap_or(full) } else { full };
-        notes.per_target.push((quarantine_name(&target.resource), why));
-    }
     let places = (Semaphore::new(holds::SIDE_BY_SIDE), Semaphore::new(holds::SIDE_BY_SIDE));
-    let begun = join_all(resolved.iter().map(|r| begin(ctx, incident, r, &places).boxed())).await;
+    let begun = join_all(resolved.iter().map(|r| begin(ctx, incident, r, &places).boxed()));
+    let full = join_all(refused.into_iter().map(|(target, full)| why(ctx, target, full).boxed()));
+    let (begun, full) = futures::join!(begun, full);
+    notes.per_target.extend(full);
     let (held, asked): (Vec<_>, Vec<_>) = begun.into_iter().unzip();
     for (target, result) in resolved.iter().zip(held) {
         let name = quarantine_name(&target.resource);
@@ -206,6 +204,12 @@ async fn hold(ctx: &Ctx, incident: &Incident, targets: &[Target], notes: &mut No
         tracing::warn!(incident = %incident.name_any(), %error, "evidence could not be asked for; it is tried again");
         notes.again = true;
     }
+}
+
+/// Why a target has no place. What AWS showed to be refused is looked at again, and told for what it is.
+async fn why(ctx: &Ctx, target: &Resolved, full: Refusal) -> (String, Refusal) {
+    let why = if target.ruled_out { protection::look(ctx, target).await.err().unwrap_or(full) } else { full };
+    (quarantine_name(&target.resource), why)
 }
 
 /// The hold and the evidence of one target, neither of which waits for the other.

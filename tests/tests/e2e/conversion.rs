@@ -226,7 +226,8 @@ async fn rules_in_the_isolation_group_go_though_the_record_is_refused_and_what_t
     sight::isolated(&world.aws, interfaces).await.unwrap_err();
     world.until_aws("nothing gets through", async || sight::isolated(&world.aws, interfaces).await).await;
     world.until_quarantine_says(id, CONTAINED, "NotRecorded").await;
-    until_opened(&world, interfaces, 1).await;
+    world.until_answered(READ, 2).await;
+    until_opened(&world, interfaces, 1).await; // what is not on record is not opened
     Api::<ValidatingAdmissionPolicyBinding>::all(world.kube.clone())
         .delete(&frozen, &DeleteParams::default())
         .await
@@ -325,6 +326,8 @@ async fn while_aws_shows_no_routes_what_is_moved_goes_back_and_it_is_not_called_
         world.proxy.clear();
         world.look_now().await;
         world.until("inc", "Contained", "True").await;
+        let skipped = |q: &Quarantine| interfaces.iter().all(|i| conversion(q, i) == Some(ConversionState::Skipped));
+        world.until_quarantine(id, "decided", skipped).await;
         sight::isolated(&world.aws, interfaces).await.unwrap();
     }
 }

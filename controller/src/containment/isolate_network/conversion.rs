@@ -32,11 +32,14 @@ pub(super) fn undecided(case: &Case, params: &IsolateNetwork, look: &Look) -> bo
     })
 }
 
-/// Reads what decides it.
-pub(super) async fn routes(aws: &Session, region: &str, look: &Look) -> Result<Vec<RouteTable>, AwsError> {
+/// Reads what decides it. What is still to be cut does not wait for it.
+pub(super) async fn routes(aws: &Session, region: &str, look: &Look, cut: bool) -> Result<Vec<RouteTable>, AwsError> {
     let vpcs: BTreeSet<String> = look.own().map(|i| i.vpc.clone()).collect();
-    let read = timeout(PATIENCE, aws.route_tables(region, vpcs.into_iter().collect()));
-    read.await.unwrap_or_else(|_| Err(AwsError::silent("ec2:DescribeRouteTables", PATIENCE)))
+    let read = aws.route_tables(region, vpcs.into_iter().collect());
+    if cut {
+        return read.await;
+    }
+    timeout(PATIENCE, read).await.unwrap_or_else(|_| Err(AwsError::silent("ec2:DescribeRouteTables", PATIENCE)))
 }
 
 /// The conversion of tracked flows, only once everything is isolated. A window is over once the interface was seen in the conversion

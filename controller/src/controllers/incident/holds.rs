@@ -71,7 +71,7 @@ pub async fn hold(ctx: &Ctx, incident: &Incident, target: &Resolved, places: &Se
         let what = format!("{} is no longer in the policy; it stays in force until release", stays.join(", "));
         Refusal::new("ActionStays", what)
     });
-    if found.spec.holders.contains(&holder) {
+    if found.spec.holders.iter().any(|h| is_same(h, &holder)) {
         return Ok(note);
     }
     if found.spec.holders.len() >= HOLDERS && !found.spec.holders.iter().any(|h| gives_place(h, &holder)) {
@@ -170,6 +170,11 @@ pub fn holder(incident: &Incident, target: &Resolved, holders: &[Holder]) -> (Ho
     let (release, selector) = (target.release.clone(), target.chosen.as_ref().map(|c| c.selector.clone()));
     let (severity, state) = (Some(incident.spec.severity), HolderState::Holding);
     (Holder { uid, namespace, name, severity, state, actions, release, selector }, stays)
+}
+
+/// An entry of an earlier version, or under an earlier CRD, has no severity: it is not written again for that.
+fn is_same(found: &Holder, wanted: &Holder) -> bool {
+    found == wanted || (found.severity.is_none() && *found == Holder { severity: None, ..wanted.clone() })
 }
 
 /// In the place of this Incident's entry, or of its predecessor's.

@@ -53,6 +53,15 @@ fn a_new_hold_asks_for_what_the_policy_says() {
 }
 
 #[test]
+fn an_entry_that_has_no_severity_is_not_written_again_for_it() {
+    let (wanted, old) = (held("1", "a", vec![deny_all()]), example::holder("1", "a", vec![deny_all()]));
+    assert!(is_same(&wanted, &wanted) && is_same(&old, &wanted));
+    assert!(!is_same(&example::holder("1", "a", vec![]), &wanted));
+    let worse = Holder { severity: Some(firebreak_crds::Severity::Critical), ..wanted.clone() };
+    assert!(wanted.severity != worse.severity && !is_same(&wanted, &worse));
+}
+
+#[test]
 fn a_hold_grows_from_its_own_entry_or_its_predecessors() {
     let retained = Holder { state: HolderState::Retained, ..example::holder("1", "a", vec![keys_off()]) };
     let other = example::holder("9", "b", vec![isolate(SeverTrackedConnections::Always)]);

@@ -5,7 +5,7 @@
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
 
-use firebreak_crds::{Incident, Quarantine, quarantine_name};
+use firebreak_crds::{Incident, Mode, Quarantine, quarantine_name};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
@@ -42,7 +42,8 @@ pub fn note<Q: Borrow<Quarantine>>(
     ordered.sort_by_key(|target| target.resolved.as_ref().is_ok_and(|resolved| resolved.ruled_out));
     for target in ordered {
         let Ok(resolved) = &target.resolved else { continue };
-        if let (Some(refusal), false) = (places.take(resolved), resolved.ruled_out) {
+        let says_so_itself = resolved.ruled_out && incident.spec.mode == Mode::Contain;
+        if let (Some(refusal), false) = (places.take(resolved), says_so_itself) {
             target.resolved = Err(refusal);
         }
     }
