@@ -136,6 +136,12 @@ impl World<'_> {
         .await;
     }
 
+    /// Nothing is done to a contained resource from now on: what was under way when it was suspended is over.
+    pub async fn suspend(&self, id: &str) {
+        self.steer(id, json!({ "suspend": true })).await;
+        self.until_quarantine_says(id, "Ready", "Suspended").await;
+    }
+
     /// `mode: Release`, and waits for it.
     pub async fn release(&self, incident: &str) -> Incident {
         self.change(incident, json!({ "mode": "Release" })).await;

@@ -33,7 +33,7 @@ async fn in_conflict(world: &World<'_>) -> (Before, String) {
     world.until("inc", "Contained", "True").await;
 
     // Suspended, so that nothing is repaired until the release begins.
-    world.steer(id, json!({ "suspend": true })).await;
+    world.suspend(id).await;
     let theirs = moved_away(world, &interfaces[0]).await;
     world.let_go("inc", id).await;
     world.steer(id, json!({ "suspend": false })).await;

@@ -25,7 +25,7 @@ async fn contained(world: &World<'_>) {
 
 /// Somebody gives the user a password, and lets go while nothing is repaired.
 async fn made_again_and_let_go(world: &World<'_>) {
-    world.steer("mallory", json!({ "suspend": true })).await;
+    world.suspend("mallory").await;
     make(world).await;
     world.let_go("inc", "mallory").await;
 }

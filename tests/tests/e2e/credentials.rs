@@ -59,7 +59,7 @@ async fn what_is_made_during_the_containment_never_comes_back(kind: Credentials)
     until_off(&world, kind, 1).await;
 
     // Suspended, so that it is on when the release begins: with the deny gone it would be a way in.
-    world.steer("mallory", json!({ "suspend": true })).await;
+    world.suspend("mallory").await;
     kind.switch(&world.aws, &second, true).await.unwrap();
     world.let_go("inc", "mallory").await;
     world.steer("mallory", json!({ "suspend": false })).await;

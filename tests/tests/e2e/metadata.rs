@@ -95,7 +95,7 @@ async fn it_stays_off_while_it_waits_for_a_person_what_the_network_comes_back_to
     let (before, ec2) = (shown(&world, id).await, &world.aws.ec2);
     world.contain_instance("inc", id, json!([{ "isolateNetwork": {} }, { "disableInstanceMetadata": {} }])).await;
     world.until("inc", "Contained", "True").await;
-    world.steer(id, json!({ "suspend": true })).await;
+    world.suspend(id).await;
     moved_away(&world, &interfaces[0]).await;
     world.let_go("inc", id).await;
     world.steer(id, json!({ "suspend": false })).await;

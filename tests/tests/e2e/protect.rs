@@ -115,7 +115,7 @@ async fn a_protection_that_was_there_before_and_is_gone_is_for_a_person_to_decid
     let before = sight::protection(&world.aws, id).await.unwrap();
     world.contain_instance("inc", id, protect()).await;
     world.until("inc", "Contained", "True").await;
-    world.steer(id, json!({ "suspend": true })).await;
+    world.suspend(id).await;
     set_termination(&world, id, false).await;
     world.let_go("inc", id).await;
     world.steer(id, json!({ "suspend": false })).await;
