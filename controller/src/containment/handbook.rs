@@ -121,9 +121,8 @@ mod tests {
             whole.replace("## What it cannot do", "## Limits"),
             whole.replace("## AWS permissions\n\n", ""),
             format!("{whole}\n## More\n\nOf it.\n"),
-            whole.replace("# `", "#"),
         ] {
-            assert!(wrong == whole || Entry::read(&wrong).is_none(), "{wrong}");
+            assert!(Entry::read(&wrong).is_none(), "{wrong}");
         }
         assert!(Entry::read(&whole[2..]).is_none());
     }
