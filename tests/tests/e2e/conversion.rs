@@ -170,8 +170,7 @@ async fn an_open_window_is_closed_though_the_quarantine_is_suspended_and_nothing
     let (world, _guard) = world().await;
     let (id, interfaces) = (&world.scene.instances[0].id, &world.scene.instances[0].interfaces);
     with_openings_refused(&world).await; // so the windows stay on record as open
-    world.steer(id, json!({ "suspend": true })).await;
-    world.until_quarantine_says(id, "Ready", "Suspended").await;
+    world.suspend(id).await;
     let group = conversion_group(&world).await.unwrap();
     set_groups(&world, &interfaces[0], &[&group]).await; // as a crash would leave it
     set_groups(&world, &interfaces[1], &[&world.scene.groups[1]]).await;
@@ -197,8 +196,7 @@ async fn flows_that_began_through_the_opened_isolation_group_are_converted_whoev
     for instance in [one, other] {
         until_converted(&world, &instance.id, &instance.interfaces).await;
     }
-    world.steer(&other.id, json!({ "suspend": true })).await;
-    world.until_quarantine_says(&other.id, "Ready", "Suspended").await;
+    world.suspend(&other.id).await;
     let isolation = sight::groups(&world.aws, &one.interfaces).await.unwrap()[&one.interfaces[0]][0].clone();
     allow(&world, &isolation, "198.51.100.7/32").await;
     until_opened(&world, &one.interfaces, 2).await;
