@@ -141,7 +141,7 @@ impl AwsError {
         self.code == NO_ANSWER || MAY_HAVE_HAPPENED.contains(&self.code.as_str())
     }
 
-    /// Ours: a read is not waited for any longer.
+    /// Ours: it is not waited for any longer.
     #[must_use]
     pub fn silent(operation: &str, after: Duration) -> Self {
         let message = format!("waited for {} s", after.as_secs());

@@ -35,6 +35,6 @@ pub use own_instance::own_instance;
 pub use permissions::iam_policy;
 pub use protected::{assumed_role, own, protects, unpartitioned};
 pub use rate::Priority;
-pub use read::{DENY_POLICY, same_document};
+pub use read::{DENY_POLICY, same_document, within};
 pub use session::{Accounts, Session};
 pub use session_denies::{DenyEdit, LONGEST_ROLE_SESSION, SESSION_DENIES, SessionDenies, until as sessions_until};

@@ -24,6 +24,7 @@ use aws_config::SdkConfig;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::jiff::Timestamp;
+use tokio::time::timeout;
 
 pub(super) use self::elb::Balancers;
 pub use self::iam::same_document;
@@ -47,6 +48,14 @@ const FILTER_VALUES: usize = 200;
 const TYPE_AGAIN: Duration = Duration::from_secs(10);
 
 type Read<T> = Result<T, AwsError>;
+
+/// A read that nobody waits for any longer than that.
+///
+/// # Errors
+/// When AWS cannot be read, or does not answer in time.
+pub async fn within<T>(patience: Duration, operation: &str, read: impl Future<Output = Read<T>>) -> Read<T> {
+    timeout(patience, Box::pin(read)).await.unwrap_or_else(|_| Err(AwsError::silent(operation, patience)))
+}
 
 /// One region of one account.
 pub struct RegionReader {

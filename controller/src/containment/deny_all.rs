@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use firebreak_crds::{ActionState, Empty, OnConflict};
 use serde::{Deserialize, Serialize};
-use tokio::time::timeout;
 
 use super::action::{Action, Stage};
 use super::case::Case;
@@ -20,7 +19,7 @@ use super::plan::Plan;
 use super::residual;
 use super::tag_resource::is_marked_before;
 use super::whereabouts::not_shown;
-use crate::aws::{AwsError, Call, DENY_POLICY, Identity, Outcome, Session};
+use crate::aws::{AwsError, Call, DENY_POLICY, Identity, Outcome, Session, within};
 
 /// The inline policy's name.
 pub(super) const POLICY: &str = DENY_POLICY;
@@ -53,6 +52,12 @@ pub struct Look {
 pub struct Unread {
     pub(super) inline: Option<AwsError>,
     pub(super) attached: Option<AwsError>,
+}
+
+impl Unread {
+    fn all(&self) -> impl Iterator<Item = &AwsError> {
+        self.inline.iter().chain(&self.attached)
+    }
 }
 
 /// What is recorded.
@@ -89,25 +94,17 @@ impl Action for DenyAll {
     }
 
     async fn look(aws: &Session, case: &Case, params: Option<&Empty>) -> Result<Look, AwsError> {
-        let (principal, residual) = (case.principal(), residual::recorded(case, DenyAll::NAME).map(|r| r.policy));
-        let inline =
-            patiently(principal.either("iam:GetUserPolicy", "iam:GetRolePolicy"), aws.inline_policy(&principal, POLICY));
+        if params.is_none() {
+            return Box::pin(look_back(aws, case)).await;
+        }
+        let principal = case.principal();
+        let get = principal.either("iam:GetUserPolicy", "iam:GetRolePolicy");
         let list = principal.either("iam:ListAttachedUserPolicies", "iam:ListAttachedRolePolicies");
-        let Some(_) = params else {
-            let residual = residual::read(aws, case, residual.as_deref());
-            let gone = boundary::is_gone(aws, case);
-            let reads = futures::try_join!(
-                aws.identity(&principal),
-                aws.inline_policy(&principal, POLICY),
-                aws.attached_policies(&principal),
-                residual,
-                gone
-            )?;
-            let (identity, inline, attached, residual, boundary_gone) = reads;
-            return Ok(Look { identity, inline, attached, residual, boundary_gone, ..Look::default() });
-        };
-        let attached = patiently(list, aws.attached_policies(&principal));
-        let (identity, inline, attached) = futures::join!(aws.identity(&principal), inline, attached);
+        let (identity, inline, attached) = futures::join!(
+            aws.identity(&principal),
+            within(PATIENCE, get, aws.inline_policy(&principal, POLICY)),
+            within(PATIENCE, list, aws.attached_policies(&principal))
+        );
         let unread = Unread { inline: inline.as_ref().err().cloned(), attached: attached.as_ref().err().cloned() };
         let (inline, attached) = (inline.unwrap_or_default(), attached.unwrap_or_default());
         Ok(Look { identity: identity?, inline, attached, unread, ..Look::default() })
@@ -121,7 +118,8 @@ impl Action for DenyAll {
         let rungs = look.rungs(case);
         let known = case.original.contains_key(Self::NAME);
         if !known && look.unread.inline.is_some() && rungs.any() {
-            return look.already(rungs); // that policy tells whether the others are the owner's
+            // that policy tells whether the others are the owner's
+            return Plan::done(ActionState::InForce, look.said(rungs, false));
         }
         let mut plan = Plan::default();
         if !known && (case.is_unknown(Self::NAME) || look.inline.is_some() || is_marked_before(case, &identity.tags)) {
@@ -146,11 +144,9 @@ impl Action for DenyAll {
             plan.calls.push(Call::AttachPolicy { principal: case.principal(), arn: aws_deny_all(case) });
             plan.verdict.drift.push("AWSDenyAll was detached".into());
         }
-        let unread = [&look.unread.inline, &look.unread.attached].into_iter().flatten();
         plan.verdict.state = if rungs.any() { ActionState::InForce } else { ActionState::InProgress };
-        plan.verdict.unread = unread.clone().next().filter(|_| !rungs.any()).cloned();
-        let said = [rungs.message(plan.verdict.unknown)].into_iter().chain(unread.map(ToString::to_string));
-        plan.verdict.message = said.collect::<Vec<_>>().join("; ");
+        plan.verdict.unread = look.unread.all().next().filter(|_| !rungs.any()).cloned();
+        plan.verdict.message = look.said(rungs, plan.verdict.unknown);
         plan
     }
 
@@ -180,6 +176,19 @@ impl Action for DenyAll {
     }
 }
 
+/// What a release looks at: all of it, or nothing is given back.
+async fn look_back(aws: &Session, case: &Case) -> Result<Look, AwsError> {
+    let (principal, residual) = (case.principal(), residual::recorded(case, DenyAll::NAME).map(|r| r.policy));
+    let (identity, inline, attached, residual, boundary_gone) = futures::try_join!(
+        aws.identity(&principal),
+        aws.inline_policy(&principal, POLICY),
+        aws.attached_policies(&principal),
+        residual::read(aws, case, residual.as_deref()),
+        boundary::is_gone(aws, case)
+    )?;
+    Ok(Look { identity, inline, attached, residual, boundary_gone, ..Look::default() })
+}
+
 impl Look {
     fn inline_in_force(&self) -> bool {
         self.inline.as_deref().is_some_and(|text| equal(text, DOCUMENT))
@@ -194,11 +203,10 @@ impl Look {
         Rungs { inline: self.inline_in_force(), attached: self.attached(case), boundary }
     }
 
-    /// How it stands, where nothing can be recorded yet.
-    fn already(&self, rungs: Rungs) -> Plan {
-        let unread = self.unread.inline.iter().chain(&self.unread.attached);
-        let said = [rungs.message(false)].into_iter().chain(unread.map(ToString::to_string));
-        Plan::done(ActionState::InForce, said.collect::<Vec<_>>().join("; "))
+    /// How it stands, and what IAM did not show.
+    fn said(&self, rungs: Rungs, unknown: bool) -> String {
+        let said = [rungs.message(unknown)].into_iter().chain(self.unread.all().map(ToString::to_string));
+        said.collect::<Vec<_>>().join("; ")
     }
 
     fn original(&self, identity: &Identity, rungs: Rungs) -> Original {
@@ -209,11 +217,6 @@ impl Look {
     fn set_boundary(&mut self, arn: Option<&String>) {
         self.identity.iter_mut().for_each(|i| i.boundary = arn.cloned());
     }
-}
-
-/// A read that the others do not wait for any longer.
-async fn patiently<T>(operation: &str, read: impl Future<Output = Result<T, AwsError>>) -> Result<T, AwsError> {
-    timeout(PATIENCE, read).await.unwrap_or_else(|_| Err(AwsError::silent(operation, PATIENCE)))
 }
 
 /// Which of the three denies are in force.

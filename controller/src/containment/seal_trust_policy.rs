@@ -10,7 +10,6 @@ use std::time::Duration;
 use firebreak_crds::{ActionState, Empty, OnConflict};
 use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
-use tokio::time::timeout;
 
 use super::action::{Action, Stage};
 use super::case::Case;
@@ -19,7 +18,7 @@ use super::document::{compact, equal, principals, shown};
 use super::given::{no_such_key, reads};
 use super::plan::Plan;
 use super::tag_resource::is_marked_before;
-use crate::aws::{AwsError, Call, Identity, Outcome, Principal, SEALED_TRUST, Session};
+use crate::aws::{AwsError, Call, Identity, Outcome, Principal, SEALED_TRUST, Session, within};
 
 /// So long the seal waits for who was trusted.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -72,7 +71,7 @@ impl Action for Seal {
         let reads = needed.map(async |(principal, arn)| {
             let read = aws.identity(&principal);
             let found = match params {
-                Some(_) => timeout(PATIENCE, read).await.ok().and_then(Result::ok).flatten(),
+                Some(_) => within(PATIENCE, principal.either("iam:GetUser", "iam:GetRole"), read).await.ok().flatten(),
                 None => read.await?,
             };
             Ok::<_, AwsError>(found.map(|identity| (arn, identity.id)))

@@ -6,12 +6,10 @@ use std::time::Duration;
 
 use firebreak_crds::{ConversionState, IsolateNetwork, SeverTrackedConnections};
 
-use tokio::time::timeout;
-
 use super::custom::Permit;
 use super::reach::table_of;
 use super::{Look, key, swap};
-use crate::aws::{AwsError, Call, Change, GroupRole, Interface, RouteTable, Rule, Session};
+use crate::aws::{AwsError, Call, Change, GroupRole, Interface, RouteTable, Rule, Session, within};
 use crate::containment::case::Case;
 use crate::containment::plan::Plan;
 use crate::containment::window::Window;
@@ -36,10 +34,7 @@ pub(super) fn undecided(case: &Case, params: &IsolateNetwork, look: &Look) -> bo
 pub(super) async fn routes(aws: &Session, region: &str, look: &Look, cut: bool) -> Result<Vec<RouteTable>, AwsError> {
     let vpcs: BTreeSet<String> = look.own().map(|i| i.vpc.clone()).collect();
     let read = aws.route_tables(region, vpcs.into_iter().collect());
-    if cut {
-        return read.await;
-    }
-    timeout(PATIENCE, read).await.unwrap_or_else(|_| Err(AwsError::silent("ec2:DescribeRouteTables", PATIENCE)))
+    if cut { read.await } else { within(PATIENCE, "ec2:DescribeRouteTables", read).await }
 }
 
 /// The conversion of tracked flows, only once everything is isolated. A window is over once the interface was seen in the conversion
